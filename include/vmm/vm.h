@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* vmm/vm.h: the virtual machine: creation, backend choice, life cycle, capabilities, counters. */
+#ifndef VMM_VM_H
+#define VMM_VM_H
+
+#include <vmm/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct vm;
+
+#define VMM_MAX_VCPUS 64u
+
+/* How `backends` of struct vm_config is read. */
+#define VMM_SELECT_AUTO 0u    /* the best backend that works; `backends` is ignored */
+#define VMM_SELECT_PREFER 1u  /* the first of `backends` that works, else as AUTO */
+#define VMM_SELECT_REQUIRE 2u /* the first of `backends` that works, else VMM_E_NODEV */
+
+#define VMM_IRQCHIP_NONE 0u /* no interrupt controllers: HLT exits, vcpu_inject delivers */
+#define VMM_IRQCHIP_PC 1u   /* 8259 pair, IOAPIC and a local APIC per vCPU */
+
+/* Flags of struct vm_config. */
+#define VMM_VM_EXIT_HYPERCALL 1u /* VMCALL/VMMCALL exit with VMM_EXIT_HYPERCALL, default #UD */
+#define VMM_VM_EXIT_CPUID 2u     /* CPUID exits with VMM_EXIT_CPUID instead of using the table */
+#define VMM_VM_EXIT_HLT 4u       /* HLT exits even when there are interrupt controllers */
+
+/* One backend's answer to "can you run here?". */
+struct vmm_backend_report {
+    uint32_t size;
+    int32_t result; /* 0 if usable, else VMM_E_* */
+    char name[16];
+    char reason[200]; /* what was found, or why it cannot run */
+};
+
+struct vm_config {
+    uint32_t size;
+    uint32_t flags;              /* VMM_VM_* */
+    uint32_t select;             /* VMM_SELECT_* */
+    uint32_t irqchip;            /* VMM_IRQCHIP_* */
+    const char *const *backends; /* NULL-terminated names; copied */
+    uint32_t max_vcpus;          /* 0: 1; at most VMM_MAX_VCPUS */
+    uint32_t nreports;           /* capacity of `reports` */
+    struct vmm_backend_report *reports; /* NULL, or filled with each backend's answer */
+    struct vmm_error *error;     /* NULL, or filled when vm_create fails */
+    uint64_t tsc_khz;            /* guest TSC frequency; 0: the host's */
+};
+
+/*
+ * Creates a VM without memory, vCPUs or devices.
+ *
+ * `config` may be NULL for all defaults. Returns 0 and the VM in *out; VMM_E_INVAL for a bad
+ * config, VMM_E_UNSUPPORTED for an option that the chosen backend cannot honour,
+ * VMM_E_NODEV if no allowed backend works, VMM_E_NOMEM. ANY. Since 0.1.
+ */
+int vm_create(const struct vm_config *config, struct vm **out);
+
+/*
+ * Destroys the VM with all its vCPUs, regions, registrations and devices; each `release`
+ * callback is called once. NULL is allowed. QUIET: returns VMM_E_BUSY (and destroys nothing)
+ * while a vCPU is inside vcpu_run.
+ */
+int vm_destroy(struct vm *vm);
+
+/* Fills *err with the detail of the VM's last failure on any thread. ANY. */
+void vm_last_error(struct vm *vm, struct vmm_error *err);
+
+/*
+ * From now on vcpu_run returns VMM_EXIT_STOPPED, in running vCPUs within 10 ms, until
+ * vm_resume. Does not wait. ANY+SIG.
+ */
+void vm_stop(struct vm *vm);
+
+/*
+ * Holds all vCPUs inside vcpu_run and stops the guest clock; returns when no guest instruction
+ * and no callback runs any more. Nests not: VMM_E_STATE when paused. Not from a callback. ANY.
+ */
+int vm_pause(struct vm *vm);
+
+/* Undoes vm_pause or vm_stop. VMM_E_STATE if neither is in force. ANY. */
+int vm_resume(struct vm *vm);
+
+/*
+ * Power-on reset: vCPUs to their reset state (all but the first wait for SIPI when there is an
+ * irqchip), every device's reset callback, interrupt controllers; memory keeps its content.
+ * QUIET.
+ */
+int vm_reset(struct vm *vm);
+
+/*
+ * Makes vcpu_run return `reason` (VMM_EXIT_POWEROFF, _RESET, _PANIC or _USER) once on each vCPU,
+ * with `value` in the exit's user.value. For device callbacks. VMM_E_INVAL for other reasons. ANY.
+ */
+int vm_request_exit(struct vm *vm, uint32_t reason, uint64_t value);
+
+/* Nanoseconds of guest time: host monotonic time since vm_create, without pauses. ANY. */
+uint64_t vm_clock(struct vm *vm);
+
+/* Capabilities that differ between backends. */
+#define VMM_CAP_MEM_EXEC 1u     /* execute permission of regions is enforced */
+#define VMM_CAP_INSN_BUDGET 2u  /* instruction budgets are exact */
+#define VMM_CAP_STEP 4u         /* vcpu_step and VMM_EXIT_STEP */
+#define VMM_CAP_BREAKPOINT 8u   /* breakpoints */
+#define VMM_CAP_WATCHPOINT 16u  /* watchpoints */
+#define VMM_CAP_EXIT_CPUID 32u
+#define VMM_CAP_EXIT_HYPERCALL 64u
+#define VMM_CAP_TSC_KHZ 128u /* vm_config.tsc_khz can differ from the host's */
+#define VMM_CAP_HW 256u      /* uses hardware virtualization */
+
+struct vm_caps {
+    uint32_t size;
+    uint32_t max_vcpus;
+    uint64_t caps;       /* VMM_CAP_* */
+    uint32_t gpa_bits;   /* width of guest-physical addresses */
+    uint32_t page_size;  /* alignment of memory regions, in bytes */
+    uint32_t xsave_size; /* bytes that vcpu_get_xsave needs */
+    uint32_t reserved;
+    uint64_t tsc_khz;
+    char backend[16];
+};
+
+/* ANY. VMM_E_INVAL if caps->size is not set. */
+int vm_get_caps(struct vm *vm, struct vm_caps *caps);
+
+/* Counters since vm_create, summed over all vCPUs. Not exact while vCPUs run. */
+struct vm_stats {
+    uint32_t size;
+    uint32_t nvcpus;
+    uint64_t insns;          /* guest instructions retired (software backends) */
+    uint64_t exits;          /* returns from vcpu_run */
+    uint64_t mmio;           /* MMIO accesses delivered to callbacks */
+    uint64_t pio;            /* port accesses delivered to callbacks */
+    uint64_t irqs;           /* external interrupts taken by the guest */
+    uint64_t exceptions;     /* exceptions delivered to the guest */
+    uint64_t halts;          /* HLT or MWAIT waits */
+    uint64_t tlb_misses;     /* software TLB fills */
+    uint64_t tlb_flushes;
+    uint64_t blocks_decoded; /* blocks decoded or translated */
+    uint64_t blocks_flushed; /* blocks dropped: self-modifying code, unmap or a full cache */
+    uint64_t block_lookups;  /* lookups that missed the fast path */
+    uint64_t thunks;         /* generated thunks (interp) */
+};
+
+/* ANY. VMM_E_INVAL if stats->size is not set. */
+int vm_get_stats(struct vm *vm, struct vm_stats *stats);
+
+/*
+ * Asks each backend of this build whether it works here; fills up to `n` reports, best first, and
+ * returns the number of backends. `reports[i].size` must be set. ANY.
+ */
+int vmm_backend_probe(struct vmm_backend_report *reports, uint32_t n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
