@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* core/irqchip.h: between the core and the user-space interrupt controllers (8259 pair, IOAPIC,
+ * local APICs), which live in src/devices/{irqchip,pic,ioapic,lapic}.c. */
+#ifndef CORE_IRQCHIP_H
+#define CORE_IRQCHIP_H
+
+#include <stdbool.h>
+#include <vmm/irq.h>
+#include <vmm/vcpu.h>
+
+struct irqchip; /* per VM */
+struct lapic;   /* per vCPU */
+
+/* Registers the controllers' ports and MMIO through the public API. 0 or VMM_E_*. */
+int irqchip_create(struct vm *vm, struct irqchip **out);
+void irqchip_destroy(struct irqchip *chip);
+/* Power-on state of 8259s, IOAPIC and all local APICs. */
+void irqchip_reset(struct irqchip *chip);
+
+int irqchip_set_line(struct irqchip *chip, uint32_t line, int level);
+int irqchip_msi(struct irqchip *chip, uint64_t address, uint32_t data);
+int irqchip_on_eoi(struct irqchip *chip, uint32_t line, void (*eoi)(void *, uint32_t), void *opaque);
+
+/* The local APIC of a vCPU, created with it and freed by lapic_destroy. */
+int lapic_create(struct irqchip *chip, struct vcpu *vcpu, struct lapic **out);
+void lapic_destroy(struct lapic *lapic);
+/* Power-on or INIT reset (SDM Vol. 3A 11.4.7.3: INIT keeps the APIC id and base). */
+void lapic_reset(struct lapic *lapic, bool init);
+
+/* Whether the CPU's INTR line is asserted: an interrupt above the processor priority, or ExtINT from
+ * the 8259s where LINT0 passes it to this CPU. Lock-free and cheap. ANY. */
+bool lapic_intr(struct lapic *lapic);
+/* Interrupt acknowledge: the vector to deliver (moves it from IRR to ISR, or runs the 8259s' INTA
+ * cycle), or -1 when there is none any more. OWNER. */
+int lapic_ack(struct lapic *lapic);
+
+/* CR8 = task priority bits 7:4. OWNER. */
+uint64_t lapic_get_cr8(struct lapic *lapic);
+void lapic_set_cr8(struct lapic *lapic, uint64_t cr8);
+
+/* IA32_APIC_BASE (0x1b), IA32_TSC_DEADLINE (0x6e0) and the x2APIC MSRs (0x800-0x8ff).
+ * Return 0, or -1 for #GP. `host` skips the checks that only guests need. OWNER. */
+int lapic_read_msr(struct lapic *lapic, uint32_t index, uint64_t *value);
+int lapic_write_msr(struct lapic *lapic, uint32_t index, uint64_t value, bool host);
+
+/*
+ * What the controllers ask of the core (core/vcpu.c). All ANY.
+ * core_vcpu_intr: lapic_intr may have become true: look again. The others are the pins and messages
+ * of the same names.
+ */
+void core_vcpu_intr(struct vcpu *vcpu);
+void core_vcpu_nmi(struct vcpu *vcpu);
+void core_vcpu_init_ipi(struct vcpu *vcpu);
+void core_vcpu_sipi(struct vcpu *vcpu, uint8_t vector);
+struct lapic *core_vcpu_lapic(struct vcpu *vcpu);
+/* Guest TSC of the vCPU now, and the vm_clock time at which it will reach `tsc`. */
+uint64_t core_vcpu_tsc(struct vcpu *vcpu);
+uint64_t core_tsc_deadline(struct vcpu *vcpu, uint64_t tsc);
+
+#endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* core/os.h: all that the core needs of its host: time, locks, waiting, pages. One file per host
+ * implements it (os_linux.c). */
+#ifndef CORE_OS_H
+#define CORE_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct os_mutex {
+    uint64_t storage[5]; /* holds the host's mutex; checked by a static assertion */
+};
+
+int os_mutex_init(struct os_mutex *m);
+void os_mutex_fini(struct os_mutex *m);
+void os_mutex_lock(struct os_mutex *m);
+void os_mutex_unlock(struct os_mutex *m);
+
+/* Monotonic nanoseconds. */
+uint64_t os_now(void);
+/* Wall clock seconds since 1970. */
+int64_t os_epoch(void);
+/* Frequency of the host TSC in kHz, measured or read once. */
+uint64_t os_tsc_khz(void);
+
+/*
+ * Sleeps while *word == seen, until os_wake on the same word, a spurious wake-up, or the absolute
+ * os_now time `deadline` (UINT64_MAX: none). The caller rechecks its condition.
+ */
+void os_wait(_Atomic uint32_t *word, uint32_t seen, uint64_t deadline);
+/* Wakes all that wait on the word. Async-signal-safe. */
+void os_wake(_Atomic uint32_t *word);
+
+/* An identity of the calling thread that no other living thread has; never 0. */
+uintptr_t os_thread_self(void);
+void os_yield(void);
+
+/* Zeroed, lazily touched pages; NULL when there are none. */
+void *os_pages_alloc(size_t len);
+/* Shared mapping of a file; NULL with *os_errno set. */
+void *os_pages_map_fd(int fd, uint64_t offset, size_t len, bool writable, int *os_errno);
+void os_pages_free(void *p, size_t len);
+
+/* Code memory: the same pages writable at *rw and executable at *rx (W^X). 0 or an errno. */
+int os_code_alloc(size_t len, void **rw, void **rx);
+void os_code_free(void *rw, void *rx, size_t len);
+
+#endif
