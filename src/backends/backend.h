@@ -7,8 +7,8 @@
 
 /* Results of run. */
 #define BACKEND_AGAIN 0 /* a request is pending, or just call again */
-#define BACKEND_EXIT 1  /* vcpu->exit is filled */
-#define BACKEND_HALT 2  /* HLT or MWAIT: wait for an event */
+#define BACKEND_EXIT  1 /* vcpu->exit is filled */
+#define BACKEND_HALT  2 /* HLT or MWAIT: wait for an event */
 
 struct vmm_backend_ops {
     const char *name;

@@ -24,15 +24,15 @@
  */
 
 /* Request bits of a vCPU: why it must come to core/vcpu.c at the next block edge. */
-#define VCPU_REQ_KICK 1u
-#define VCPU_REQ_STOP 2u
+#define VCPU_REQ_KICK  1u
+#define VCPU_REQ_STOP  2u
 #define VCPU_REQ_PAUSE 4u
 #define VCPU_REQ_WORLD 8u
-#define VCPU_REQ_EXIT 16u
-#define VCPU_REQ_INTR 32u
-#define VCPU_REQ_NMI 64u
-#define VCPU_REQ_INIT 128u
-#define VCPU_REQ_SIPI 256u
+#define VCPU_REQ_EXIT  16u
+#define VCPU_REQ_INTR  32u
+#define VCPU_REQ_NMI   64u
+#define VCPU_REQ_INIT  128u
+#define VCPU_REQ_SIPI  256u
 #define VCPU_REQ_TIMER 512u
 #define VCPU_REQ_DEFER 1024u
 
@@ -41,16 +41,17 @@ void core_vcpu_request(struct vcpu *vcpu, uint32_t bits);
 
 /* Results of accesses that a backend makes on behalf of an instruction. */
 #define CORE_IO_OK 0
-#define CORE_IO_ABORT 1 /* leave the instruction without effect and return from backend->run:
-                           vcpu->exit is filled, or a request waits */
-#define CORE_IO_GP 2    /* MSR accesses: raise #GP(0) */
+#define CORE_IO_ABORT                                                                              \
+    1                /* leave the instruction without effect and return from backend->run:         \
+                        vcpu->exit is filled, or a request waits */
+#define CORE_IO_GP 2 /* MSR accesses: raise #GP(0) */
 
 /*
  * One access by the instruction `serial` (a number that is the same when the same instruction is
  * executed again after an abort, and differs from its predecessors'). Accesses that were already
  * made before the abort are answered from the record, so that each takes effect exactly once.
- * `size` is 1, 2, 4 or 8 (ports: 1, 2, 4); `vcpu` NULL: from no CPU, never aborts (NOBODY instead of
- * EXIT and DEFER).
+ * `size` is 1, 2, 4 or 8 (ports: 1, 2, 4); `vcpu` NULL: from no CPU, never aborts (NOBODY instead
+ * of EXIT and DEFER).
  */
 int core_mmio_access(struct vm *vm, struct vcpu *vcpu, uint64_t serial, uint64_t gpa, uint32_t size,
                      bool write, uint64_t *value);
@@ -61,7 +62,8 @@ int core_pio_access(struct vm *vm, struct vcpu *vcpu, uint64_t serial, uint16_t 
 int core_msr_access(struct vcpu *vcpu, uint64_t serial, uint32_t index, bool write, uint64_t *value,
                     bool *handled);
 /* CPUID by the vCPU's table; `out` = eax, ebx, ecx, edx. Dynamic bits are filled by the caller. */
-int core_cpuid(struct vcpu *vcpu, uint64_t serial, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+int core_cpuid(struct vcpu *vcpu, uint64_t serial, uint32_t leaf, uint32_t subleaf,
+               uint32_t out[4]);
 
 /* Interrupts, as lapic_intr and lapic_ack, with vcpu_inject's queue in front. */
 bool core_intr_pending(struct vcpu *vcpu);
@@ -73,10 +75,10 @@ void core_poll_timers(struct vcpu *vcpu);
 
 /* A page of guest memory as the MMU wants it. */
 struct core_page {
-    uint8_t *host;           /* NULL: not memory */
-    uint32_t prot;           /* VMM_MEM_* */
-    _Atomic uint64_t *code;  /* bit n: vCPU n has decoded code of this page */
-    _Atomic uint8_t *dirty;  /* set by whoever writes, once dirty tracking is on; may be NULL */
+    uint8_t *host;          /* NULL: not memory */
+    uint32_t prot;          /* VMM_MEM_* */
+    _Atomic uint64_t *code; /* bit n: vCPU n has decoded code of this page */
+    _Atomic uint8_t *dirty; /* set by whoever writes, once dirty tracking is on; may be NULL */
 };
 /* Looks a page up; `gpa` need not be aligned. In guest state or with the world stopped. */
 bool core_mem_page(struct vm *vm, uint64_t gpa, struct core_page *page);

@@ -19,7 +19,8 @@ void irqchip_reset(struct irqchip *chip);
 
 int irqchip_set_line(struct irqchip *chip, uint32_t line, int level);
 int irqchip_msi(struct irqchip *chip, uint64_t address, uint32_t data);
-int irqchip_on_eoi(struct irqchip *chip, uint32_t line, void (*eoi)(void *, uint32_t), void *opaque);
+int irqchip_on_eoi(struct irqchip *chip, uint32_t line, void (*eoi)(void *, uint32_t),
+                   void *opaque);
 
 /* The local APIC of a vCPU, created with it and freed by lapic_destroy. */
 int lapic_create(struct irqchip *chip, struct vcpu *vcpu, struct lapic **out);
@@ -27,8 +28,8 @@ void lapic_destroy(struct lapic *lapic);
 /* Power-on or INIT reset (SDM Vol. 3A 11.4.7.3: INIT keeps the APIC id and base). */
 void lapic_reset(struct lapic *lapic, bool init);
 
-/* Whether the CPU's INTR line is asserted: an interrupt above the processor priority, or ExtINT from
- * the 8259s where LINT0 passes it to this CPU. Lock-free and cheap. ANY. */
+/* Whether the CPU's INTR line is asserted: an interrupt above the processor priority, or ExtINT
+ * from the 8259s where LINT0 passes it to this CPU. Lock-free and cheap. ANY. */
 bool lapic_intr(struct lapic *lapic);
 /* Interrupt acknowledge: the vector to deliver (moves it from IRR to ISR, or runs the 8259s' INTA
  * cycle), or -1 when there is none any more. OWNER. */

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* core/x86/decode.h: from Zydis' instructions to ops. */
+#ifndef CORE_X86_DECODE_H
+#define CORE_X86_DECODE_H
+
+#include <Zydis/Zydis.h>
+
+#include "core/x86/op.h"
+
+/*
+ * Each family of instructions has a header ops_FAMILY.h with one X-macro list of rows
+ * X(MNEMONIC, decode function, argument). decode.c makes one constant table of all lists, indexed
+ * by ZydisMnemonic. A decode function fills op->fn and the operand fields (off, len, idx are set by
+ * the caller), and sets d->end if a block must end behind the instruction: it may change RIP, the
+ * mode, the interrupt flag, paging, or must be followed by the slow loop's checks. It returns false
+ * if this form is not valid (#UD). What has no row is tried by x86_dec_vec (vector, mask and x87
+ * instructions), else it is #UD.
+ */
+struct x86_dec {
+    struct x86_cpu *cpu;
+    uint32_t mode;       /* X86_MODE_* */
+    const uint8_t *code; /* the instruction's bytes */
+    ZydisDecodedInstruction insn;
+    ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
+    bool end;
+};
+
+typedef bool x86_dec_fn(struct x86_dec *d, struct x86_op *op, unsigned arg);
+
+/* Fills base, index, scale, disp, seg, ea and asz from memory operand number `i`. op->off and len
+ * must be set (RIP-relative operands). */
+void x86_dec_mem(const struct x86_dec *d, unsigned i, struct x86_op *op);
+
+/* gpr slot of a general register operand; of AL-BH, SPL ... R15B the byte offset into gpr. */
+uint8_t x86_dec_reg(ZydisRegister reg);
+
+/* Immediate operand number `i`, sign-extended. */
+static inline uint64_t x86_dec_imm(const struct x86_dec *d, unsigned i)
+{
+    return (uint64_t)d->opnd[i].imm.value.s;
+}
+
+static inline bool x86_dec_is_reg(const struct x86_dec *d, unsigned i)
+{
+    return d->opnd[i].type == ZYDIS_OPERAND_TYPE_REGISTER;
+}
+
+static inline bool x86_dec_is_mem(const struct x86_dec *d, unsigned i)
+{
+    return d->opnd[i].type == ZYDIS_OPERAND_TYPE_MEMORY;
+}
+
+static inline bool x86_dec_is_imm(const struct x86_dec *d, unsigned i)
+{
+    return d->opnd[i].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+}
+
+static inline bool x86_dec_lock(const struct x86_dec *d)
+{
+    return d->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK;
+}
+
+static inline bool x86_dec_64(const struct x86_dec *d)
+{
+    return (d->mode & X86_MODE_CODE) == X86_MODE_CODE64;
+}
+
+/* Decodes the instruction at `code` (`avail` bytes at hand) into *op; the number of its bytes, 0
+ * when more bytes are needed. Invalid encodings become an op that raises #UD; more than 15 bytes
+ * #GP. *end as in struct x86_dec. [decode.c] */
+unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, unsigned avail,
+                    struct x86_op *op, bool *end);
+
+/* Vector, mask, MMX and x87 instructions, XSAVE family included. [vec_decode.c] */
+bool x86_dec_vec(struct x86_dec *d, struct x86_op *op);
+
+/* The op's handler for an invalid instruction. */
+x86_fn x86_op_ud;
+
+#endif

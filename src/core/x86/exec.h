@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* core/x86/exec.h: what instruction handlers are made of: addresses, memory, flags, leaving. */
+#ifndef CORE_X86_EXEC_H
+#define CORE_X86_EXEC_H
+
+#include "core/x86/op.h"
+
+#define x86_likely(x)   __builtin_expect(!!(x), 1)
+#define x86_unlikely(x) __builtin_expect(!!(x), 0)
+
+/* ---- leaving a block ---- */
+
+/* Leaves the block at `op`, which has had no effect: makes rip and counters exact. Returns NULL.
+ * The slow loop then acts on cpu->event, cpu->stop and so on. */
+const struct x86_op *x86_leave(struct x86_cpu *cpu, const struct x86_op *op);
+
+/* Leaves after `op`, which is complete and not at its block's end, to go on at `rip` by the slow
+ * loop. Returns NULL. */
+const struct x86_op *x86_leave_after(struct x86_cpu *cpu, const struct x86_op *op, uint64_t rip);
+
+/* Queues an exception (a fault, or a trap whose rip is already set) and leaves. */
+const struct x86_op *x86_fault(struct x86_cpu *cpu, const struct x86_op *op, uint8_t vector);
+const struct x86_op *x86_fault_err(struct x86_cpu *cpu, const struct x86_op *op, uint8_t vector,
+                                   uint32_t error);
+
+/* Queues an exception without leaving; for functions called by handlers. */
+void x86_raise(struct x86_cpu *cpu, uint8_t vector);
+void x86_raise_err(struct x86_cpu *cpu, uint8_t vector, uint32_t error);
+
+/* Turns a result of the MMU other than MMU_OK into cpu->event or cpu->stop. `seg`: VMM_SS gives #SS
+ * for non-canonical addresses, others #GP. */
+void x86_mmu_failed(struct x86_cpu *cpu, int result, unsigned seg);
+
+static inline uint64_t x86_op_rip(const struct x86_cpu *cpu, const struct x86_op *op)
+{
+    return (cpu->gpr[X86_RIP0] + op->off) & cpu->rip_mask;
+}
+
+static inline uint64_t x86_op_next(const struct x86_cpu *cpu, const struct x86_op *op)
+{
+    return (cpu->gpr[X86_RIP0] + op->off + op->len) & cpu->rip_mask;
+}
+
+static inline unsigned x86_jump_index(uint64_t linear)
+{
+    return (linear ^ (linear >> X86_JUMP_BITS)) & (X86_JUMP_SIZE - 1);
+}
+
+/* Goes on at `rip` (masked, checked) after the last instruction of a block: the first op of its
+ * block if that is at hand and nothing waits, else NULL. */
+static inline const struct x86_op *x86_next(struct x86_cpu *cpu, uint64_t rip)
+{
+    uint64_t linear = cpu->seg[VMM_CS].base + rip;
+    struct x86_jump *j = &cpu->jump[x86_jump_index(linear)];
+    struct x86_block *b = j->blk;
+    int64_t countdown = cpu->countdown - b->n;
+
+    cpu->rip = rip;
+    if (x86_unlikely(j->key != (linear ^ cpu->jump_key) || countdown < 0 ||
+                     atomic_load_explicit(&cpu->attention, memory_order_relaxed)))
+        return NULL;
+    cpu->countdown = countdown;
+    cpu->blk = b;
+    cpu->gpr[X86_RIP0] = rip;
+    return b->ops;
+}
+
+/* Goes on behind the block's last instruction, by the slow loop: something it looks at may have
+ * changed (mode, interrupt flag, shadow, paging). */
+static inline const struct x86_op *x86_next_slow(struct x86_cpu *cpu, uint64_t rip)
+{
+    cpu->rip = rip;
+    return NULL;
+}
+
+/* ---- registers ---- */
+
+#define X86_R8(cpu, off)   (((uint8_t *)(cpu)->gpr)[off])
+#define X86_R16(cpu, slot) (*(uint16_t *)&(cpu)->gpr[slot])
+#define X86_R32(cpu, slot) (*(uint32_t *)&(cpu)->gpr[slot]) /* reading; a write zero-extends */
+#define X86_R64(cpu, slot) ((cpu)->gpr[slot])
+
+/* Writes by size in bytes; 32-bit writes clear the upper half. `slot` of 8-bit registers is the
+ * byte offset. */
+static inline void x86_set_reg(struct x86_cpu *cpu, unsigned slot, unsigned size, uint64_t value)
+{
+    switch (size) {
+    case 1:
+        X86_R8(cpu, slot) = (uint8_t)value;
+        break;
+    case 2:
+        X86_R16(cpu, slot) = (uint16_t)value;
+        break;
+    case 4:
+        cpu->gpr[slot] = (uint32_t)value;
+        break;
+    default:
+        cpu->gpr[slot] = value;
+    }
+}
+
+static inline uint64_t x86_get_reg(const struct x86_cpu *cpu, unsigned slot, unsigned size)
+{
+    switch (size) {
+    case 1:
+        return ((const uint8_t *)cpu->gpr)[slot];
+    case 2:
+        return (uint16_t)cpu->gpr[slot];
+    case 4:
+        return (uint32_t)cpu->gpr[slot];
+    default:
+        return cpu->gpr[slot];
+    }
+}
+
+/* ---- arithmetic flags ---- */
+
+/* cc from and to RFLAGS bits; the layout is what LAHF and SETO give. */
+static inline uint32_t x86_cc_to_flags(uint16_t cc)
+{
+    return ((cc >> 8) & (X86_CF | X86_PF | X86_AF | X86_ZF | X86_SF)) | ((cc & 1u) << 11);
+}
+
+static inline uint16_t x86_cc_from_flags(uint32_t flags)
+{
+    return (uint16_t)(((flags & 0xd5u) << 8) | 0x200u | ((flags >> 11) & 1u));
+}
+
+#define X86_CC_OF 0x0001u
+#define X86_CC_CF 0x0100u
+#define X86_CC_PF 0x0400u
+#define X86_CC_AF 0x1000u
+#define X86_CC_ZF 0x4000u
+#define X86_CC_SF 0x8000u
+
+/* Condition codes 0-15 as encoded in Jcc, SETcc and CMOVcc (SDM Vol. 1 appendix B). */
+static inline bool x86_cond(uint16_t cc, unsigned code)
+{
+    bool r;
+
+    switch (code >> 1) {
+    case 0:
+        r = cc & X86_CC_OF;
+        break;
+    case 1:
+        r = cc & X86_CC_CF;
+        break;
+    case 2:
+        r = cc & X86_CC_ZF;
+        break;
+    case 3:
+        r = cc & (X86_CC_CF | X86_CC_ZF);
+        break;
+    case 4:
+        r = cc & X86_CC_SF;
+        break;
+    case 5:
+        r = cc & X86_CC_PF;
+        break;
+    case 6:
+        r = ((cc >> 15) ^ cc) & 1;
+        break;
+    default:
+        r = (((cc >> 15) ^ cc) & 1) || (cc & X86_CC_ZF);
+    }
+    return r ^ (code & 1);
+}
+
+/* ---- memory ---- */
+
+/* The linear address of the memory operand with segment checks (SDM Vol. 3A 6.3, 6.4); false: an
+ * exception is queued. */
+bool x86_ea_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, bool write,
+                 uint64_t *linear);
+
+/* The offset part only (LEA, string instructions): not masked. */
+static inline uint64_t x86_offset(const struct x86_cpu *cpu, const struct x86_op *op)
+{
+    return cpu->gpr[op->base] + (cpu->gpr[op->index] << op->scale) + (int64_t)op->disp;
+}
+
+static inline bool x86_ea(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, bool write,
+                          uint64_t *linear)
+{
+    uint64_t a = x86_offset(cpu, op);
+
+    if (x86_unlikely(op->ea != X86_EA_FLAT)) {
+        if (op->ea == X86_EA_SEG64)
+            a += cpu->seg[op->seg].base;
+        else if (op->ea == X86_EA_FLAT32)
+            a = (uint32_t)a;
+        else
+            return x86_ea_slow(cpu, op, size, write, linear);
+    }
+    *linear = a;
+    return true;
+}
+
+/* The same checks for an access that is no memory operand: `offset` in segment `seg`. */
+bool x86_seg_check(struct x86_cpu *cpu, unsigned seg, uint64_t offset, unsigned size, bool write,
+                   uint64_t *linear);
+
+/* Slow accesses: false: an exception is queued, or cpu->stop is set; the handler must x86_leave.
+ * `op` gives the position for counters; NULL outside blocks. */
+bool x86_read_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned seg, uint64_t linear,
+                   void *buf, unsigned size);
+bool x86_write_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned seg, uint64_t linear,
+                    const void *buf, unsigned size);
+
+/* Accesses at a linear address with the current privilege. */
+static inline bool x86_read(struct x86_cpu *cpu, const struct x86_op *op, unsigned seg,
+                            uint64_t linear, void *buf, unsigned size)
+{
+    const uint8_t *p = mmu_fast_read(&cpu->mmu, cpu->mmu_idx, linear, size);
+
+    if (x86_unlikely(!p))
+        return x86_read_slow(cpu, op, seg, linear, buf, size);
+    __builtin_memcpy(buf, p, size);
+    return true;
+}
+
+static inline bool x86_write(struct x86_cpu *cpu, const struct x86_op *op, unsigned seg,
+                             uint64_t linear, const void *buf, unsigned size)
+{
+    uint8_t *p = mmu_fast_write(&cpu->mmu, cpu->mmu_idx, linear, size);
+
+    if (x86_unlikely(!p))
+        return x86_write_slow(cpu, op, seg, linear, buf, size);
+    __builtin_memcpy(p, buf, size);
+    return true;
+}
+
+/* Accesses as the supervisor, whatever CPL is: descriptor tables, TSS, exception frames on an inner
+ * stack (SDM Vol. 3A 4.6.1, implicit accesses). `user_stack`: as CPL 3 data. */
+bool x86_sys_read(struct x86_cpu *cpu, uint64_t linear, void *buf, unsigned size);
+bool x86_sys_write(struct x86_cpu *cpu, uint64_t linear, const void *buf, unsigned size);
+
+/* x86_ldN / x86_stN: the op's memory operand. */
+#define X86_MEM_FUNCS(bits)                                                                        \
+    static inline bool x86_ld##bits(struct x86_cpu *cpu, const struct x86_op *op,                  \
+                                    uint##bits##_t *v)                                             \
+    {                                                                                              \
+        uint64_t a;                                                                                \
+        return x86_likely(x86_ea(cpu, op, bits / 8, false, &a)) &&                                 \
+               x86_likely(x86_read(cpu, op, op->seg, a, v, bits / 8));                             \
+    }                                                                                              \
+    static inline bool x86_st##bits(struct x86_cpu *cpu, const struct x86_op *op,                  \
+                                    uint##bits##_t v)                                              \
+    {                                                                                              \
+        uint64_t a;                                                                                \
+        return x86_likely(x86_ea(cpu, op, bits / 8, true, &a)) &&                                  \
+               x86_likely(x86_write(cpu, op, op->seg, a, &v, bits / 8));                           \
+    }
+X86_MEM_FUNCS(8)
+X86_MEM_FUNCS(16)
+X86_MEM_FUNCS(32)
+X86_MEM_FUNCS(64)
+
+/*
+ * Read-modify-write of the memory operand in place:
+ *
+ *     struct x86_rmw m;
+ *     if (!x86_rmw_begin(cpu, op, size, lock, &m)) return x86_leave(cpu, op);
+ *     ... operate on m.p, with the host's LOCK prefix if `lock` ...
+ *     if (!x86_rmw_end(cpu, op, &m)) return x86_leave(cpu, op);    -- before registers and cc
+ * change
+ *
+ * m.p points to guest memory, or to a copy that x86_rmw_end stores back (MMIO, page crossing;
+ * with `lock`, other vCPUs are excluded in between).
+ */
+struct x86_rmw {
+    void *p;
+    struct mmu_rmw mmu; /* mmu.host NULL: p is `copy` */
+    uint64_t linear;
+    bool slow, locked;
+    _Alignas(16) uint8_t copy[16];
+};
+bool x86_rmw_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, bool lock,
+                  struct x86_rmw *m);
+bool x86_rmw_end_slow(struct x86_cpu *cpu, const struct x86_op *op, struct x86_rmw *m);
+
+static inline bool x86_rmw_begin(struct x86_cpu *cpu, const struct x86_op *op, unsigned size,
+                                 bool lock, struct x86_rmw *m)
+{
+    if (x86_unlikely(!x86_ea(cpu, op, size, true, &m->linear)))
+        return false;
+    m->p = mmu_fast_write(&cpu->mmu, cpu->mmu_idx, m->linear, size);
+    m->slow = false;
+    if (x86_unlikely(!m->p))
+        return x86_rmw_slow(cpu, op, size, lock, m);
+    return true;
+}
+
+static inline bool x86_rmw_end(struct x86_cpu *cpu, const struct x86_op *op, struct x86_rmw *m)
+{
+    return x86_likely(!m->slow) || x86_rmw_end_slow(cpu, op, m);
+}
+
+/* ---- stack ---- */
+
+/* Pushes and pops of 2, 4 or 8 bytes by the current stack size; RSP changes only on success. */
+bool x86_push(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, uint64_t value);
+bool x86_pop(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, uint64_t *value);
+/* Reads the stack at RSP + offset without changing RSP. */
+bool x86_peek(struct x86_cpu *cpu, const struct x86_op *op, unsigned offset, unsigned size,
+              uint64_t *value);
+
+/* ---- system state; the files that implement them in brackets ---- */
+
+/* Recomputes mode, masks, mmu_idx and the MMU's mode from the registers. No flush. [mode.c] */
+void x86_mode_changed(struct x86_cpu *cpu);
+/* After RFLAGS.AC or CPL changed: only mmu_idx. */
+static inline void x86_mmu_idx_changed(struct x86_cpu *cpu)
+{
+    cpu->mmu_idx = cpu->cpl == 3                                         ? MMU_USER
+                   : (cpu->rflags & X86_AC) && (cpu->cr4 & X86_CR4_SMAP) ? MMU_KERNEL_AC
+                                                                         : MMU_KERNEL;
+}
+/* Flushes TLB and jump cache. [mode.c] */
+void x86_flush_tlb(struct x86_cpu *cpu);
+void x86_flush_tlb_page(struct x86_cpu *cpu, uint64_t linear);
+
+/* Delivers cpu->event through the IDT, with nested faults up to the double and triple fault. On
+ * return event.valid is false; false: triple fault. [event.c] */
+bool x86_deliver(struct x86_cpu *cpu);
+
+/* Loads control registers with all checks and side effects; false: #GP queued. [control.c] */
+bool x86_set_cr0(struct x86_cpu *cpu, uint64_t value);
+bool x86_set_cr3(struct x86_cpu *cpu, uint64_t value);
+bool x86_set_cr4(struct x86_cpu *cpu, uint64_t value);
+bool x86_set_xcr0(struct x86_cpu *cpu, uint64_t value);
+bool x86_set_efer(struct x86_cpu *cpu, uint64_t value);
+
+/* Loads a data segment register, SS, LDTR or TR from a selector as MOV and LxS do, with all checks;
+ * false: exception queued. [segment.c] */
+bool x86_load_seg(struct x86_cpu *cpu, unsigned seg, uint16_t selector);
+/* Real and virtual-8086 mode. */
+void x86_load_seg_real(struct x86_cpu *cpu, unsigned seg, uint16_t selector);
+
+/* Data breakpoints of DR7 and of the host program: tells the MMU which pages to watch. [debug.c] */
+void x86_breakpoints_changed(struct x86_cpu *cpu);
+/* An access to a watched page: sets cpu->pending_db or the host's watch exit. [debug.c] */
+void x86_watch_access(struct x86_cpu *cpu, uint64_t linear, unsigned size, bool write);
+/* Instruction breakpoints and other things that run.c checks before the instruction at cpu->rip
+ * while any are armed; true: an event is queued or cpu->stop set. [debug.c] */
+bool x86_check_exec_breakpoints(struct x86_cpu *cpu);
+
+#endif

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* core/x86/x86.h: the software CPU: its state and its interface to the rest of the library. */
+#ifndef CORE_X86_X86_H
+#define CORE_X86_X86_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mmu/mmu.h"
+#include <vmm/regs.h>
+
+/*
+ * The CPU executes decoded blocks: straight runs of instructions of one physical page, decoded by
+ * Zydis into arrays of struct x86_op (op.h), cached by guest-physical address and mode (cache.c).
+ * The run loop (run.c) calls one handler per instruction; a handler returns the next op, which at
+ * the end of a block is the first op of the next one, or NULL to leave to the slow loop.
+ *
+ * What is exact when: inside a block cpu->rip is stale; the address of an instruction is
+ * gpr[X86_RIP0] + op->off. Whoever leaves a block early goes through x86_leave (exceptions,
+ * aborts), which makes rip and the instruction counter exact. A handler changes no architectural
+ * state before the last thing that can fault has succeeded.
+ */
+
+/* Slots of gpr behind the sixteen registers. */
+#define X86_ZERO 16 /* always 0: "no base", "no index" */
+#define X86_RIP0 17 /* RIP of the current block's first instruction (an offset in CS) */
+#define X86_NGPR 18
+
+/* RFLAGS bits. */
+#define X86_CF         0x1u
+#define X86_PF         0x4u
+#define X86_AF         0x10u
+#define X86_ZF         0x40u
+#define X86_SF         0x80u
+#define X86_TF         0x100u
+#define X86_IF         0x200u
+#define X86_DF         0x400u
+#define X86_OF         0x800u
+#define X86_IOPL       0x3000u
+#define X86_IOPL_SHIFT 12
+#define X86_NT         0x4000u
+#define X86_RF         0x10000u
+#define X86_VM         0x20000u
+#define X86_AC         0x40000u
+#define X86_VIF        0x80000u
+#define X86_VIP        0x100000u
+#define X86_ID         0x200000u
+#define X86_ARITH      (X86_CF | X86_PF | X86_AF | X86_ZF | X86_SF | X86_OF)
+
+#define X86_CR0_PE 0x1u
+#define X86_CR0_MP 0x2u
+#define X86_CR0_EM 0x4u
+#define X86_CR0_TS 0x8u
+#define X86_CR0_ET 0x10u
+#define X86_CR0_NE 0x20u
+#define X86_CR0_WP 0x10000u
+#define X86_CR0_AM 0x40000u
+#define X86_CR0_NW 0x20000000u
+#define X86_CR0_CD 0x40000000u
+#define X86_CR0_PG 0x80000000u
+
+#define X86_CR4_VME        0x1u
+#define X86_CR4_PVI        0x2u
+#define X86_CR4_TSD        0x4u
+#define X86_CR4_DE         0x8u
+#define X86_CR4_PSE        0x10u
+#define X86_CR4_PAE        0x20u
+#define X86_CR4_MCE        0x40u
+#define X86_CR4_PGE        0x80u
+#define X86_CR4_PCE        0x100u
+#define X86_CR4_OSFXSR     0x200u
+#define X86_CR4_OSXMMEXCPT 0x400u
+#define X86_CR4_UMIP       0x800u
+#define X86_CR4_FSGSBASE   0x10000u
+#define X86_CR4_PCIDE      0x20000u
+#define X86_CR4_OSXSAVE    0x40000u
+#define X86_CR4_SMEP       0x100000u
+#define X86_CR4_SMAP       0x200000u
+#define X86_CR4_PKE        0x400000u
+
+#define X86_EFER_SCE   0x1u
+#define X86_EFER_LME   0x100u
+#define X86_EFER_LMA   0x400u
+#define X86_EFER_NXE   0x800u
+#define X86_EFER_FFXSR 0x4000u
+
+/* Exception vectors. */
+enum {
+    X86_DE,
+    X86_DB,
+    X86_NMI,
+    X86_BP,
+    X86_OF_,
+    X86_BR,
+    X86_UD,
+    X86_NM,
+    X86_DF_,
+    X86_TS = 10,
+    X86_NP,
+    X86_SS,
+    X86_GP,
+    X86_PF_,
+    X86_MF = 16,
+    X86_AC_,
+    X86_MC,
+    X86_XM,
+    X86_CP = 21
+};
+
+/* Mode of decoding; part of the key of cached blocks. */
+#define X86_MODE_CODE16  0x0u
+#define X86_MODE_CODE32  0x1u
+#define X86_MODE_CODE64  0x2u
+#define X86_MODE_CODE    0x3u
+#define X86_MODE_STACK32 0x4u /* SS.B: pushes use ESP (64-bit mode: RSP, bit clear) */
+#define X86_MODE_FLAT                                                                              \
+    0x8u /* legacy: CS, DS, ES and SS have base 0 and limit 4 GiB, writable data */
+#define X86_MODE_PE     0x10u /* protected mode */
+#define X86_MODE_VM86   0x20u
+#define X86_MODE_SINGLE 0x40u /* blocks of one instruction */
+#define X86_MODE_CPL3   0x80u
+
+/* Why x86_run returns. */
+enum x86_stop {
+    X86_STOP_NONE,      /* still running */
+    X86_STOP_ATTENTION, /* somebody set cpu->attention; or the step or budget is used up */
+    X86_STOP_ABORT,     /* an env function asked to leave the instruction */
+    X86_STOP_HLT,       /* HLT or MWAIT executed: cpu->activity is set */
+    X86_STOP_SHUTDOWN,  /* triple fault */
+    X86_STOP_EXIT,      /* cpu->exit_* say which exit */
+};
+
+/* Results of env functions. */
+#define X86_ENV_OK    0
+#define X86_ENV_ABORT 1
+#define X86_ENV_GP    2
+
+struct x86_cpu;
+struct x86_op;
+struct x86_block;
+struct x86_cache;
+struct x86_thunks;
+
+/* What the CPU needs of its surroundings. `serial` as core_mmio_access in core/core.h. */
+struct x86_env {
+    struct mmu_env mmu; /* ctx serves all functions here */
+    int (*pio)(void *ctx, uint16_t port, unsigned size, bool write, uint64_t *value);
+    /* MSRs: *handled false means that the CPU's own table decides. */
+    int (*msr)(void *ctx, uint32_t index, bool write, uint64_t *value, bool *handled);
+    int (*cpuid)(void *ctx, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+    /* Feature bits as the guest's CPUID gives them; to be read again after x86_cpuid_changed. */
+    uint64_t (*tsc)(void *ctx);
+    void (*set_tsc)(void *ctx, uint64_t tsc);
+    bool (*intr)(void *ctx);    /* the INTR pin */
+    int (*intr_ack)(void *ctx); /* vector, or -1 */
+    uint64_t (*get_cr8)(void *ctx);
+    void (*set_cr8)(void *ctx, uint64_t cr8);
+    void (*poll)(void *ctx); /* every X86_POLL instructions: timers; may set attention */
+    /* Before the first block of a page is decoded: marks the page in mmu_page.code and makes all
+     * vCPUs drop their fast write entries for it. */
+    void (*code_decoded)(void *ctx, uint64_t gpa);
+    /* Locked read-modify-write that is not one host access (page crossing): excludes other vCPUs.
+     */
+    void (*lock)(void *ctx);
+    void (*unlock)(void *ctx);
+    /* Code memory for thunks: the same bytes writable and executable. 0 or an errno. */
+    int (*code_alloc)(void *ctx, size_t len, void **rw, void **rx);
+};
+
+#define X86_POLL 8192
+
+/* Event that waits to be delivered before the next instruction. */
+struct x86_event {
+    bool valid;
+    uint8_t type; /* X86_EVENT_* */
+    uint8_t vector;
+    bool has_error;
+    uint32_t error;
+    bool has_cr2; /* x86_deliver writes cr2 */
+    uint64_t cr2;
+    uint8_t len; /* software interrupts: instruction length, RIP pushed is behind it */
+};
+/* As VMX interruption types (SDM Vol. 3C 25.8.3). */
+#define X86_EVENT_EXTERNAL  0
+#define X86_EVENT_NMI       2
+#define X86_EVENT_EXCEPTION 3
+#define X86_EVENT_SOFT_INT  4 /* INT n */
+#define X86_EVENT_PRIV_SW   5 /* INT1 */
+#define X86_EVENT_SOFT_EXC  6 /* INT3, INTO */
+
+/* Vector, mask and x87 state. */
+struct x86_fpu {
+    _Alignas(64) uint8_t vec[32][64]; /* ZMM0-31: XMM and YMM are their low parts */
+    uint64_t k[8];
+    _Alignas(16) uint8_t x87[8][16]; /* ST0-ST7 (also MM0-7) as in FXSAVE: relative to TOP */
+    uint16_t fcw, fsw;
+    uint8_t ftw; /* abridged tags as in FXSAVE: 1 = not empty */
+    uint16_t fop;
+    uint64_t fip, fdp;
+    uint16_t fcs, fds;
+    uint32_t mxcsr;
+    uint64_t xinuse; /* components that are (or may be) not in their initial state */
+};
+
+struct x86_dr {
+    uint64_t addr[4];
+    uint64_t dr6, dr7;
+};
+
+struct x86_counters {
+    uint64_t insns, irqs, exceptions, halts, blocks_decoded, blocks_flushed, block_lookups, thunks;
+};
+
+/* Direct-mapped cache from linear addresses and modes to blocks; flushed with the TLB. The key of a
+ * block is its linear address ^ mode << 48: no two canonical addresses and modes share one. */
+struct x86_jump {
+    uint64_t key;
+    struct x86_block *blk; /* never NULL */
+};
+#define X86_JUMP_BITS 12
+#define X86_JUMP_SIZE (1u << X86_JUMP_BITS)
+
+struct x86_cpu {
+    uint64_t gpr[X86_NGPR];
+    uint16_t cc;                /* arithmetic flags: AH after LAHF in bits 15:8, OF in bit 0 */
+    _Atomic uint32_t attention; /* leave to the surroundings at the next block edge */
+    int64_t countdown; /* instructions until the slow loop must look; blocks count at entry */
+    uint32_t rflags;   /* everything but the arithmetic flags */
+    uint32_t mode;     /* X86_MODE_* */
+    uint8_t cpl;
+    uint8_t mmu_idx;       /* of explicit data accesses */
+    struct x86_block *blk; /* current block */
+    uint64_t rip;          /* exact outside blocks */
+    uint64_t jump_key;     /* mode << 48 */
+    uint64_t rip_mask;     /* of code: 0xffff, 0xffffffff or all ones */
+    uint64_t sp_mask;      /* of the stack pointer, likewise */
+    struct vmm_segment seg[VMM_NSEG];
+
+    struct x86_jump jump[X86_JUMP_SIZE];
+
+    uint64_t cr0, cr2, cr3, cr4, cr8, xcr0, efer, xss;
+    struct vmm_dtable gdt, idt;
+    struct x86_dr dr;
+    uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
+    uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+    uint64_t pat, tsc_aux, misc_enable, spec_ctrl;
+    uint64_t mtrr_cap_def; /* IA32_MTRR_DEF_TYPE */
+    uint64_t mtrr_fixed[11], mtrr_var[16];
+    uint64_t mcg_status, tsc_adjust, misc_features;
+    uint32_t pkru;
+
+    struct x86_fpu fpu;
+
+    struct x86_event event; /* to be delivered */
+    uint8_t shadow;         /* VMM_SHADOW_*: cleared after the next instruction */
+    bool nmi_blocked, nmi_pending;
+    uint8_t activity;        /* VMM_ACTIVE ... */
+    uint64_t monitor_linear; /* armed by MONITOR */
+    uint64_t pending_db;     /* DR6 bits of #DB traps to raise after the instruction */
+    uint64_t rep_serial;     /* counts iterations of string instructions */
+    uint64_t retired;        /* instructions up to the last time that countdown was reloaded */
+    int64_t countdown_start; /* its value at that time */
+    uint8_t cur_idx;         /* op->idx of the instruction that is in a slow path */
+    enum x86_stop stop;
+
+    /* Details of X86_STOP_EXIT: a struct vcpu_exit's reason and u, by the interp backend. */
+    uint32_t exit_reason;
+    uint64_t exit_gpa, exit_gva;
+    uint32_t exit_index;
+
+    /* The host program's debugging (vmm/debug.h). */
+    uint64_t host_bp[4];
+    uint8_t host_bp_type[4], host_bp_len[4];
+    unsigned nhost_bp;
+    uint32_t host_exceptions; /* mask of vectors that exit */
+    bool host_bp_pass;        /* the next instruction ignores its breakpoint */
+
+    /* Features of the guest's CPUID that instructions check. */
+    struct {
+        uint32_t l1_ecx, l1_edx, l7_ebx, l7_ecx, l7_edx, x1_ecx, x1_edx, xsave_eax;
+        uint64_t xcr0_mask; /* XCR0 bits that may be set */
+        unsigned gpa_bits, linear_bits;
+    } feat;
+
+    const struct x86_env *env;
+    unsigned id; /* vCPU number: its bit in mmu_page.code */
+    struct x86_cache *cache;
+    struct x86_thunks *thunks;
+    struct x86_counters count;
+    struct mmu mmu;
+};
+
+/* ---- life cycle (cpu.c) ---- */
+
+/* Allocates everything; NULL without memory. The state is that after reset. */
+struct x86_cpu *x86_create(const struct x86_env *env, unsigned id);
+void x86_destroy(struct x86_cpu *cpu);
+/* SDM Vol. 3A table 10-1: power-up/reset or INIT. */
+void x86_reset(struct x86_cpu *cpu, bool init);
+
+/* ---- running (run.c) ---- */
+
+/* Runs until a stop. `limit`: at most so many instructions (UINT64_MAX: no limit) are retired;
+ * *done gets how many were. `step`: one instruction or one event delivery. */
+enum x86_stop x86_run(struct x86_cpu *cpu, uint64_t limit, bool step, uint64_t *done);
+
+/* Any other thread or signal handler: makes x86_run return soon. */
+static inline void x86_wake(struct x86_cpu *cpu)
+{
+    atomic_store_explicit(&cpu->attention, 1, memory_order_release);
+}
+
+/* The number of the current instruction: the same when it is executed again after an abort. */
+uint64_t x86_serial(const struct x86_cpu *cpu);
+
+/* ---- code cache (cache.c) ---- */
+
+void x86_cache_flush(struct x86_cpu *cpu);
+/* Drops the blocks that overlap [gpa, gpa+len). True if the page has no blocks of this CPU left. */
+bool x86_cache_invalidate(struct x86_cpu *cpu, uint64_t gpa, uint64_t len);
+/* Host memory may have changed behind our back: compare each block with memory at its next lookup.
+ */
+void x86_cache_recheck(struct x86_cpu *cpu);
+
+/* ---- state for the outside (state.c) ---- */
+
+uint64_t x86_get_rflags(const struct x86_cpu *cpu);
+void x86_set_rflags(struct x86_cpu *cpu, uint64_t rflags); /* all bits, no checks */
+/* As backend get_regs/set_regs; set checks as a VM entry does: NULL, or the name of what is wrong.
+ */
+void x86_get_regs(struct x86_cpu *cpu, struct vcpu_regs *regs);
+const char *x86_set_regs(struct x86_cpu *cpu, const struct vcpu_regs *regs);
+uint32_t x86_mode_of(const struct x86_cpu *cpu); /* VMM_MODE_* */
+/* XSAVE area in standard form. */
+uint32_t x86_xsave_size(const struct x86_cpu *cpu);
+void x86_get_xsave(struct x86_cpu *cpu, void *area, uint32_t len);
+bool x86_set_xsave(struct x86_cpu *cpu, const void *area, uint32_t len);
+
+/* MSRs of the CPU itself (msr.c). False: not modelled, or a value that raises #GP. `host`: without
+ * the checks for read-only and alike. */
+bool x86_read_msr(struct x86_cpu *cpu, uint32_t index, uint64_t *value, bool host);
+bool x86_write_msr(struct x86_cpu *cpu, uint32_t index, uint64_t value, bool host);
+
+/* CPUID leaves that this CPU can offer on this host (cpuid.c): fills `entries` (struct vmm_cpuid,
+ * at most `max`) and returns the count. */
+struct vmm_cpuid;
+unsigned x86_default_cpuid(struct vmm_cpuid *entries, unsigned max, uint64_t tsc_khz);
+/* Sets cpu->feat from a table of the guest. */
+void x86_cpuid_changed(struct x86_cpu *cpu, const struct vmm_cpuid *entries, unsigned n);
+
+#endif

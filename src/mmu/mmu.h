@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* mmu/mmu.h: guest paging: the page walk and the software TLB of one vCPU. */
+#ifndef MMU_MMU_H
+#define MMU_MMU_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MMU_PAGE_SHIFT 12
+#define MMU_PAGE_SIZE  4096u
+#define MMU_PAGE_MASK  (~(uint64_t)0xfff)
+
+/*
+ * The TLB may be stale in every way that the architecture allows: it changes on misses and is
+ * flushed by INVLPG, INVPCID, and loads of CR3, CR0 and CR4 (SDM Vol. 3A 4.10). Guest page
+ * tables therefore need no write traces.
+ *
+ * Data entries hold one tag for reads and one for writes. A write tag is only there when a store
+ * needs no further work: the guest's dirty bit is set, no vCPU has decoded code of the page, and
+ * no host-side watch wants to see the store. A page with a breakpoint of either kind has no tags.
+ */
+
+/* Which permissions an access has. */
+enum mmu_index {
+    MMU_USER,      /* CPL 3 */
+    MMU_KERNEL,    /* CPL 0-2, and implicit accesses: SMAP applies */
+    MMU_KERNEL_AC, /* explicit access at CPL 0-2 with RFLAGS.AC: SMAP does not */
+    MMU_NINDEX
+};
+
+enum mmu_access { MMU_READ, MMU_WRITE, MMU_EXEC };
+
+#define MMU_TLB_BITS 10
+#define MMU_TLB_SIZE (1u << MMU_TLB_BITS)
+#define MMU_NO_TAG   (~(uint64_t)0)
+
+struct mmu_entry {
+    uint64_t read; /* page address, or MMU_NO_TAG */
+    uint64_t write;
+    uintptr_t addend; /* host = linear + addend */
+    uint64_t gpa;     /* page; valid when `any` is */
+};
+
+/* Entries of accesses that the fast path cannot do: which page, and where it is. */
+struct mmu_exec_entry {
+    uint64_t tag;
+    uint64_t gpa;
+    const uint8_t *host;
+};
+#define MMU_XTLB_BITS 8
+#define MMU_XTLB_SIZE (1u << MMU_XTLB_BITS)
+
+/* A page of guest-physical memory. */
+struct mmu_page {
+    uint8_t *host; /* NULL: not memory */
+    bool writable;
+    bool executable;
+    _Atomic uint64_t *code; /* one bit per vCPU that has decoded code of the page */
+    _Atomic uint8_t *dirty; /* NULL: not tracked */
+};
+
+/* What the MMU needs of its surroundings. */
+struct mmu_env {
+    /* Fills *page for the page that holds gpa; false if it is no memory. */
+    bool (*page)(void *ctx, uint64_t gpa, struct mmu_page *page);
+    /* One MMIO access within 8 aligned bytes; 0, or non-zero to abort the instruction. */
+    int (*mmio)(void *ctx, uint64_t gpa, unsigned size, bool write, uint64_t *value);
+    /* Memory that vCPUs have decoded code from has just been written: drop what overlaps. Returns
+     * true when no vCPU has code in that page any more. */
+    bool (*code_written)(void *ctx, uint64_t gpa, unsigned len);
+    void *ctx;
+};
+
+enum mmu_paging { MMU_PAGING_NONE, MMU_PAGING_32, MMU_PAGING_PAE, MMU_PAGING_4LEVEL };
+
+/* Error code bits of #PF (SDM Vol. 3A 4.7). */
+#define MMU_PF_P    1u
+#define MMU_PF_W    2u
+#define MMU_PF_U    4u
+#define MMU_PF_RSVD 8u
+#define MMU_PF_I    16u
+#define MMU_PF_PK   32u
+
+/* Results of slow-path functions. */
+#define MMU_OK       0
+#define MMU_FAULT    1 /* #PF: fault_addr and fault_error are set */
+#define MMU_NONCANON 2 /* non-canonical address: #GP(0) or #SS(0) */
+#define MMU_ABORT    3 /* the surroundings want the instruction to stop without effect */
+
+struct mmu {
+    struct mmu_entry data[MMU_NINDEX][MMU_TLB_SIZE];
+    struct mmu_exec_entry exec[2][MMU_XTLB_SIZE]; /* user, kernel */
+
+    const struct mmu_env *env;
+
+    /* Set by mmu_set_mode. */
+    enum mmu_paging paging;
+    uint64_t root;     /* physical address of the top table */
+    uint64_t pdpte[4]; /* PAE: loaded with CR3, SDM Vol. 3A 4.4.1 */
+    uint64_t rsvd;     /* address bits above the physical address width */
+    bool wp, nx, smep, smap, pse, pge, pke;
+    uint32_t pkru;
+    unsigned linear_bits; /* 48 with 4-level paging, else 32 */
+
+    /* Pages with data breakpoints: linear page addresses without fast entries. */
+    uint64_t watch[8];
+    unsigned nwatch;
+
+    uint64_t fault_addr;
+    uint32_t fault_error;
+
+    uint64_t flush_gen; /* counts flushes; what caches linear addresses compares it */
+    uint64_t misses, flushes;
+};
+
+struct mmu_mode {
+    uint64_t cr0, cr3, cr4, efer;
+    uint32_t pkru;
+    unsigned gpa_bits;
+};
+
+/* All tags empty, paging off. */
+void mmu_init(struct mmu *mmu, const struct mmu_env *env);
+
+/* Takes over control registers; does not flush. With PAE paging loads the PDPTEs when `load_pdpte`:
+ * false if one has reserved bits set (#GP), nothing changed then. */
+bool mmu_set_mode(struct mmu *mmu, const struct mmu_mode *mode, bool load_pdpte);
+
+void mmu_flush_all(struct mmu *mmu);
+/* All entries of one linear page, INVLPG. Large pages: whatever was cached of it is found too. */
+void mmu_flush_page(struct mmu *mmu, uint64_t linear);
+/* Drops what points into [gpa, gpa+len); after the memory map has changed. */
+void mmu_flush_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len);
+/* Takes away the fast write entries for one physical page (it holds code now). */
+void mmu_protect_gpa(struct mmu *mmu, uint64_t gpa);
+/* Linear pages that must take the slow path for every access (watchpoints); at most 8. */
+void mmu_set_watch(struct mmu *mmu, const uint64_t *pages, unsigned n);
+
+/*
+ * The host address for an access of `size` bytes that lies in one page and needs nothing but the
+ * access; NULL: take a slow path.
+ */
+static inline uint8_t *mmu_fast_read(struct mmu *mmu, unsigned idx, uint64_t linear, unsigned size)
+{
+    struct mmu_entry *e = &mmu->data[idx][(linear >> MMU_PAGE_SHIFT) & (MMU_TLB_SIZE - 1)];
+    if (__builtin_expect(linear - e->read <= MMU_PAGE_SIZE - size, 1))
+        return (uint8_t *)(linear + e->addend);
+    return NULL;
+}
+
+static inline uint8_t *mmu_fast_write(struct mmu *mmu, unsigned idx, uint64_t linear, unsigned size)
+{
+    struct mmu_entry *e = &mmu->data[idx][(linear >> MMU_PAGE_SHIFT) & (MMU_TLB_SIZE - 1)];
+    if (__builtin_expect(linear - e->write <= MMU_PAGE_SIZE - size, 1))
+        return (uint8_t *)(linear + e->addend);
+    return NULL;
+}
+
+/*
+ * Complete accesses: any size up to 4096, page crossing, MMIO, stores into pages with code. All
+ * pages are checked before anything is written. MMU_*.
+ */
+int mmu_read(struct mmu *mmu, unsigned idx, uint64_t linear, void *buf, unsigned size);
+int mmu_write(struct mmu *mmu, unsigned idx, uint64_t linear, const void *buf, unsigned size);
+
+/* Checks that [linear, linear+size) could be accessed, sets A (and D for MMU_WRITE) bits. */
+int mmu_probe(struct mmu *mmu, unsigned idx, uint64_t linear, unsigned size,
+              enum mmu_access access);
+
+/*
+ * Read-modify-write in place: *host is where the `size` bytes are (memory in one page, write
+ * permission checked), or NULL when they cross a page or are MMIO; the caller then uses mmu_read
+ * after mmu_probe and mmu_write. mmu_rmw_done follows the store to *host.
+ */
+struct mmu_rmw {
+    uint8_t *host;
+    uint64_t code_gpa; /* page with code, or MMU_NO_TAG */
+    unsigned size;
+};
+int mmu_rmw_begin(struct mmu *mmu, unsigned idx, uint64_t linear, unsigned size,
+                  struct mmu_rmw *rmw);
+void mmu_rmw_done(struct mmu *mmu, struct mmu_rmw *rmw);
+
+/* Translates for an instruction fetch: the guest-physical address of `linear` and the host address
+ * of its page. MMU_OK with *host NULL: fetch from what is not executable memory. */
+int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, uint64_t *gpa, const uint8_t **host);
+
+/* Translates without side effects (no A/D bits, no TLB entries), as a supervisor read. */
+bool mmu_translate(struct mmu *mmu, uint64_t linear, uint64_t *gpa);
+
+static inline bool mmu_canonical(const struct mmu *mmu, uint64_t linear)
+{
+    unsigned drop = 64 - mmu->linear_bits;
+    return mmu->linear_bits == 32 || (uint64_t)((int64_t)(linear << drop) >> drop) == linear;
+}
+
+#endif
