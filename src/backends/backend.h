@@ -5,10 +5,22 @@
 
 #include "core/core.h"
 
-/* Results of run. */
-#define BACKEND_AGAIN 0 /* a request is pending, or just call again */
-#define BACKEND_EXIT  1 /* vcpu->exit is filled */
-#define BACKEND_HALT  2 /* HLT or MWAIT: wait for an event */
+/*
+ * Results of run.
+ *
+ * HLT, MWAIT and waiting for SIPI are CPU state that the backend holds (vcpu_regs.activity). run
+ * returns BACKEND_HALT when the activity is HALTED or WAIT_SIPI and nothing ends it: each call
+ * looks at inject_valid, at nmi_pending (unless blocked), and at core_intr_pending if RFLAGS.IF is
+ * set and no shadow is; when one of them ends HLT, the activity becomes ACTIVE and run goes on with
+ * the delivery. The core then waits for a request and calls run again. The core also decides
+ * whether a halt exits to the program (no irqchip, VMM_VM_EXIT_HLT). RIP is after the HLT. In
+ * SHUTDOWN run returns BACKEND_EXIT with VMM_EXIT_SHUTDOWN, each time. NMI, INIT and SIPI reach the
+ * backend through set_regs and vcpu_reset.
+ */
+#define BACKEND_AGAIN   0 /* a request is pending, the budget is used up, or just call again */
+#define BACKEND_EXIT    1 /* vcpu->exit is filled */
+#define BACKEND_HALT    2 /* wait for an event */
+#define BACKEND_STEPPED 3 /* with `step`: the instruction is executed or the event delivered */
 
 struct vmm_backend_ops {
     const char *name;
@@ -25,7 +37,8 @@ struct vmm_backend_ops {
 
     int (*vcpu_init)(struct vcpu *vcpu); /* vcpu->backend_data is the engine's */
     void (*vcpu_fini)(struct vcpu *vcpu);
-    /* Power-on (init false) or INIT reset of the CPU state, SDM Vol. 3A table 10-1. */
+    /* Power-on (init false) or INIT reset of the CPU state, SDM Vol. 3A table 10-1. The activity
+     * becomes ACTIVE; the core sets WAIT_SIPI where it applies. */
     void (*vcpu_reset)(struct vcpu *vcpu, bool init);
 
     /*
@@ -35,9 +48,11 @@ struct vmm_backend_ops {
      * with it at 0; UINT64_MAX: no limit); the engine counts it down.
      */
     int (*run)(struct vcpu *vcpu, bool step);
-    void (*wake)(struct vcpu *vcpu); /* ANY+SIG */
+    void (*wake)(struct vcpu *vcpu); /* ANY+SIG; may be NULL if run polls vcpu->requests */
 
-    int (*get_regs)(struct vcpu *vcpu, struct vcpu_regs *regs); /* regs->groups checked */
+    /* The groups in regs->groups, which the core has checked, as well as the values to be set. The
+     * core itself does tsc, and with an irqchip cr8 and apic_base. */
+    int (*get_regs)(struct vcpu *vcpu, struct vcpu_regs *regs);
     int (*set_regs)(struct vcpu *vcpu, const struct vcpu_regs *regs);
     int (*get_xsave)(struct vcpu *vcpu, void *area, uint32_t len);
     int (*set_xsave)(struct vcpu *vcpu, const void *area, uint32_t len);

@@ -23,28 +23,32 @@
  * until they have; core_guest_enter blocks until the world goes on.
  */
 
-/* Request bits of a vCPU: why it must come to core/vcpu.c at the next block edge. */
-#define VCPU_REQ_KICK  1u
-#define VCPU_REQ_STOP  2u
-#define VCPU_REQ_PAUSE 4u
-#define VCPU_REQ_WORLD 8u
-#define VCPU_REQ_EXIT  16u
-#define VCPU_REQ_INTR  32u
-#define VCPU_REQ_NMI   64u
-#define VCPU_REQ_INIT  128u
-#define VCPU_REQ_SIPI  256u
-#define VCPU_REQ_TIMER 512u
-#define VCPU_REQ_DEFER 1024u
+/* Request bits of a vCPU (vcpu->requests): why it must come to core/vcpu.c at the next block edge.
+ * A backend polls the word, with a relaxed load, and returns BACKEND_AGAIN when it is not zero;
+ * only the core clears bits. */
+#define VCPU_REQ_KICK   1u
+#define VCPU_REQ_STOP   2u
+#define VCPU_REQ_PAUSE  4u
+#define VCPU_REQ_WORLD  8u
+#define VCPU_REQ_EXIT   16u
+#define VCPU_REQ_INTR   32u
+#define VCPU_REQ_NMI    64u
+#define VCPU_REQ_INIT   128u
+#define VCPU_REQ_SIPI   256u
+#define VCPU_REQ_TIMER  512u
+#define VCPU_REQ_DEFER  1024u
+#define VCPU_REQ_BUDGET 2048u
 
 /* Sets request bits, makes the backend leave guest code and wakes the vCPU's thread. ANY+SIG. */
 void core_vcpu_request(struct vcpu *vcpu, uint32_t bits);
 
 /* Results of accesses that a backend makes on behalf of an instruction. */
 #define CORE_IO_OK 0
-#define CORE_IO_ABORT                                                                              \
-    1                /* leave the instruction without effect and return from backend->run:         \
-                        vcpu->exit is filled, or a request waits */
-#define CORE_IO_GP 2 /* MSR accesses: raise #GP(0) */
+/* Leave the instruction without effect and return from backend->run: BACKEND_EXIT if
+ * vcpu->exit.reason is set, else BACKEND_AGAIN. */
+#define CORE_IO_ABORT 1
+/* MSR accesses: raise #GP(0). */
+#define CORE_IO_GP 2
 
 /*
  * One access by the instruction `serial` (a number that is the same when the same instruction is
@@ -58,16 +62,27 @@ int core_mmio_access(struct vm *vm, struct vcpu *vcpu, uint64_t serial, uint64_t
 int core_pio_access(struct vm *vm, struct vcpu *vcpu, uint64_t serial, uint16_t port, uint32_t size,
                     bool write, uint64_t *value);
 
-/* MSRs that are not CPU state, and the policy: CORE_IO_*. `handled` false: the CPU's own. */
+/*
+ * MSRs that are not CPU state, and the policy: CORE_IO_*. `handled` false: the CPU's own. The
+ * core's own are IA32_TSC, IA32_TSC_ADJUST and, with an irqchip, IA32_APIC_BASE, IA32_TSC_DEADLINE
+ * and 0x800-0x8ff.
+ */
 int core_msr_access(struct vcpu *vcpu, uint64_t serial, uint32_t index, bool write, uint64_t *value,
                     bool *handled);
 /* CPUID by the vCPU's table; `out` = eax, ebx, ecx, edx. Dynamic bits are filled by the caller. */
 int core_cpuid(struct vcpu *vcpu, uint64_t serial, uint32_t leaf, uint32_t subleaf,
                uint32_t out[4]);
 
-/* Interrupts, as lapic_intr and lapic_ack, with vcpu_inject's queue in front. */
+/* External interrupts of the irqchip, as lapic_intr and lapic_ack; false and -1 without one. What
+ * vcpu_inject queues is in the backend's own state (vcpu_regs.inject_*, nmi_pending). */
 bool core_intr_pending(struct vcpu *vcpu);
 int core_intr_ack(struct vcpu *vcpu);
+
+/* CR8 of a vCPU with an irqchip is its local APIC's (lapic_get_cr8 of core_vcpu_lapic); without one
+ * core_vcpu_lapic is NULL and the backend keeps CR8. */
+
+/* Moves the guest TSC of the vCPU (core_vcpu_tsc in irqchip.h) to `value` now. OWNER. */
+void core_vcpu_set_tsc(struct vcpu *vcpu, uint64_t value);
 
 /* Runs timers that are due; a backend calls it every few microseconds of guest execution.
  * Leaves the guest state while callbacks run. */
@@ -84,13 +99,153 @@ struct core_page {
 bool core_mem_page(struct vm *vm, uint64_t gpa, struct core_page *page);
 
 /*
- * Guest state and stopping the world. core_world_stop returns when no other vCPU is in
- * guest state (the caller's own vCPU, if the calling thread runs one, may be in it or not).
+ * Guest state and stopping the world. core_world_stop returns when no vCPU of another thread is in
+ * guest state. If the calling thread's own vCPU is in it, it leaves it while it waits for its turn
+ * (pointers from core_mem_page must be looked up again) and is back in it after core_world_go.
  * Stops of several threads queue up; it does not nest.
  */
 void core_guest_enter(struct vcpu *vcpu);
 void core_guest_leave(struct vcpu *vcpu);
 void core_world_stop(struct vm *vm);
 void core_world_go(struct vm *vm);
+
+/* ---- The objects. Backends use the fields named "backend"; the rest is the core's. ---- */
+
+struct vmm_backend_ops;
+struct irqchip;
+struct lapic;
+struct mem_map;
+struct io_map;
+struct io_reg;
+
+/* Accesses of one instruction that a record holds: an XSAVE area with AVX-512 state, 8 bytes each.
+ */
+#define CORE_RECORD_MAX 352
+
+/* What the answer in the caller's vcpu_exit completes. */
+enum core_answer { ANSWER_NONE, ANSWER_MMIO, ANSWER_PIO, ANSWER_MSR, ANSWER_CPUID };
+
+struct core_record_entry {
+    uint64_t value; /* what a read gave */
+    uint32_t key;   /* kind, direction, size and low address bits: a check */
+    uint32_t state; /* io.c */
+};
+
+/* The accesses that the current instruction made so far; see core_mmio_access. */
+struct core_record {
+    uint64_t serial;
+    uint32_t n;        /* entries filled */
+    uint32_t pos;      /* next entry that a replay meets */
+    uint32_t cpuid[4]; /* answer of a CPUID exit */
+    struct core_record_entry e[CORE_RECORD_MAX];
+};
+
+struct core_msr_range {
+    uint32_t first, last, policy;
+};
+
+struct core_exit_request {
+    uint32_t reason;
+    uint64_t value;
+};
+
+#define CORE_MAX_CPUID         256
+#define CORE_MAX_MSR_RANGES    64
+#define CORE_MAX_EXIT_REQUESTS 4
+
+struct vcpu {
+    struct vm *vm;      /* backend */
+    uint32_t id;        /* backend */
+    void *backend_data; /* backend: its own */
+
+    _Atomic uint32_t requests; /* backend: VCPU_REQ_*, polled; also the futex word of waits */
+    uint64_t insn_budget;      /* backend: counted down; UINT64_MAX: no limit */
+    struct vcpu_exit exit;     /* backend: reason, insn, insn_len, u; the core fills the rest */
+
+    /* backend: set when an instruction was aborted after it made accesses. Its restart must come
+     * before the delivery of any event; the backend clears it when that instruction is over. */
+    bool restart;
+    bool irq_window_wanted; /* backend: VMM_EXIT_IRQ_WINDOW when irq_window opens, then cleared */
+
+    /* backend: sorted by leaf, then subleaf; use core_cpuid for what the guest sees. */
+    struct vmm_cpuid cpuid[CORE_MAX_CPUID];
+    uint32_t ncpuid;
+
+    bool alive;
+    void *data;
+    struct lapic *lapic;
+    _Atomic uint32_t in_guest;      /* guest state; a futex word */
+    _Atomic uint32_t where;         /* VCPU_OUT ... (vcpu.c); a futex word */
+    _Atomic uint32_t waking;        /* threads inside core_vcpu_request */
+    _Atomic uint64_t wait_deadline; /* vm_clock time until which it sleeps; 0: it does not */
+
+    uint64_t budget_insns, budget_ns;
+    uint64_t budget_deadline; /* os_now time; UINT64_MAX: none */
+
+    uint64_t tsc_offset, tsc_adjust;
+    _Atomic uint32_t sipi_vector;
+    struct core_exit_request exit_requests[CORE_MAX_EXIT_REQUESTS]; /* under vm->lock */
+    uint32_t nexit_requests;
+
+    struct core_msr_range msr_ranges[CORE_MAX_MSR_RANGES];
+    uint32_t nmsr_ranges;
+
+    enum core_answer answer; /* the last exit asks for one; it belongs to record.e[record.n - 1] */
+    const void *io_hit[2];   /* last range found, MMIO and ports */
+    struct io_reg *io_current; /* the registration whose callback runs */
+    _Atomic uint32_t defer;    /* DEFER_* (io.c) */
+    uint64_t defer_value;
+    _Atomic uint64_t nexits, nmmio, npio, nhalts;
+    struct core_record record;
+};
+
+/* Many readers or one writer, for host threads; a writer that waits keeps new readers out. */
+struct core_rwlock {
+    _Atomic uint32_t word;
+};
+
+struct vm {
+    const struct vmm_backend_ops *ops; /* backend */
+    void *backend_data;                /* backend: its own */
+    uint32_t flags;                    /* backend: VMM_VM_* */
+    uint32_t max_vcpus;                /* backend */
+    uint64_t tsc_khz;                  /* backend: of the guest */
+    struct irqchip *irqchip;           /* NULL: VMM_IRQCHIP_NONE */
+    struct vm_caps caps;
+
+    struct os_mutex lock;
+    struct os_mutex error_lock; /* a leaf: vm_fail may be called with any lock held */
+    struct vmm_error error;
+
+    /* A slot's vCPU stays allocated once created, so that vm_stop can look at it at any time. */
+    _Atomic(struct vcpu *) vcpus[VMM_MAX_VCPUS];
+    _Atomic uintptr_t owner[VMM_MAX_VCPUS]; /* the thread that has claimed the vCPU */
+
+    struct os_mutex world_lock;
+    _Atomic uint32_t world; /* stopped; a futex word */
+    _Atomic uint32_t world_waiters;
+    struct vcpu *world_self; /* the stopper's vCPU that goes back into guest state */
+
+    _Atomic uint32_t stopped;
+    _Atomic uint32_t paused;
+    _Atomic uint64_t clock_base;   /* os_now - vm_clock */
+    _Atomic uint64_t clock_paused; /* vm_clock while paused */
+    uint64_t tsc_mult;             /* guest TSC ticks per ns, 32.32 */
+
+    struct mem_map *mem; /* changed with the world stopped and mem_lock held for writing */
+    struct core_rwlock mem_lock;
+
+    struct io_map *io[2];   /* MMIO, ports: changed with the world stopped and vm->lock held */
+    struct io_reg *io_list; /* under vm->lock */
+
+    struct os_mutex timer_lock;
+    struct vmm_timer **timers; /* binary heap */
+    uint32_t ntimers, timers_cap;
+    struct vmm_timer *timer_list;
+    _Atomic uint64_t next_timer; /* vm_clock time of the earliest, UINT64_MAX: none */
+    _Atomic uint32_t timer_done; /* counts callbacks that have returned; a futex word */
+
+    struct vmm_device *devices;
+};
 
 #endif
