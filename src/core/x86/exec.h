@@ -309,6 +309,10 @@ bool x86_peek(struct x86_cpu *cpu, const struct x86_op *op, unsigned offset, uns
 
 /* Recomputes mode, masks, mmu_idx and the MMU's mode from the registers. No flush. [mode.c] */
 void x86_mode_changed(struct x86_cpu *cpu);
+/* The same when CR0, CR3, CR4, EFER and PKRU are as they were: what loads of CS and SS, CPL and
+ * RFLAGS.TF, VM and AC change. MODE_SINGLE is set while TF is set or instruction breakpoints are
+ * armed. [mode.c] */
+void x86_cs_changed(struct x86_cpu *cpu);
 /* After RFLAGS.AC or CPL changed: only mmu_idx. */
 static inline void x86_mmu_idx_changed(struct x86_cpu *cpu)
 {
@@ -341,6 +345,9 @@ void x86_load_seg_real(struct x86_cpu *cpu, unsigned seg, uint16_t selector);
 void x86_breakpoints_changed(struct x86_cpu *cpu);
 /* An access to a watched page: sets cpu->pending_db or the host's watch exit. [debug.c] */
 void x86_watch_access(struct x86_cpu *cpu, uint64_t linear, unsigned size, bool write);
+/* Sets the cause bits `dr6` in DR6 and queues #DB. run.c calls it for cpu->pending_db (and BS after
+ * an instruction that began with TF set), which it then clears. [debug.c] */
+void x86_raise_db(struct x86_cpu *cpu, uint64_t dr6);
 /* Instruction breakpoints and other things that run.c checks before the instruction at cpu->rip
  * while any are armed; true: an event is queued or cpu->stop set. [debug.c] */
 bool x86_check_exec_breakpoints(struct x86_cpu *cpu);

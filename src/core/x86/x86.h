@@ -263,6 +263,10 @@ struct x86_cpu {
     uint64_t retired;        /* instructions up to the last time that countdown was reloaded */
     int64_t countdown_start; /* its value at that time */
     uint8_t cur_idx;         /* op->idx of the instruction that is in a slow path */
+    uint8_t ext;             /* EXT bit of error codes: 1 during the delivery of events */
+    uint64_t bp_serial;      /* the instruction that passes its breakpoints (debug.c) ... */
+    uint64_t bp_rip;         /* ... and its address */
+    bool vmcall_exits;       /* VMCALL is VMM_EXIT_HYPERCALL, else #UD */
     enum x86_stop stop;
 
     /* Details of X86_STOP_EXIT: a struct vcpu_exit's reason and u, by the interp backend. */
