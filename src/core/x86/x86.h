@@ -283,7 +283,7 @@ struct x86_cpu {
 
     /* Features of the guest's CPUID that instructions check. */
     struct {
-        uint32_t l1_ecx, l1_edx, l7_ebx, l7_ecx, l7_edx, x1_ecx, x1_edx, xsave_eax;
+        uint32_t l1_ecx, l1_edx, l7_ebx, l7_ecx, l7_edx, l7_1_eax, x1_ecx, x1_edx, xsave_eax;
         uint64_t xcr0_mask; /* XCR0 bits that may be set */
         unsigned gpa_bits, linear_bits;
     } feat;
