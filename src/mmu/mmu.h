@@ -27,7 +27,11 @@ enum mmu_index {
     MMU_USER,      /* CPL 3 */
     MMU_KERNEL,    /* CPL 0-2, and implicit accesses: SMAP applies */
     MMU_KERNEL_AC, /* explicit access at CPL 0-2 with RFLAGS.AC: SMAP does not */
-    MMU_NINDEX
+    MMU_NINDEX,
+    /* CPL 3 with alignment checking: never has fast entries, so that every access comes to the slow
+     * path, which checks; else as MMU_USER. */
+    MMU_USER_ALIGN = MMU_NINDEX,
+    MMU_NTABLES
 };
 
 enum mmu_access { MMU_READ, MMU_WRITE, MMU_EXEC };
@@ -43,7 +47,9 @@ struct mmu_entry {
     uint64_t gpa;     /* page; valid when `any` is */
 };
 
-/* Entries of accesses that the fast path cannot do: which page, and where it is. */
+#define MMU_ENTRY_GLOBAL 1u /* survives mmu_flush_nonglobal */
+
+/* Instruction fetches: which page, and where it is. */
 struct mmu_exec_entry {
     uint64_t tag;
     uint64_t gpa;
@@ -67,9 +73,9 @@ struct mmu_env {
     bool (*page)(void *ctx, uint64_t gpa, struct mmu_page *page);
     /* One MMIO access within 8 aligned bytes; 0, or non-zero to abort the instruction. */
     int (*mmio)(void *ctx, uint64_t gpa, unsigned size, bool write, uint64_t *value);
-    /* Memory that vCPUs have decoded code from has just been written: drop what overlaps. Returns
-     * true when no vCPU has code in that page any more. */
-    bool (*code_written)(void *ctx, uint64_t gpa, unsigned len);
+    /* Memory that vCPUs have decoded code from has just been written: drops what overlaps, and
+     * clears the page's code bits when nothing is left there, so that stores become fast again. */
+    void (*code_written)(void *ctx, uint64_t gpa, unsigned len);
     void *ctx;
 };
 
@@ -90,7 +96,7 @@ enum mmu_paging { MMU_PAGING_NONE, MMU_PAGING_32, MMU_PAGING_PAE, MMU_PAGING_4LE
 #define MMU_ABORT    3 /* the surroundings want the instruction to stop without effect */
 
 struct mmu {
-    struct mmu_entry data[MMU_NINDEX][MMU_TLB_SIZE];
+    struct mmu_entry data[MMU_NTABLES][MMU_TLB_SIZE];
     struct mmu_exec_entry exec[2][MMU_XTLB_SIZE]; /* user, kernel */
 
     const struct mmu_env *env;
@@ -100,13 +106,17 @@ struct mmu {
     uint64_t root;     /* physical address of the top table */
     uint64_t pdpte[4]; /* PAE: loaded with CR3, SDM Vol. 3A 4.4.1 */
     uint64_t rsvd;     /* address bits above the physical address width */
-    bool wp, nx, smep, smap, pse, pge, pke;
+    bool wp, nx, smep, smap, pse, pke;
     uint32_t pkru;
     unsigned linear_bits; /* 48 with 4-level paging, else 32 */
 
     /* Pages with data breakpoints: linear page addresses without fast entries. */
     uint64_t watch[8];
     unsigned nwatch;
+
+    /* Linear ranges of the user and the kernel half in which large pages were cached since the last
+     * flush: INVLPG there flushes everything, as entries are per 4 KiB. */
+    uint64_t large_lo[2], large_hi[2];
 
     uint64_t fault_addr;
     uint32_t fault_error;
@@ -129,6 +139,8 @@ void mmu_init(struct mmu *mmu, const struct mmu_env *env);
 bool mmu_set_mode(struct mmu *mmu, const struct mmu_mode *mode, bool load_pdpte);
 
 void mmu_flush_all(struct mmu *mmu);
+/* All but global pages: MOV to CR3 while CR4.PGE is set. */
+void mmu_flush_nonglobal(struct mmu *mmu);
 /* All entries of one linear page, INVLPG. Large pages: whatever was cached of it is found too. */
 void mmu_flush_page(struct mmu *mmu, uint64_t linear);
 /* Drops what points into [gpa, gpa+len); after the memory map has changed. */

@@ -313,12 +313,15 @@ void x86_mode_changed(struct x86_cpu *cpu);
  * RFLAGS.TF, VM and AC change. MODE_SINGLE is set while TF is set or instruction breakpoints are
  * armed. [mode.c] */
 void x86_cs_changed(struct x86_cpu *cpu);
-/* After RFLAGS.AC or CPL changed: only mmu_idx. */
+/* After RFLAGS.AC, CR0.AM, CR4.SMAP or CPL changed: only mmu_idx. */
 static inline void x86_mmu_idx_changed(struct x86_cpu *cpu)
 {
-    cpu->mmu_idx = cpu->cpl == 3                                         ? MMU_USER
-                   : (cpu->rflags & X86_AC) && (cpu->cr4 & X86_CR4_SMAP) ? MMU_KERNEL_AC
-                                                                         : MMU_KERNEL;
+    bool ac = cpu->rflags & X86_AC;
+
+    if (cpu->cpl == 3)
+        cpu->mmu_idx = ac && (cpu->cr0 & X86_CR0_AM) ? MMU_USER_ALIGN : MMU_USER;
+    else
+        cpu->mmu_idx = ac ? MMU_KERNEL_AC : MMU_KERNEL;
 }
 /* Flushes TLB and jump cache. [mode.c] */
 void x86_flush_tlb(struct x86_cpu *cpu);

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* mmu/access.c: what the fast path leaves over: TLB fills, page crossing, MMIO, code pages. */
+#include <string.h>
+
+#include "mmu/walk.h"
+
+/* Where one access that lies in one page goes. */
+struct target {
+    uint64_t gpa;           /* exact */
+    uint8_t *host;          /* exact; NULL: MMIO, or a write to read-only memory */
+    _Atomic uint64_t *code; /* with host */
+};
+
+static bool watched(const struct mmu *mmu, uint64_t linear)
+{
+    for (unsigned i = 0; i < mmu->nwatch; i++)
+        if (mmu->watch[i] == (linear & MMU_PAGE_MASK))
+            return true;
+    return false;
+}
+
+static void note_large(struct mmu *mmu, uint64_t linear, uint64_t size)
+{
+    unsigned half = linear >> 63;
+    uint64_t lo = linear & ~(size - 1), hi = lo + size - 1;
+
+    if (lo < mmu->large_lo[half])
+        mmu->large_lo[half] = lo;
+    if (hi > mmu->large_hi[half])
+        mmu->large_hi[half] = hi;
+}
+
+/* Enters what the walk found into the data TLB. */
+static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, const struct mmu_walk *w,
+                 const struct mmu_page *page)
+{
+    uint64_t tag = linear & MMU_PAGE_MASK;
+    struct mmu_entry *e = &mmu->data[idx][(linear >> MMU_PAGE_SHIFT) & (MMU_TLB_SIZE - 1)];
+    uint32_t error;
+
+    e->read = MMU_NO_TAG;
+    e->write = MMU_NO_TAG;
+    if (idx >= MMU_NINDEX || watched(mmu, linear))
+        return;
+    e->addend = (uintptr_t)page->host - tag;
+    e->gpa = w->gpa | (w->global ? MMU_ENTRY_GLOBAL : 0);
+    if (mmu_allowed(mmu, idx, MMU_READ, w, &error))
+        e->read = tag;
+    if (w->dirty && page->writable && mmu_allowed(mmu, idx, MMU_WRITE, w, &error) &&
+        !atomic_load_explicit(page->code, memory_order_acquire)) {
+        /* From here on stores are not seen any more: the page counts as dirty. */
+        if (page->dirty)
+            atomic_store_explicit(page->dirty, 1, memory_order_relaxed);
+        e->write = tag;
+    }
+    if (w->large_size > MMU_PAGE_SIZE)
+        note_large(mmu, linear, w->large_size);
+}
+
+/* Translates one address for an access that stays in its page. */
+static int resolve(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access,
+                   struct target *t)
+{
+    struct mmu_walk w;
+    struct mmu_page page;
+    int r;
+
+    if (!mmu_canonical(mmu, linear))
+        return MMU_NONCANON;
+    mmu->misses++;
+    r = mmu_walk(mmu, idx, linear, access, true, &w);
+    if (r != MMU_OK)
+        return r;
+    t->gpa = w.gpa | (linear & ~MMU_PAGE_MASK);
+    t->host = NULL;
+    if (!mmu->env->page(mmu->env->ctx, w.gpa, &page))
+        return MMU_OK;
+    fill(mmu, idx, linear, &w, &page);
+    if (access == MMU_WRITE && !page.writable)
+        return MMU_OK;
+    if (access == MMU_WRITE && page.dirty)
+        atomic_store_explicit(page.dirty, 1, memory_order_relaxed);
+    t->host = page.host + (linear & ~MMU_PAGE_MASK);
+    t->code = page.code;
+    return MMU_OK;
+}
+
+/* MMIO in naturally aligned pieces of at most 8 bytes. */
+static int mmio(struct mmu *mmu, uint64_t gpa, uint8_t *buf, unsigned size, bool write)
+{
+    while (size) {
+        unsigned piece = 8;
+        uint64_t value = 0;
+
+        while (piece > size || (gpa & (piece - 1)))
+            piece /= 2;
+        if (write)
+            memcpy(&value, buf, piece);
+        if (mmu->env->mmio(mmu->env->ctx, gpa, piece, write, &value))
+            return MMU_ABORT;
+        if (!write)
+            memcpy(buf, &value, piece);
+        gpa += piece;
+        buf += piece;
+        size -= piece;
+    }
+    return MMU_OK;
+}
+
+/* Plain accesses of the natural sizes are one host access each, so that other vCPUs never see half
+ * of one (SDM Vol. 3A 9.1.1). */
+static void copy(void *to, const void *from, unsigned size)
+{
+    switch (size) {
+    case 1:
+        memcpy(to, from, 1);
+        break;
+    case 2:
+        memcpy(to, from, 2);
+        break;
+    case 4:
+        memcpy(to, from, 4);
+        break;
+    case 8:
+        memcpy(to, from, 8);
+        break;
+    default:
+        memcpy(to, from, size);
+    }
+}
+
+static int read_in_page(struct mmu *mmu, unsigned idx, uint64_t linear, void *buf, unsigned size)
+{
+    struct target t;
+    int r = resolve(mmu, idx, linear, MMU_READ, &t);
+
+    if (r != MMU_OK)
+        return r;
+    if (!t.host)
+        return mmio(mmu, t.gpa, buf, size, false);
+    copy(buf, t.host, size);
+    return MMU_OK;
+}
+
+static int write_in_page(struct mmu *mmu, unsigned idx, uint64_t linear, const void *buf,
+                         unsigned size)
+{
+    struct target t;
+    int r = resolve(mmu, idx, linear, MMU_WRITE, &t);
+
+    if (r != MMU_OK)
+        return r;
+    if (!t.host) {
+        uint8_t bytes[MMU_PAGE_SIZE];
+
+        memcpy(bytes, buf, size);
+        return mmio(mmu, t.gpa, bytes, size, true);
+    }
+    copy(t.host, buf, size);
+    if (atomic_load_explicit(t.code, memory_order_acquire))
+        mmu->env->code_written(mmu->env->ctx, t.gpa, size);
+    return MMU_OK;
+}
+
+/* Linear addresses wrap at 4 GiB outside of long mode. */
+static uint64_t next_page(const struct mmu *mmu, uint64_t linear)
+{
+    uint64_t next = (linear & MMU_PAGE_MASK) + MMU_PAGE_SIZE;
+
+    return mmu->linear_bits == 32 ? (uint32_t)next : next;
+}
+
+int mmu_probe(struct mmu *mmu, unsigned idx, uint64_t linear, unsigned size, enum mmu_access access)
+{
+    for (;;) {
+        unsigned left = MMU_PAGE_SIZE - (unsigned)(linear & ~MMU_PAGE_MASK);
+        struct target t;
+        int r = resolve(mmu, idx, linear, access, &t);
+
+        if (r != MMU_OK)
+            return r;
+        if (size <= left)
+            return MMU_OK;
+        size -= left;
+        linear = next_page(mmu, linear);
+    }
+}
+
+int mmu_read(struct mmu *mmu, unsigned idx, uint64_t linear, void *buf, unsigned size)
+{
+    uint8_t *to = buf;
+    unsigned left = MMU_PAGE_SIZE - (unsigned)(linear & ~MMU_PAGE_MASK);
+    int r;
+
+    if (size > left) {
+        r = mmu_probe(mmu, idx, linear, size, MMU_READ);
+        if (r != MMU_OK)
+            return r;
+    }
+    while (size > left) {
+        r = read_in_page(mmu, idx, linear, to, left);
+        if (r != MMU_OK)
+            return r;
+        to += left;
+        size -= left;
+        linear = next_page(mmu, linear);
+        left = MMU_PAGE_SIZE;
+    }
+    return read_in_page(mmu, idx, linear, to, size);
+}
+
+int mmu_write(struct mmu *mmu, unsigned idx, uint64_t linear, const void *buf, unsigned size)
+{
+    const uint8_t *from = buf;
+    unsigned left = MMU_PAGE_SIZE - (unsigned)(linear & ~MMU_PAGE_MASK);
+    int r;
+
+    if (size > left) {
+        r = mmu_probe(mmu, idx, linear, size, MMU_WRITE);
+        if (r != MMU_OK)
+            return r;
+    }
+    while (size > left) {
+        r = write_in_page(mmu, idx, linear, from, left);
+        if (r != MMU_OK)
+            return r;
+        from += left;
+        size -= left;
+        linear = next_page(mmu, linear);
+        left = MMU_PAGE_SIZE;
+    }
+    return write_in_page(mmu, idx, linear, from, size);
+}
+
+int mmu_rmw_begin(struct mmu *mmu, unsigned idx, uint64_t linear, unsigned size,
+                  struct mmu_rmw *rmw)
+{
+    struct target t;
+    int r;
+
+    rmw->host = NULL;
+    rmw->code_gpa = MMU_NO_TAG;
+    rmw->size = size;
+    if ((linear & ~MMU_PAGE_MASK) + size > MMU_PAGE_SIZE)
+        return mmu_probe(mmu, idx, linear, size, MMU_WRITE);
+    r = resolve(mmu, idx, linear, MMU_WRITE, &t);
+    if (r != MMU_OK || !t.host)
+        return r;
+    rmw->host = t.host;
+    if (atomic_load_explicit(t.code, memory_order_acquire))
+        rmw->code_gpa = t.gpa;
+    return MMU_OK;
+}
+
+void mmu_rmw_done(struct mmu *mmu, struct mmu_rmw *rmw)
+{
+    if (rmw->code_gpa != MMU_NO_TAG)
+        mmu->env->code_written(mmu->env->ctx, rmw->code_gpa, rmw->size);
+}
+
+int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, uint64_t *gpa, const uint8_t **host)
+{
+    struct mmu_exec_entry *e = &mmu->exec[!user][(linear >> MMU_PAGE_SHIFT) & (MMU_XTLB_SIZE - 1)];
+    struct mmu_walk w;
+    struct mmu_page page;
+    int r;
+
+    if (e->tag == (linear & MMU_PAGE_MASK)) {
+        *gpa = e->gpa | (linear & ~MMU_PAGE_MASK);
+        *host = e->host;
+        return MMU_OK;
+    }
+    if (!mmu_canonical(mmu, linear))
+        return MMU_NONCANON;
+    mmu->misses++;
+    r = mmu_walk(mmu, user ? MMU_USER : MMU_KERNEL, linear, MMU_EXEC, true, &w);
+    if (r != MMU_OK)
+        return r;
+    *gpa = w.gpa | (linear & ~MMU_PAGE_MASK);
+    *host = NULL;
+    if (!mmu->env->page(mmu->env->ctx, w.gpa, &page) || !page.executable)
+        return MMU_OK;
+    *host = page.host;
+    e->tag = linear & MMU_PAGE_MASK;
+    e->gpa = w.gpa;
+    e->host = page.host;
+    if (w.large_size > MMU_PAGE_SIZE)
+        note_large(mmu, linear, w.large_size);
+    return MMU_OK;
+}
+
+bool mmu_translate(struct mmu *mmu, uint64_t linear, uint64_t *gpa)
+{
+    uint64_t addr = mmu->fault_addr;
+    uint32_t error = mmu->fault_error;
+    struct mmu_walk w;
+    bool ok;
+
+    ok = mmu_canonical(mmu, linear) &&
+         mmu_walk(mmu, MMU_KERNEL_AC, linear, MMU_READ, false, &w) == MMU_OK;
+    mmu->fault_addr = addr;
+    mmu->fault_error = error;
+    if (ok)
+        *gpa = w.gpa | (linear & ~MMU_PAGE_MASK);
+    return ok;
+}

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* mmu/tlb.c: mode and flushes of the software TLB. */
+#include <string.h>
+
+#include "mmu/walk.h"
+
+static void clear_entry(struct mmu_entry *e)
+{
+    e->read = MMU_NO_TAG;
+    e->write = MMU_NO_TAG;
+}
+
+static void clear_large(struct mmu *mmu)
+{
+    for (unsigned half = 0; half < 2; half++) {
+        mmu->large_lo[half] = ~(uint64_t)0;
+        mmu->large_hi[half] = 0;
+    }
+}
+
+void mmu_flush_all(struct mmu *mmu)
+{
+    memset(mmu->data, 0xff, sizeof(mmu->data[0]) * MMU_NINDEX);
+    memset(mmu->exec, 0xff, sizeof(mmu->exec));
+    clear_large(mmu);
+    mmu->flush_gen++;
+    mmu->flushes++;
+}
+
+void mmu_flush_nonglobal(struct mmu *mmu)
+{
+    /* Global pages are the kernel's; what user mode cached goes altogether. */
+    memset(mmu->data[MMU_USER], 0xff, sizeof(mmu->data[0]));
+    for (unsigned idx = MMU_KERNEL; idx < MMU_NINDEX; idx++)
+        for (unsigned i = 0; i < MMU_TLB_SIZE; i++)
+            if (!(mmu->data[idx][i].gpa & MMU_ENTRY_GLOBAL))
+                clear_entry(&mmu->data[idx][i]);
+    memset(mmu->exec, 0xff, sizeof(mmu->exec));
+    mmu->flush_gen++;
+    mmu->flushes++;
+}
+
+void mmu_flush_page(struct mmu *mmu, uint64_t linear)
+{
+    unsigned half = linear >> 63;
+    uint64_t page = linear & MMU_PAGE_MASK;
+    unsigned i = (linear >> MMU_PAGE_SHIFT) & (MMU_TLB_SIZE - 1);
+    unsigned x = (linear >> MMU_PAGE_SHIFT) & (MMU_XTLB_SIZE - 1);
+
+    if (page >= mmu->large_lo[half] && page <= mmu->large_hi[half]) {
+        mmu_flush_all(mmu);
+        return;
+    }
+    for (unsigned idx = 0; idx < MMU_NINDEX; idx++) {
+        struct mmu_entry *e = &mmu->data[idx][i];
+
+        if (e->read == page || e->write == page)
+            clear_entry(e);
+    }
+    for (unsigned u = 0; u < 2; u++)
+        if (mmu->exec[u][x].tag == page)
+            mmu->exec[u][x].tag = MMU_NO_TAG;
+    mmu->flush_gen++;
+}
+
+static bool has_tag(const struct mmu_entry *e)
+{
+    return e->read != MMU_NO_TAG || e->write != MMU_NO_TAG;
+}
+
+void mmu_flush_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
+{
+    uint64_t last = gpa + len - 1;
+
+    if (!len)
+        return;
+    for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
+        for (unsigned i = 0; i < MMU_TLB_SIZE; i++) {
+            struct mmu_entry *e = &mmu->data[idx][i];
+            uint64_t page = e->gpa & MMU_PAGE_MASK;
+
+            if (has_tag(e) && page <= last && (page | ~MMU_PAGE_MASK) >= gpa)
+                clear_entry(e);
+        }
+    for (unsigned u = 0; u < 2; u++)
+        for (unsigned i = 0; i < MMU_XTLB_SIZE; i++) {
+            struct mmu_exec_entry *e = &mmu->exec[u][i];
+
+            if (e->tag != MMU_NO_TAG && e->gpa <= last && (e->gpa | ~MMU_PAGE_MASK) >= gpa)
+                e->tag = MMU_NO_TAG;
+        }
+    mmu->flush_gen++;
+}
+
+void mmu_protect_gpa(struct mmu *mmu, uint64_t gpa)
+{
+    uint64_t page = gpa & MMU_PAGE_MASK;
+
+    for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
+        for (unsigned i = 0; i < MMU_TLB_SIZE; i++) {
+            struct mmu_entry *e = &mmu->data[idx][i];
+
+            if (e->write != MMU_NO_TAG && (e->gpa & MMU_PAGE_MASK) == page)
+                e->write = MMU_NO_TAG;
+        }
+}
+
+void mmu_set_watch(struct mmu *mmu, const uint64_t *pages, unsigned n)
+{
+    mmu->nwatch = n > 8 ? 8 : n;
+    memcpy(mmu->watch, pages, mmu->nwatch * sizeof(*pages));
+    mmu_flush_all(mmu);
+}
+
+void mmu_init(struct mmu *mmu, const struct mmu_env *env)
+{
+    memset(mmu, 0, sizeof(*mmu));
+    memset(mmu->data[MMU_USER_ALIGN], 0xff, sizeof(mmu->data[0]));
+    mmu->env = env;
+    mmu->linear_bits = 32;
+    mmu_flush_all(mmu);
+}
+
+/* Bits that must be zero in a PDPTE that is present (SDM Vol. 3A table 4-8). */
+#define PDPTE_RSVD 0x1e6u
+
+static bool load_pdptes(struct mmu *mmu, uint64_t cr3, uint64_t rsvd, uint64_t pdpte[4])
+{
+    uint64_t table = cr3 & 0xffffffe0u;
+    struct mmu_page page;
+
+    if (!mmu->env->page(mmu->env->ctx, table, &page))
+        return false;
+    memcpy(pdpte, page.host + (table & ~MMU_PAGE_MASK), 4 * sizeof(*pdpte));
+    for (unsigned i = 0; i < 4; i++)
+        if ((pdpte[i] & 1) && (pdpte[i] & (PDPTE_RSVD | rsvd | 0xfff0000000000000ull)))
+            return false;
+    return true;
+}
+
+bool mmu_set_mode(struct mmu *mmu, const struct mmu_mode *mode, bool load_pdpte)
+{
+    uint64_t rsvd = 0x000fffffffffffffull & ~((1ull << mode->gpa_bits) - 1);
+    enum mmu_paging paging = MMU_PAGING_NONE;
+    uint64_t pdpte[4];
+
+    if (mode->cr0 & 0x80000000u)
+        paging = !(mode->cr4 & 0x20)    ? MMU_PAGING_32
+                 : (mode->efer & 0x400) ? MMU_PAGING_4LEVEL
+                                        : MMU_PAGING_PAE;
+    if (paging == MMU_PAGING_PAE && load_pdpte) {
+        if (!load_pdptes(mmu, mode->cr3, rsvd, pdpte))
+            return false;
+        memcpy(mmu->pdpte, pdpte, sizeof(pdpte));
+    }
+    mmu->paging = paging;
+    mmu->root =
+        paging == MMU_PAGING_32 ? mode->cr3 & 0xfffff000u : mode->cr3 & 0x000ffffffffff000ull;
+    mmu->rsvd = rsvd;
+    mmu->wp = mode->cr0 & 0x10000;
+    mmu->pse = mode->cr4 & 0x10;
+    mmu->smep = (mode->cr4 & 0x100000) && paging != MMU_PAGING_NONE;
+    mmu->smap = (mode->cr4 & 0x200000) && paging != MMU_PAGING_NONE;
+    mmu->nx = mode->efer & 0x800;
+    mmu->pke = (mode->cr4 & 0x400000) && paging == MMU_PAGING_4LEVEL;
+    mmu->pkru = mode->pkru;
+    mmu->linear_bits = mode->efer & 0x400 ? 48 : 32;
+    return true;
+}
