@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Boots a guest in vmm-run and checks what it prints and how it ends.
+
+usage: boot_test.py CASE [VMM-RUN-OPTION...]
+
+Environment: VMM_RUN and VMM_GUEST_DIR (the programs under test, set by ctest), VMM_GUESTS (cache of
+downloaded images). Exit status 77: the images cannot be had here; the reason is printed.
+"""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+GUESTS = os.environ.get("VMM_GUESTS", os.path.join(ROOT, "guests"))
+BUILT = os.environ.get("VMM_GUEST_DIR", os.path.join(ROOT, "build/examples/guest"))
+VMM_RUN = os.environ.get("VMM_RUN", os.path.join(ROOT, "build/examples/vmm-run"))
+SKIP = 77
+
+MD5 = "guest: md5 7f614da9329cd3aebf59b91aadc30bf0"
+# What a kernel says when something is wrong with the machine under it.
+TROUBLE = [r"Kernel panic", r"BUG:", r"Oops", r"Call Trace", r"soft lockup", r"rcu_\w+ self-detected",
+           r"unchecked MSR", r"general protection fault", r"invalid opcode", r"segfault",
+           r"APIC error", r"do_IRQ: .* No irq handler", r"timer doesn't work", r"WARNING: CPU",
+           r"check: .*: FAILED"]
+
+
+def linux(name, test, expect, **options):
+    case = dict(fetch=[name, "busybox"], kernel=os.path.join(GUESTS, name, "vmlinuz"), init=True,
+                append="console=ttyS0 loglevel=6 panic=-1 vmm.test=" + test, timeout=600,
+                args=["--no-reboot"], status=0,
+                expect=[r"guest: init of Linux version \S+"] + expect)
+    case.update(options)
+    return case
+
+
+def repo_guest(name, cpus=1, args=()):
+    return dict(kernel=os.path.join(BUILT, name), append="auto", timeout=200, status=0,
+                args=["--memory", "64M", "--no-reboot", "--cpus", str(cpus), *args],
+                expect=[r"libvmm guest: 64-bit mode", r"processors: %d of %d" % (cpus, cpus),
+                        r"self check: passed", r"powering off"])
+
+
+CASES = {
+    "guest-pvh": repo_guest("guest.elf"),
+    "guest-multiboot": repo_guest("guest-multiboot.elf"),
+    "guest-smp": repo_guest("guest.elf", cpus=4),
+    # Prints, computes, forks, sleeps and powers off.
+    "cloud": linux("cloud", "full",
+                   [r"guest: 1 of 1 processors", MD5, r"guest: forked 300\b", r"guest: sum 2001000",
+                    r"guest: slept", r"guest: pipes work", r"guest: done"]),
+    "cloud-smp": linux("cloud", "smp",
+                       [r"guest: 2 of 2 processors", r"guest: counted 2000 and 2000",
+                        r"guest: done"],
+                       args=["--no-reboot", "--cpus", "2"]),
+    "cloud-reboot": linux("cloud", "reboot", [r"guest: rebooting"], message="guest reset"),
+    "cloud-big": linux("cloud", "boot", [r"guest: done"],
+                       args=["--no-reboot", "--memory", "5G"]),
+    "cloud-input": linux("cloud", "input", [r"guest: type", r"guest: read <Hello, guest!>",
+                                            r"guest: done"],
+                         answer=(r"guest: type", b"Hello, guest!\n")),
+    "generic": linux("generic", "boot", [r"guest: done"]),
+    "rt": linux("rt", "boot", [r"guest: done"]),
+    # Runs for ever: ended when its first tests are under way.
+    "memtest64": dict(fetch=["memtest"], kernel=os.path.join(GUESTS, "memtest/memtest64.bin"),
+                      append="console=ttyS0,115200", args=["--memory", "32M"], timeout=300, status=1,
+                      expect=[r"Memtest86\+ v\d", r"Testing", r"#0 +\[Address test",
+                              r"#1 +\[Address test"],
+                      stop=True),
+}
+
+
+def skip(reason):
+    print("skipped: " + reason)
+    sys.exit(SKIP)
+
+
+def fetch(names):
+    result = subprocess.run([os.path.join(HERE, "fetch.sh"), *names], stderr=subprocess.PIPE,
+                            stdout=subprocess.DEVNULL, text=True)
+    if result.returncode == 75:
+        skip(result.stderr.strip())
+    if result.returncode != 0:
+        sys.exit("fetch.sh failed: " + result.stderr)
+
+
+def build_initramfs():
+    file = tempfile.NamedTemporaryFile(prefix="vmm-initramfs-", suffix=".cpio")
+    subprocess.run([os.path.join(HERE, "mkinitramfs.sh"), os.path.join(GUESTS, "busybox/busybox"),
+                    os.path.join(HERE, "init-test"), file.name], check=True)
+    return file
+
+
+class Boot:
+    """One run of vmm-run: its output is printed as it comes, and searched."""
+
+    def __init__(self, case, initrd, extra):
+        command = [VMM_RUN, "--kernel", case["kernel"], "--append", case["append"], "--stats",
+                   *case["args"], *extra]
+        if initrd is not None:
+            command += ["--initrd", initrd.name]
+        print("+ " + " ".join(command), flush=True)
+        self.case = case
+        self.output = ""
+        self.errors = tempfile.TemporaryFile(mode="w+")
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=self.errors)
+        self.timed_out = False
+
+    def on_timeout(self):
+        self.timed_out = True
+        self.process.kill()
+
+    def on_output(self):
+        answer = self.case.get("answer")
+        if answer and re.search(answer[0], self.output):
+            self.process.stdin.write(answer[1])
+            self.process.stdin.flush()
+            self.case = dict(self.case, answer=None)
+        if self.case.get("stop") and not self.missing():
+            self.process.terminate()
+
+    def missing(self):
+        """Expected texts that are not there in this order."""
+        at = 0
+        for position, pattern in enumerate(self.case["expect"]):
+            match = re.compile(pattern).search(self.output, at)
+            if not match:
+                return self.case["expect"][position:]
+            at = match.end()
+        return []
+
+    def run(self):
+        """Returns what was wrong, an empty list if nothing."""
+        timer = threading.Timer(self.case["timeout"], self.on_timeout)
+        timer.start()
+        while True:
+            data = os.read(self.process.stdout.fileno(), 65536)
+            if not data:
+                break
+            text = data.decode("utf-8", "replace").replace("\r", "")
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            self.output += text
+            self.on_output()
+        status = self.process.wait()
+        timer.cancel()
+        self.errors.seek(0)
+        errors = self.errors.read()
+        print("\n" + errors)
+        return self.judge(status, errors)
+
+    def judge(self, status, errors):
+        wrong = ["not seen: " + pattern for pattern in self.missing()]
+        for pattern in TROUBLE:
+            match = re.search(pattern + ".*", self.output)
+            if match:
+                wrong.append("trouble: " + match.group(0))
+        if self.timed_out:
+            wrong.append("still running after %d s" % self.case["timeout"])
+        elif status != self.case["status"]:
+            wrong.append("exit status %d, not %d" % (status, self.case["status"]))
+        if self.case.get("message", "") not in errors:
+            wrong.append("no message '%s'" % self.case["message"])
+        return wrong
+
+
+def main():
+    if len(sys.argv) < 2 or sys.argv[1] not in CASES:
+        sys.exit("usage: boot_test.py CASE [VMM-RUN-OPTION...]\ncases: " + " ".join(CASES))
+    case = CASES[sys.argv[1]]
+    if "fetch" in case:
+        fetch(case["fetch"])
+    initrd = build_initramfs() if case.get("init") else None
+    wrong = Boot(case, initrd, sys.argv[2:]).run()
+    for line in wrong:
+        print("FAILED: " + line)
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Builds libvmm and runs its tests, on a fresh Debian 12 too: missing packages are installed first.
+#
+#   tests/run.sh [--quick] [--only PART[,PART...]]
+#
+# Parts, in this order (all by default):
+#   format  clang-format of the whole tree
+#   gcc     build with GCC, all tests but the guests
+#   guests  boot tests: Debian's kernels, memtest86+, the repo's own guest
+#   clang   build with Clang, unit tests
+#   asan    build with Clang's AddressSanitizer and UBSan; unit tests and fuzz targets
+#   fuzz    libFuzzer, FUZZ_SECONDS (default 15) for each target
+# --quick is --only format,gcc.
+# Environment: JOBS (default: number of CPUs), VMM_GUESTS (cache of guest images), FUZZ_SECONDS.
+# Exit status: 0 if every part passed, else 1.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+JOBS=${JOBS:-$(nproc)}
+FUZZ_SECONDS=${FUZZ_SECONDS:-15}
+ALL="format gcc guests clang asan fuzz"
+parts=$ALL
+
+usage() {
+    sed -n '3,/^set/s/^# \{0,1\}//p' "$0"
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --quick) parts="format gcc" ;;
+    --only) shift; parts=${1//,/ } ;;
+    --only=*) parts=${1#--only=}; parts=${parts//,/ } ;;
+    --help | -h) usage; exit 0 ;;
+    *) usage >&2; exit 1 ;;
+    esac
+    [ $# -gt 0 ] && shift
+done
+[ -n "${parts// /}" ] || { usage >&2; exit 1; }
+for part in $parts; do
+    case " $ALL " in
+    *" $part "*) ;;
+    *) echo "tests/run.sh: unknown part '$part'" >&2; exit 1 ;;
+    esac
+done
+
+wants() {
+    case " $parts " in *" $1 "*) return 0 ;; esac
+    return 1
+}
+
+packages=(cmake ninja-build gcc g++ make pkg-config libzydis-dev libelf-dev libuv1-dev check
+    python3 cpio xz-utils binutils)
+if wants clang || wants asan || wants fuzz; then
+    packages+=(clang-14 libclang-rt-14-dev)
+fi
+wants gcc && packages+=(clang-14) # the headers compile with both
+wants format && packages+=(clang-format-14 git)
+tests/need-packages.sh "${packages[@]}" || exit 1
+
+failed=()
+summary=()
+
+title() {
+    printf '\n==== %s\n' "$*"
+}
+
+# build DIR CMAKE-ARGUMENT...
+build() {
+    local dir=$1
+    shift
+    cmake -S . -B "$dir" -G Ninja "$@" >"$dir.log" 2>&1 && ninja -C "$dir" -j "$JOBS" >>"$dir.log" 2>&1
+    local status=$?
+    if [ $status != 0 ]; then
+        tail -n 60 "$dir.log"
+        echo "build of $dir failed"
+    else
+        echo "$dir is built"
+    fi
+    return $status
+}
+
+# run_ctest DIR JOBS CTEST-ARGUMENT...: fails also when no test ran.
+run_ctest() {
+    local dir=$1 jobs=$2
+    shift 2
+    ctest --test-dir "$dir" -j "$jobs" --output-on-failure --no-tests=error "$@"
+}
+
+part_format() {
+    local files
+    mapfile -t files < <(git ls-files --cached --others --exclude-standard '*.c' '*.h')
+    [ ${#files[@]} -gt 0 ] || { echo "no files to look at"; return 1; }
+    clang-format-14 --dry-run --Werror "${files[@]}" && echo "${#files[@]} files are formatted"
+}
+
+part_gcc() {
+    build build -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
+        run_ctest build "$JOBS" -LE guest
+}
+
+part_guests() {
+    build build -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
+        run_ctest build "$JOBS" -L guest
+}
+
+part_clang() {
+    build build-clang -DCMAKE_C_COMPILER=clang-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
+        run_ctest build-clang "$JOBS" -R '^unit[.]'
+}
+
+part_asan() {
+    export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
+    build build-asan -DCMAKE_C_COMPILER=clang-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+        -DVMM_SANITIZE=address,undefined &&
+        run_ctest build-asan "$JOBS" -R '^(unit|fuzz|examples)[.]'
+}
+
+# Each libFuzzer target for some seconds; a crash leaves its input in build-fuzz/crashes.
+part_fuzz() {
+    local target name n=0 bad=0
+    build build-fuzz -DCMAKE_C_COMPILER=clang-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+        -DVMM_SANITIZE=address,undefined -DVMM_BUILD_FUZZERS=ON -DVMM_BUILD_EXAMPLES=OFF || return 1
+    mkdir -p build-fuzz/crashes
+    for target in build-fuzz/tests/fuzz/fuzz_*; do
+        [ -f "$target" ] && [ -x "$target" ] || continue
+        name=$(basename "$target")
+        n=$((n + 1))
+        mkdir -p "build-fuzz/corpus/$name"
+        if "$target" -max_total_time="$FUZZ_SECONDS" -timeout=30 -rss_limit_mb=4096 \
+            -print_final_stats=0 -verbosity=0 -artifact_prefix=build-fuzz/crashes/"$name"- \
+            "build-fuzz/corpus/$name" $(ls -d "tests/fuzz/corpus/${name#fuzz_}" 2>/dev/null) \
+            >"build-fuzz/$name.log" 2>&1; then
+            echo "libfuzzer.${name#fuzz_}: passed, $FUZZ_SECONDS s"
+        else
+            tail -n 40 "build-fuzz/$name.log"
+            echo "libfuzzer.${name#fuzz_}: FAILED"
+            bad=$((bad + 1))
+        fi
+    done
+    [ $n -gt 0 ] || { echo "no fuzz targets"; return 1; }
+    return $((bad > 0))
+}
+
+for part in $ALL; do
+    wants $part || continue
+    title "$part"
+    start=$SECONDS
+    if part_$part; then
+        summary+=("$part: passed ($((SECONDS - start)) s)")
+    else
+        summary+=("$part: FAILED ($((SECONDS - start)) s)")
+        failed+=("$part")
+    fi
+done
+title summary
+printf '%s\n' "${summary[@]}"
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "tests/run.sh: FAILED: ${failed[*]}"
+    exit 1
+fi
+echo "tests/run.sh: all parts passed"
