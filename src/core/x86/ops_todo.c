@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* core/x86/ops_todo.c: integer instructions that are not written yet. */
+#include "core/x86/ops_int.h"
+
+bool x86_dec_mov(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_movx(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_movbe(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_movnti(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_lea(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_bswap(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_xlat(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_cbw(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_cwd(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_cmov(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_set(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_alu(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_unary(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_xchg(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_xadd(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_cmpxchg(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_cmpxchg2(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_shift(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_shiftd(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_muldiv(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_imul(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_bcd(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_bt(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_scan(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_bmi(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_crc32(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_jcc(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_jmp(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_call(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_ret(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_loop(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_string(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_push(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_pop(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_pusha(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_popa(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_enter(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_leave(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_flag(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_nop(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_fence(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_clflush(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_random(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_bound(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
+bool x86_dec_ud(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)op, (void)arg;
+    return false;
+}
