@@ -8,7 +8,35 @@
 #define x86_likely(x)   __builtin_expect(!!(x), 1)
 #define x86_unlikely(x) __builtin_expect(!!(x), 0)
 
-/* ---- leaving a block ---- */
+/* ---- going on and leaving a block ---- */
+
+/*
+ * How a handler ends when the next instruction of its block follows: return x86_follow(cpu, op +
+ * 1). Optimised builds call the next handler from there, as a tail call; it is one as long as the
+ * address of no local variable has escaped from the handler (x86_ldN and x86_stN take care). Others
+ * return to the run loop, and so does a plain "return op + 1".
+ */
+#if defined(__OPTIMIZE__) && !defined(X86_NO_THREADING)
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define X86_THREADED 1
+#endif
+#endif
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) ||                         \
+    __has_feature(thread_sanitizer) || __has_feature(undefined_behavior_sanitizer)
+#undef X86_THREADED
+#endif
+#endif
+
+static inline const struct x86_op *x86_follow(struct x86_cpu *cpu, const struct x86_op *op)
+{
+#ifdef X86_THREADED
+    return op->fn(cpu, op);
+#else
+    (void)cpu;
+    return op;
+#endif
+}
 
 /* Leaves the block at `op`, which has had no effect: makes rip and counters exact. Returns NULL.
  * The slow loop then acts on cpu->event, cpu->stop and so on. */

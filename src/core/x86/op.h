@@ -42,9 +42,10 @@ _Static_assert(sizeof(struct x86_op) == 32, "two ops a cache line");
 #define X86_BLOCK_MAX 32 /* instructions */
 
 struct x86_block {
-    struct x86_block *next_hash; /* cache.c's */
-    struct x86_block *next_page;
-    uint64_t gpa;  /* of the first byte */
+    struct x86_block *next_hash;  /* cache.c's */
+    struct x86_block *next_page;  /* blocks that begin in the same page */
+    struct x86_block *next_page2; /* blocks that end in the same page gpa2 */
+    uint64_t gpa;                 /* of the first byte */
     uint64_t gpa2; /* page of the rest of an instruction that crosses a page, or MMU_NO_TAG */
     uint32_t mode;
     uint16_t bytes; /* length of the code */

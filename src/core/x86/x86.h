@@ -26,7 +26,8 @@
 /* Slots of gpr behind the sixteen registers. */
 #define X86_ZERO 16 /* always 0: "no base", "no index" */
 #define X86_RIP0 17 /* RIP of the current block's first instruction (an offset in CS) */
-#define X86_NGPR 18
+#define X86_64K  18 /* always 0x10000: RIP-relative operands whose corrected disp overflows */
+#define X86_NGPR 19
 
 /* RFLAGS bits. */
 #define X86_CF         0x1u
@@ -125,7 +126,8 @@ enum {
 /* Why x86_run returns. */
 enum x86_stop {
     X86_STOP_NONE,      /* still running */
-    X86_STOP_ATTENTION, /* somebody set cpu->attention; or the step or budget is used up */
+    X86_STOP_ATTENTION, /* somebody set cpu->attention; or the budget is used up */
+    X86_STOP_STEP,      /* with `step`: the instruction is executed or the event delivered */
     X86_STOP_ABORT,     /* an env function asked to leave the instruction */
     X86_STOP_HLT,       /* HLT or MWAIT executed: cpu->activity is set */
     X86_STOP_SHUTDOWN,  /* triple fault */
@@ -226,9 +228,11 @@ struct x86_cpu {
     uint64_t gpr[X86_NGPR];
     uint16_t cc;                /* arithmetic flags: AH after LAHF in bits 15:8, OF in bit 0 */
     _Atomic uint32_t attention; /* leave to the surroundings at the next block edge */
-    int64_t countdown; /* instructions until the slow loop must look; blocks count at entry */
-    uint32_t rflags;   /* everything but the arithmetic flags */
-    uint32_t mode;     /* X86_MODE_* */
+    int64_t countdown;   /* instructions until the slow loop must look; blocks count at entry */
+    uint32_t rflags;     /* everything but the arithmetic flags */
+    uint32_t mode;       /* X86_MODE_* */
+    uint32_t jump_limit; /* CS limit and base for which blocks are in `jump`, unless flat */
+    uint64_t jump_base;
     uint8_t cpl;
     uint8_t mmu_idx;       /* of explicit data accesses */
     struct x86_block *blk; /* current block */
@@ -259,6 +263,8 @@ struct x86_cpu {
     uint8_t activity;        /* VMM_ACTIVE ... */
     uint64_t monitor_linear; /* armed by MONITOR */
     uint64_t pending_db;     /* DR6 bits of #DB traps to raise after the instruction */
+    bool tf_trap; /* #DB for TF follows the instruction; SYSCALL and SYSRET set it at their end */
+    bool restart; /* an aborted instruction comes before any event */
     uint64_t rep_serial;     /* counts iterations of string instructions */
     uint64_t retired;        /* instructions up to the last time that countdown was reloaded */
     int64_t countdown_start; /* its value at that time */
@@ -280,6 +286,7 @@ struct x86_cpu {
     unsigned nhost_bp;
     uint32_t host_exceptions; /* mask of vectors that exit */
     bool host_bp_pass;        /* the next instruction ignores its breakpoint */
+    bool host_exception_pass; /* the queued exception has exited already */
 
     /* Features of the guest's CPUID that instructions check. */
     struct {

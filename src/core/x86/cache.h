@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* core/x86/cache.h: the cache of decoded blocks, between run.c and cache.c. */
+#ifndef CORE_X86_CACHE_H
+#define CORE_X86_CACHE_H
+
+#include "core/x86/exec.h"
+
+/* Where the code of a block is: what an instruction fetch at `linear` found. */
+struct x86_code {
+    uint64_t linear;
+    uint64_t gpa;
+    const uint8_t *page; /* host address of the page */
+};
+
+/* NULL without memory. */
+struct x86_cache *x86_cache_create(void);
+void x86_cache_destroy(struct x86_cache *cache);
+
+/* Outside of blocks only: does what had to wait until no block is current. */
+void x86_cache_tidy(struct x86_cpu *cpu);
+
+/*
+ * The block at `code` in `mode`, decoded if need be. NULL when the fetch of an instruction's rest
+ * from the following page failed (cpu->event or cpu->stop is set), or with *again: the page's code
+ * mark had to be set first, look `code` up again.
+ */
+struct x86_block *x86_cache_get(struct x86_cpu *cpu, const struct x86_code *code, uint32_t mode,
+                                bool *again);
+
+/* Empties cpu->jump. */
+void x86_jump_flush(struct x86_cpu *cpu);
+
+/* Fetches at `linear`; false: cpu->event or cpu->stop is set. [run.c] */
+bool x86_fetch(struct x86_cpu *cpu, uint64_t linear, struct x86_code *code);
+
+#endif
