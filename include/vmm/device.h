@@ -17,9 +17,9 @@ struct vmm_device;
 struct vmm_device_ops {
     uint32_t size;
     uint32_t reserved;
-    const char *name;                /* borrowed until stop */
-    void (*reset)(void *opaque);     /* power-on state; from vm_reset, no vCPU runs */
-    void (*stop)(void *opaque);      /* the VM goes away: unregister and free; called once */
+    const char *name;            /* borrowed until stop */
+    void (*reset)(void *opaque); /* power-on state; from vm_reset, no vCPU runs */
+    void (*stop)(void *opaque);  /* the VM goes away: unregister and free; called once */
 };
 
 /* Adds a device model to the VM's list; reset and stop are called in reverse order of adding.
@@ -30,8 +30,9 @@ int vm_device_add(struct vm *vm, const struct vmm_device_ops *ops, void *opaque,
 /* Calls stop and forgets the device. NULL is allowed. QUIET. */
 int vm_device_remove(struct vmm_device *device);
 
-/* Records an error in the VM (see vm_last_error) for functions built on the library, such as a device
- * constructor, and returns `code`. `op` is the function's name, `format` as for printf. ANY. */
+/* Records an error in the VM (see vm_last_error) for functions built on the library, such as a
+ * device constructor, and returns `code`. `op` is the function's name, `format` as for printf. ANY.
+ */
 int vm_fail(struct vm *vm, int code, const char *op, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
@@ -83,8 +84,9 @@ void vmm_rtc_set(struct vmm_rtc *rtc, uint32_t index, uint8_t value);
 /* HPET at 0xfed00000 (IA-PC HPET 1.0a), three comparators, legacy replacement. */
 int vmm_hpet_create(struct vm *vm);
 
-/* ACPI power management block at `port` (0x600): PM1 event and control, PM timer, GPE0, and
- * the reset register 0xcf9. S5 requests VMM_EXIT_POWEROFF, resets VMM_EXIT_RESET. */
+/* ACPI power management block at `port` (0x600; a multiple of 4): PM1 event and control, PM timer,
+ * GPE0, the ACPI enable port 0xb2, and the reset register 0xcf9 unless a PCI host bridge has it. S5
+ * requests VMM_EXIT_POWEROFF, resets VMM_EXIT_RESET. `irq` is the SCI's line or VMM_IRQ_NONE. */
 struct vmm_acpi_pm;
 int vmm_acpi_pm_create(struct vm *vm, uint16_t port, uint16_t irq, struct vmm_acpi_pm **out);
 /* The power button: raises the fixed event (SCI). ANY. */
@@ -105,26 +107,59 @@ int vmm_debug_exit_create(struct vm *vm, uint16_t port, uint16_t len);
 /* pvpanic on ISA port 0x505: requests VMM_EXIT_PANIC with the event bits. */
 int vmm_pvpanic_create(struct vm *vm, uint16_t port);
 
-/* QEMU-compatible firmware configuration device at 0x510 (selector, data, DMA). */
+/* QEMU-compatible firmware configuration device at 0x510 (selector, data, DMA). It comes with the
+ * signature, the interface id and the file directory; the other items are the program's. */
 struct vmm_fw_cfg;
 int vmm_fw_cfg_create(struct vm *vm, struct vmm_fw_cfg **out);
-/* Adds or replaces an item with a fixed key. `data` is copied. VMM_E_RANGE, VMM_E_NOMEM. ANY. */
+/* Keys of items; numbers in them are little-endian. vmm_pc_create adds those marked with (pc). */
+#define VMM_FW_CFG_SIGNATURE     0x00u /* "QEMU" */
+#define VMM_FW_CFG_ID            0x01u /* 4 bytes: bit 0 ports, bit 1 DMA */
+#define VMM_FW_CFG_UUID          0x02u /* 16 bytes */
+#define VMM_FW_CFG_RAM_SIZE      0x03u /* 8 bytes (pc) */
+#define VMM_FW_CFG_NOGRAPHIC     0x04u /* 2 bytes: 1 without a display (pc) */
+#define VMM_FW_CFG_NB_CPUS       0x05u /* 2 bytes (pc) */
+#define VMM_FW_CFG_KERNEL_ADDR   0x07u /* 4 bytes, as all addresses, sizes and the entry */
+#define VMM_FW_CFG_KERNEL_SIZE   0x08u
+#define VMM_FW_CFG_INITRD_ADDR   0x0au
+#define VMM_FW_CFG_INITRD_SIZE   0x0bu
+#define VMM_FW_CFG_BOOT_DEVICE   0x0cu /* 2 bytes */
+#define VMM_FW_CFG_NUMA          0x0du /* 8 bytes each: nodes, node of each CPU, sizes */
+#define VMM_FW_CFG_BOOT_MENU     0x0eu /* 2 bytes */
+#define VMM_FW_CFG_MAX_CPUS      0x0fu /* 2 bytes: highest APIC id + 1 (pc) */
+#define VMM_FW_CFG_KERNEL_ENTRY  0x10u
+#define VMM_FW_CFG_KERNEL_DATA   0x11u
+#define VMM_FW_CFG_INITRD_DATA   0x12u
+#define VMM_FW_CFG_CMDLINE_ADDR  0x13u
+#define VMM_FW_CFG_CMDLINE_SIZE  0x14u
+#define VMM_FW_CFG_CMDLINE_DATA  0x15u
+#define VMM_FW_CFG_SETUP_ADDR    0x16u
+#define VMM_FW_CFG_SETUP_SIZE    0x17u
+#define VMM_FW_CFG_SETUP_DATA    0x18u
+#define VMM_FW_CFG_FILE_DIR      0x19u   /* the device's own */
+#define VMM_FW_CFG_IRQ0_OVERRIDE 0x8002u /* 4 bytes: 1: timer on pin 2 (pc) */
+#define VMM_FW_CFG_HPET          0x8004u /* the HPETs, packed (pc) */
+/* Adds or replaces an item with a fixed key: 0-0x1f or 0x8000-0x801f without the directory. `data`
+ * is copied; the guest cannot write it. VMM_E_RANGE, VMM_E_NOMEM. ANY. */
 int vmm_fw_cfg_add(struct vmm_fw_cfg *fw, uint16_t key, const void *data, uint32_t len);
-/* Adds or replaces a named file (at most 55 characters). `data` is copied. ANY. */
+/* Adds or replaces a named file (at most 55 characters). `data` is copied. VMM_E_RANGE,
+ * VMM_E_LIMIT, VMM_E_NOMEM. ANY. */
 int vmm_fw_cfg_add_file(struct vmm_fw_cfg *fw, const char *name, const void *data, uint32_t len);
 
-/* PCI host bridge (i440FX's identity) with configuration mechanism 1 at 0xcf8/0xcfc and an otherwise
- * empty bus 0. Other models add functions to it. */
+/* PCI host bridge (i440FX's identity) with configuration mechanism 1 at 0xcf8/0xcfc and an
+ * otherwise empty bus 0. Other models add functions to it. It has the reset register 0xcf9, which
+ * lies inside its ports: create it before the ACPI block. */
 struct vmm_pci;
 int vmm_pci_create(struct vm *vm, struct vmm_pci **out);
-/* Configuration space of a function: offset 0-255, size 1, 2 or 4. Reads give *value. Return 0. */
+/* Configuration space of a function: offset 0-255, size 1, 2 or 4, naturally aligned. A missing
+ * callback reads as all ones or drops the write. */
 struct vmm_pci_ops {
     uint32_t size;
     uint32_t reserved;
     uint32_t (*config_read)(void *opaque, uint32_t offset, uint32_t size);
     void (*config_write)(void *opaque, uint32_t offset, uint32_t size, uint32_t value);
 };
-/* Adds function `devfn` = (device << 3) | function. VMM_E_EXIST, VMM_E_RANGE. ANY. */
+/* Adds function `devfn` = (device << 3) | function of bus 0. `ops` is copied; its callbacks run on
+ * vCPU threads until the VM is gone. VMM_E_EXIST, VMM_E_INVAL. ANY. */
 int vmm_pci_add(struct vmm_pci *pci, uint8_t devfn, const struct vmm_pci_ops *ops, void *opaque);
 
 #ifdef __cplusplus
