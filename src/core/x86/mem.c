@@ -3,12 +3,7 @@
  */
 #include <string.h>
 
-#include "core/x86/exec.h"
-
-#define TYPE_CODE        8u
-#define TYPE_EXPAND_DOWN 4u /* data */
-#define TYPE_WRITE       2u /* data */
-#define TYPE_READ        2u /* code */
+#include "core/x86/segment.h"
 
 void x86_mmu_failed(struct x86_cpu *cpu, int result, unsigned seg)
 {
@@ -32,19 +27,6 @@ static bool segment_fault(struct x86_cpu *cpu, unsigned seg)
     return false;
 }
 
-/* Whether [offset, offset+size) lies within the segment's limit (SDM Vol. 3A 6.3). */
-static bool within_limit(const struct vmm_segment *s, uint64_t offset, unsigned size)
-{
-    uint64_t last = offset + size - 1;
-
-    if ((s->ar & (VMM_AR_S | TYPE_CODE | TYPE_EXPAND_DOWN)) == (VMM_AR_S | TYPE_EXPAND_DOWN)) {
-        uint64_t max = s->ar & VMM_AR_DB ? 0xffffffffu : 0xffffu;
-
-        return offset > s->limit && last <= max;
-    }
-    return last <= s->limit;
-}
-
 bool x86_seg_check(struct x86_cpu *cpu, unsigned seg, uint64_t offset, unsigned size, bool write,
                    uint64_t *linear)
 {
@@ -58,15 +40,15 @@ bool x86_seg_check(struct x86_cpu *cpu, unsigned seg, uint64_t offset, unsigned 
         if (s->ar & VMM_AR_UNUSABLE)
             return segment_fault(cpu, seg);
         if (!(cpu->mode & X86_MODE_VM86)) {
-            if (s->ar & TYPE_CODE) {
-                if (write || !(s->ar & TYPE_READ))
+            if (s->ar & X86_TYPE_CODE) {
+                if (write || !(s->ar & X86_TYPE_READABLE))
                     return segment_fault(cpu, seg);
-            } else if (write && !(s->ar & TYPE_WRITE)) {
+            } else if (write && !(s->ar & X86_TYPE_WRITABLE)) {
                 return segment_fault(cpu, seg);
             }
         }
     }
-    if (!within_limit(s, offset, size))
+    if (!x86_within_limit(s, offset, size))
         return segment_fault(cpu, seg);
     *linear = (uint32_t)(s->base + offset);
     return true;

@@ -146,10 +146,13 @@ bool x86_dec_sys_seg(struct x86_dec *d, struct x86_op *op, unsigned arg)
         op->r = x86_dec_reg(d->opnd[1].reg.value);
         dec_rm16(d, 0, op);
         return true;
-    case X86_SYS_VERR:
-    case X86_SYS_VERW:
     case X86_SYS_LLDT:
     case X86_SYS_LTR:
+        dec_rm16(d, 0, op);
+        d->end = true;
+        return true;
+    case X86_SYS_VERR:
+    case X86_SYS_VERW:
     case X86_SYS_SLDT:
     case X86_SYS_STR:
         dec_rm16(d, 0, op);
