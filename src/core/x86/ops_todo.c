@@ -2,67 +2,12 @@
 /* core/x86/ops_todo.c: integer instructions that are not written yet. */
 #include "core/x86/ops_int.h"
 
-bool x86_dec_mov(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_movx(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_movbe(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_movnti(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_lea(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_bswap(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_xlat(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_cbw(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_cwd(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
 bool x86_dec_cmov(struct x86_dec *d, struct x86_op *op, unsigned arg)
 {
     (void)d, (void)op, (void)arg;
     return false;
 }
 bool x86_dec_set(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_alu(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_unary(struct x86_dec *d, struct x86_op *op, unsigned arg)
 {
     (void)d, (void)op, (void)arg;
     return false;
