@@ -35,11 +35,12 @@ static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, const struct mm
                  const struct mmu_page *page)
 {
     uint64_t tag = linear & MMU_PAGE_MASK;
-    struct mmu_entry *e = &mmu->data[idx][(linear >> MMU_PAGE_SHIFT) & (MMU_TLB_SIZE - 1)];
+    unsigned i = (linear >> MMU_PAGE_SHIFT) & (MMU_TLB_SIZE - 1);
+    struct mmu_entry *e = &mmu->data[idx][i];
     uint32_t error;
 
-    e->read = MMU_NO_TAG;
-    e->write = MMU_NO_TAG;
+    e->read = mmu_empty_tag(i);
+    e->write = mmu_empty_tag(i);
     if (idx >= MMU_NINDEX || watched(mmu, linear))
         return;
     e->addend = (uintptr_t)page->host - tag;

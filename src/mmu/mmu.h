@@ -39,13 +39,22 @@ enum mmu_access { MMU_READ, MMU_WRITE, MMU_EXEC };
 #define MMU_TLB_BITS 10
 #define MMU_TLB_SIZE (1u << MMU_TLB_BITS)
 #define MMU_NO_TAG   (~(uint64_t)0)
+/* A linear address that has no entry, as it is not canonical. */
+#define MMU_NEVER 0x8000000000000000ull
 
 struct mmu_entry {
-    uint64_t read; /* page address, or MMU_NO_TAG */
+    uint64_t read; /* page address, or mmu_empty_tag */
     uint64_t write;
     uintptr_t addend; /* host = linear + addend */
     uint64_t gpa;     /* page; valid when `any` is */
 };
+
+/* The tag of an empty data entry must be out of reach for all addresses that lead to this entry: it
+ * is the address of a page that belongs to another one. */
+static inline uint64_t mmu_empty_tag(unsigned index)
+{
+    return index ? 0 : MMU_PAGE_SIZE;
+}
 
 #define MMU_ENTRY_GLOBAL 1u /* survives mmu_flush_nonglobal */
 

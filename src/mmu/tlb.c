@@ -4,10 +4,17 @@
 
 #include "mmu/walk.h"
 
-static void clear_entry(struct mmu_entry *e)
+static void clear_entry(struct mmu *mmu, unsigned idx, unsigned i)
 {
-    e->read = MMU_NO_TAG;
-    e->write = MMU_NO_TAG;
+    mmu->data[idx][i].read = mmu_empty_tag(i);
+    mmu->data[idx][i].write = mmu_empty_tag(i);
+}
+
+static void clear_table(struct mmu *mmu, unsigned idx)
+{
+    /* mmu_empty_tag is 0 but for the first. */
+    memset(mmu->data[idx], 0, sizeof(mmu->data[idx]));
+    clear_entry(mmu, idx, 0);
 }
 
 static void clear_large(struct mmu *mmu)
@@ -20,7 +27,8 @@ static void clear_large(struct mmu *mmu)
 
 void mmu_flush_all(struct mmu *mmu)
 {
-    memset(mmu->data, 0xff, sizeof(mmu->data[0]) * MMU_NINDEX);
+    for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
+        clear_table(mmu, idx);
     memset(mmu->exec, 0xff, sizeof(mmu->exec));
     clear_large(mmu);
     mmu->flush_gen++;
@@ -30,11 +38,11 @@ void mmu_flush_all(struct mmu *mmu)
 void mmu_flush_nonglobal(struct mmu *mmu)
 {
     /* Global pages are the kernel's; what user mode cached goes altogether. */
-    memset(mmu->data[MMU_USER], 0xff, sizeof(mmu->data[0]));
+    clear_table(mmu, MMU_USER);
     for (unsigned idx = MMU_KERNEL; idx < MMU_NINDEX; idx++)
         for (unsigned i = 0; i < MMU_TLB_SIZE; i++)
             if (!(mmu->data[idx][i].gpa & MMU_ENTRY_GLOBAL))
-                clear_entry(&mmu->data[idx][i]);
+                clear_entry(mmu, idx, i);
     memset(mmu->exec, 0xff, sizeof(mmu->exec));
     mmu->flush_gen++;
     mmu->flushes++;
@@ -55,7 +63,7 @@ void mmu_flush_page(struct mmu *mmu, uint64_t linear)
         struct mmu_entry *e = &mmu->data[idx][i];
 
         if (e->read == page || e->write == page)
-            clear_entry(e);
+            clear_entry(mmu, idx, i);
     }
     for (unsigned u = 0; u < 2; u++)
         if (mmu->exec[u][x].tag == page)
@@ -63,9 +71,9 @@ void mmu_flush_page(struct mmu *mmu, uint64_t linear)
     mmu->flush_gen++;
 }
 
-static bool has_tag(const struct mmu_entry *e)
+static bool has_tag(const struct mmu_entry *e, unsigned i)
 {
-    return e->read != MMU_NO_TAG || e->write != MMU_NO_TAG;
+    return e->read != mmu_empty_tag(i) || e->write != mmu_empty_tag(i);
 }
 
 void mmu_flush_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
@@ -79,8 +87,8 @@ void mmu_flush_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
             struct mmu_entry *e = &mmu->data[idx][i];
             uint64_t page = e->gpa & MMU_PAGE_MASK;
 
-            if (has_tag(e) && page <= last && (page | ~MMU_PAGE_MASK) >= gpa)
-                clear_entry(e);
+            if (has_tag(e, i) && page <= last && (page | ~MMU_PAGE_MASK) >= gpa)
+                clear_entry(mmu, idx, i);
         }
     for (unsigned u = 0; u < 2; u++)
         for (unsigned i = 0; i < MMU_XTLB_SIZE; i++) {
@@ -100,8 +108,8 @@ void mmu_protect_gpa(struct mmu *mmu, uint64_t gpa)
         for (unsigned i = 0; i < MMU_TLB_SIZE; i++) {
             struct mmu_entry *e = &mmu->data[idx][i];
 
-            if (e->write != MMU_NO_TAG && (e->gpa & MMU_PAGE_MASK) == page)
-                e->write = MMU_NO_TAG;
+            if ((e->gpa & MMU_PAGE_MASK) == page)
+                e->write = mmu_empty_tag(i);
         }
 }
 
@@ -115,7 +123,7 @@ void mmu_set_watch(struct mmu *mmu, const uint64_t *pages, unsigned n)
 void mmu_init(struct mmu *mmu, const struct mmu_env *env)
 {
     memset(mmu, 0, sizeof(*mmu));
-    memset(mmu->data[MMU_USER_ALIGN], 0xff, sizeof(mmu->data[0]));
+    clear_table(mmu, MMU_USER_ALIGN);
     mmu->env = env;
     mmu->linear_bits = 32;
     mmu_flush_all(mmu);

@@ -263,21 +263,54 @@ static inline bool x86_write(struct x86_cpu *cpu, const struct x86_op *op, unsig
 bool x86_sys_read(struct x86_cpu *cpu, uint64_t linear, void *buf, unsigned size);
 bool x86_sys_write(struct x86_cpu *cpu, uint64_t linear, const void *buf, unsigned size);
 
-/* x86_ldN / x86_stN: the op's memory operand. */
+/* The linear address of the memory operand if it needs no checks, else MMU_NEVER, which leads to
+ * the slow path. */
+static inline uint64_t x86_ea_fast(const struct x86_cpu *cpu, const struct x86_op *op)
+{
+    uint64_t a = x86_offset(cpu, op);
+
+    if (x86_likely(op->ea == X86_EA_FLAT))
+        return a;
+    if (op->ea == X86_EA_SEG64)
+        return a + cpu->seg[op->seg].base;
+    return op->ea == X86_EA_FLAT32 ? (uint32_t)a : MMU_NEVER;
+}
+
+/* x86_ldN / x86_stN: the op's memory operand. The slow halves take and give values, so that the
+ * address of a handler's variable goes nowhere. */
+struct x86_value {
+    uint64_t value;
+    bool ok;
+};
+struct x86_value x86_ld_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned size);
+bool x86_st_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, uint64_t value);
+
 #define X86_MEM_FUNCS(bits)                                                                        \
     static inline bool x86_ld##bits(struct x86_cpu *cpu, const struct x86_op *op,                  \
                                     uint##bits##_t *v)                                             \
     {                                                                                              \
-        uint64_t a;                                                                                \
-        return x86_likely(x86_ea(cpu, op, bits / 8, false, &a)) &&                                 \
-               x86_likely(x86_read(cpu, op, op->seg, a, v, bits / 8));                             \
+        uint64_t a = x86_ea_fast(cpu, op);                                                         \
+        const uint8_t *p = mmu_fast_read(&cpu->mmu, cpu->mmu_idx, a, bits / 8);                    \
+        struct x86_value r;                                                                        \
+                                                                                                   \
+        if (x86_likely(p)) {                                                                       \
+            __builtin_memcpy(v, p, bits / 8);                                                      \
+            return true;                                                                           \
+        }                                                                                          \
+        r = x86_ld_slow(cpu, op, bits / 8);                                                        \
+        *v = (uint##bits##_t)r.value;                                                              \
+        return r.ok;                                                                               \
     }                                                                                              \
     static inline bool x86_st##bits(struct x86_cpu *cpu, const struct x86_op *op,                  \
                                     uint##bits##_t v)                                              \
     {                                                                                              \
-        uint64_t a;                                                                                \
-        return x86_likely(x86_ea(cpu, op, bits / 8, true, &a)) &&                                  \
-               x86_likely(x86_write(cpu, op, op->seg, a, &v, bits / 8));                           \
+        uint64_t a = x86_ea_fast(cpu, op);                                                         \
+        uint8_t *p = mmu_fast_write(&cpu->mmu, cpu->mmu_idx, a, bits / 8);                         \
+                                                                                                   \
+        if (x86_unlikely(!p))                                                                      \
+            return x86_st_slow(cpu, op, bits / 8, v);                                              \
+        __builtin_memcpy(p, &v, bits / 8);                                                         \
+        return true;                                                                               \
     }
 X86_MEM_FUNCS(8)
 X86_MEM_FUNCS(16)

@@ -113,6 +113,24 @@ bool x86_write_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned seg, 
     return true;
 }
 
+struct x86_value x86_ld_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned size)
+{
+    struct x86_value r = {0, false};
+    uint64_t linear;
+
+    r.ok =
+        x86_ea(cpu, op, size, false, &linear) && x86_read(cpu, op, op->seg, linear, &r.value, size);
+    return r;
+}
+
+bool x86_st_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, uint64_t value)
+{
+    uint64_t linear;
+
+    return x86_ea(cpu, op, size, true, &linear) &&
+           x86_write(cpu, op, op->seg, linear, &value, size);
+}
+
 bool x86_sys_read(struct x86_cpu *cpu, uint64_t linear, void *buf, unsigned size)
 {
     const uint8_t *p = mmu_fast_read(&cpu->mmu, MMU_KERNEL, linear, size);
