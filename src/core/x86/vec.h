@@ -51,25 +51,26 @@ struct vec_form {
     x86_fn *fn;
     ZydisMnemonic mnemonic;
 
-    uint8_t class;     /* enum vec_class */
-    uint8_t mem_size;  /* of the memory operand; 0: none */
-    uint8_t align;     /* required of the memory operand, else 1 */
-    uint8_t elem;      /* size of what one mask bit stands for, in the memory operand */
-    uint8_t n;         /* how many mask bits count */
-    uint8_t mask;      /* 1-7: masked by k1-k7; 0: not masked */
-    uint8_t reg;       /* vector or mask register that is loaded or stored */
-    uint8_t reg2, vl;  /* for handlers without code */
-    bool store;        /* the memory operand is written, else read */
-    bool zeroing;      /* masking zeroes */
-    bool fp;           /* depends on MXCSR, may raise #XM */
-    bool flags;        /* writes the arithmetic flags */
-    bool mmx;          /* uses MMX registers: sets TOP and tags */
-    uint8_t mmx_write; /* MMX registers that are written */
-    uint8_t xuse;      /* components 0-7 that get in use */
-    uint32_t written;  /* vector registers whose bits above 255 become zero */
+    uint8_t class;          /* enum vec_class */
+    uint8_t mem_size;       /* of the memory operand; 0: none */
+    uint8_t align;          /* required of the memory operand, else 1 */
+    uint8_t elem;           /* size of what one mask bit stands for, in the memory operand */
+    uint8_t n;              /* how many mask bits count */
+    uint8_t mask;           /* 1-7: masked by k1-k7; 0: not masked */
+    uint8_t reg;            /* vector or mask register that is loaded or stored */
+    uint8_t reg2, reg3;     /* second source or vector of indices; vector that is the mask */
+    uint8_t index_size, vl; /* in bytes */
+    bool store;             /* the memory operand is written, else read */
+    bool zeroing;           /* masking zeroes */
+    bool fp;                /* depends on MXCSR, may raise #XM */
+    bool flags;             /* writes the arithmetic flags */
+    bool mmx;               /* uses MMX registers: sets TOP and tags */
+    uint8_t mmx_write;      /* MMX registers that are written */
+    uint8_t xuse;           /* components 0-7 that get in use */
+    uint32_t written;       /* vector registers whose bits above 255 become zero */
 
-    uint8_t gread, gwrite;    /* slots of vec_ctx.gpr */
-    uint8_t gslot[VEC_G_N];   /* guest register of each slot */
+    uint8_t gread, gwrite;  /* slots of vec_ctx.gpr */
+    uint8_t gslot[VEC_G_N]; /* guest register of each slot */
 };
 
 #define VEC_FORMS     2048

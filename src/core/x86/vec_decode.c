@@ -275,8 +275,7 @@ static bool put_core(struct dec *v)
         return false;
     }
     put_byte(&v->core, in->opcode);
-    put_byte(&v->core,
-             (v->mem ? 0 : 0xc0u) | (v->id[SLOT_REG] & 7) << 3 | (v->id[SLOT_RM] & 7));
+    put_byte(&v->core, (v->mem ? 0 : 0xc0u) | (v->id[SLOT_REG] & 7) << 3 | (v->id[SLOT_RM] & 7));
     for (unsigned i = 0; i < in->operand_count; i++)
         if (v->d->opnd[i].encoding == ZYDIS_OPERAND_ENCODING_IS4)
             is4 = 1;
@@ -298,9 +297,8 @@ static bool same_register(const struct dec *v, const ZydisDecodedOperand *a,
         ZydisRegister ra = a->reg.value, rb = b->reg.value;
 
         return ra == rb || ZydisRegisterGetClass(rb) == ZYDIS_REGCLASS_FLAGS ||
-               (is_gpr(c) &&
-                id == (unsigned)ZydisRegisterGetId(
-                          ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, ra)));
+               (is_gpr(c) && id == (unsigned)ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(
+                                       ZYDIS_MACHINE_MODE_LONG_64, ra)));
     }
     if (!is_gpr(c))
         return a->reg.value == b->reg.value;
@@ -320,9 +318,8 @@ static bool verify(const struct dec *v)
 
     ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
     if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, v->core.code, v->core.len, &out, opnd)) ||
-        out.length != v->core.len || out.mnemonic != in->mnemonic ||
-        out.encoding != in->encoding || out.meta.isa_set != in->meta.isa_set ||
-        out.operand_count != in->operand_count)
+        out.length != v->core.len || out.mnemonic != in->mnemonic || out.encoding != in->encoding ||
+        out.meta.isa_set != in->meta.isa_set || out.operand_count != in->operand_count)
         return false;
     for (unsigned i = 0; i < out.operand_count; i++) {
         const ZydisDecodedOperand *a = &v->d->opnd[i], *b = &opnd[i];
@@ -449,7 +446,8 @@ static void masking(struct dec *v)
     struct vec_form *f = &v->form;
     const ZydisDecodedOperand *o = NULL;
 
-    if (in->avx.mask.mode != ZYDIS_MASK_MODE_MERGING && in->avx.mask.mode != ZYDIS_MASK_MODE_ZEROING)
+    if (in->avx.mask.mode != ZYDIS_MASK_MODE_MERGING &&
+        in->avx.mask.mode != ZYDIS_MASK_MODE_ZEROING)
         return;
     f->zeroing = in->avx.mask.mode == ZYDIS_MASK_MODE_ZEROING;
     if (!f->mem_size || in->avx.mask.reg == ZYDIS_REGISTER_K0 || !suppresses_faults(in))

@@ -59,7 +59,11 @@ static void put_vec(struct vec_emit *e, bool legacy, unsigned reg, unsigned size
         PUT(e, 0xc5, (uint8_t)(r << 7 | 0x78 | (size == 32) << 2 | 2), store ? 0x7f : 0x6f);
     } else {
         PUT(e, 0x62, (uint8_t)(r << 7 | 0x60 | r2 << 4 | 1), 0xfe,
-            (uint8_t)((size == 64 ? 0x40 : size == 32 ? 0x20 : 0) | 8), store ? 0x7f : 0x6f);
+            (uint8_t)((size == 64   ? 0x40
+                       : size == 32 ? 0x20
+                                    : 0) |
+                      8),
+            store ? 0x7f : 0x6f);
     }
     put_modrm(e, reg, RDI, offset);
 }

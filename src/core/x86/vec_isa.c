@@ -131,7 +131,8 @@ bool vec_has(const struct x86_dec *d)
             continue;
         host_words(host);
         /* VEX forms of AES, PCLMULQDQ and GFNI are of AVX too, EVEX ones of AVX-512. */
-        if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && !usable(d->cpu, host, W_1_ECX, 28))
+        if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+            !usable(d->cpu, host, W_1_ECX, 28))
             return false;
         if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX &&
             !usable(d->cpu, host, W_7_EBX, 16))
