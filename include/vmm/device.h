@@ -92,14 +92,18 @@ int vmm_acpi_pm_create(struct vm *vm, uint16_t port, uint16_t irq, struct vmm_ac
 /* The power button: raises the fixed event (SCI). ANY. */
 void vmm_acpi_pm_button(struct vmm_acpi_pm *pm);
 
-/* i8042 at 0x60/0x64 with a PS/2 keyboard (line 1) and mouse (line 12), port 0x92, A20, CPU reset
- * (VMM_EXIT_RESET). */
+/* i8042 at 0x60/0x64 with a PS/2 keyboard (line 1) and mouse (line 12), port 0x92, A20 (a bit that
+ * reads back; memory is always as with the gate open), CPU reset (VMM_EXIT_RESET). */
 struct vmm_i8042;
 int vmm_i8042_create(struct vm *vm, struct vmm_i8042 **out);
-/* A key in scan code set 1 (extended keys as 0xe000 | code), pressed or released. ANY. */
+/* A key in scan code set 1 (extended keys as 0xe000 | code, Pause as 0xe11d), pressed or released;
+ * the keyboard repeats it. Others are ignored. ANY. */
 void vmm_i8042_key(struct vmm_i8042 *i8042, uint32_t scancode, int pressed);
-/* Mouse movement (right, up positive), wheel, and buttons (1 left, 2 right, 4 middle). ANY. */
+/* Mouse movement (right, up positive), wheel (away from the user positive), and buttons (1 left,
+ * 2 right, 4 middle, 8 and 16 the side ones). ANY. */
 void vmm_i8042_mouse(struct vmm_i8042 *i8042, int dx, int dy, int dz, uint32_t buttons);
+/* What the guest has lit: 1 scroll lock, 2 num lock, 4 caps lock. ANY. */
+uint32_t vmm_i8042_leds(struct vmm_i8042 *i8042);
 
 /* isa-debug-exit: a write of v requests VMM_EXIT_USER with value (v << 1) | 1. */
 int vmm_debug_exit_create(struct vm *vm, uint16_t port, uint16_t len);
