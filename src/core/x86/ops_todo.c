@@ -2,81 +2,6 @@
 /* core/x86/ops_todo.c: integer instructions that are not written yet. */
 #include "core/x86/ops_int.h"
 
-bool x86_dec_cmov(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_set(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_xchg(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_xadd(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_cmpxchg(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_cmpxchg2(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_shift(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_shiftd(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_muldiv(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_imul(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_bcd(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_bt(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_scan(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_bmi(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_crc32(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
 bool x86_dec_jcc(struct x86_dec *d, struct x86_op *op, unsigned arg)
 {
     (void)d, (void)op, (void)arg;
@@ -133,11 +58,6 @@ bool x86_dec_enter(struct x86_dec *d, struct x86_op *op, unsigned arg)
     return false;
 }
 bool x86_dec_leave(struct x86_dec *d, struct x86_op *op, unsigned arg)
-{
-    (void)d, (void)op, (void)arg;
-    return false;
-}
-bool x86_dec_flag(struct x86_dec *d, struct x86_op *op, unsigned arg)
 {
     (void)d, (void)op, (void)arg;
     return false;
