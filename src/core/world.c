@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* core/world.c: guest state, stopping the world, and the readers-writer lock. */
+#include "core/internal.h"
+
+/*
+ * Who stops the world stores vm->world and then looks at each in_guest; who enters the guest stores
+ * in_guest and then looks at vm->world. Both are sequentially consistent, so at least one of the
+ * two sees the other.
+ */
+
+struct vcpu *core_world_self(struct vm *vm)
+{
+    uintptr_t self = os_thread_self();
+
+    for (uint32_t i = 0; i < vm->max_vcpus; i++)
+        if (atomic_load_explicit(&vm->owner[i], memory_order_relaxed) == self)
+            return atomic_load(&vm->vcpus[i]);
+    return NULL;
+}
+
+void core_guest_enter(struct vcpu *vcpu)
+{
+    struct vm *vm = vcpu->vm;
+
+    for (;;) {
+        if (atomic_load_explicit(&vcpu->requests, memory_order_relaxed) & VCPU_REQ_WORLD)
+            atomic_fetch_and(&vcpu->requests, ~VCPU_REQ_WORLD);
+        atomic_store(&vcpu->in_guest, 1);
+        if (!atomic_load(&vm->world))
+            return;
+        core_guest_leave(vcpu);
+        atomic_fetch_add(&vm->world_waiters, 1);
+        os_wait(&vm->world, 1, UINT64_MAX);
+        atomic_fetch_sub(&vm->world_waiters, 1);
+    }
+}
+
+void core_guest_leave(struct vcpu *vcpu)
+{
+    atomic_store(&vcpu->in_guest, 0);
+    if (atomic_load(&vcpu->vm->world))
+        os_wake(&vcpu->in_guest);
+}
+
+void core_world_stop(struct vm *vm)
+{
+    struct vcpu *self = core_world_self(vm);
+
+    if (self && atomic_load_explicit(&self->in_guest, memory_order_relaxed))
+        core_guest_leave(self);
+    else
+        self = NULL;
+    os_mutex_lock(&vm->world_lock);
+    vm->world_self = self;
+    atomic_store(&vm->world, 1);
+    for (uint32_t i = 0; i < vm->max_vcpus; i++) {
+        struct vcpu *vcpu = atomic_load(&vm->vcpus[i]);
+
+        if (!vcpu || !atomic_load(&vcpu->in_guest))
+            continue;
+        core_vcpu_request(vcpu, VCPU_REQ_WORLD);
+        while (atomic_load(&vcpu->in_guest))
+            os_wait(&vcpu->in_guest, 1, UINT64_MAX);
+    }
+}
+
+void core_world_go(struct vm *vm)
+{
+    struct vcpu *self = vm->world_self;
+
+    vm->world_self = NULL;
+    atomic_store(&vm->world, 0);
+    if (atomic_load(&vm->world_waiters))
+        os_wake(&vm->world);
+    os_mutex_unlock(&vm->world_lock);
+    if (self)
+        core_guest_enter(self);
+}
+
+/* ---- readers-writer lock ---- */
+
+#define RW_WRITER  0x80000000u /* a writer is in */
+#define RW_WAITING 0x40000000u /* a writer waits: no new readers */
+#define RW_READERS 0x3fffffffu
+
+void core_read_lock(struct core_rwlock *lock)
+{
+    uint32_t w = atomic_load(&lock->word);
+
+    for (;;) {
+        if (w & (RW_WRITER | RW_WAITING)) {
+            os_wait(&lock->word, w, UINT64_MAX);
+            w = atomic_load(&lock->word);
+        } else if (atomic_compare_exchange_weak(&lock->word, &w, w + 1)) {
+            return;
+        }
+    }
+}
+
+void core_read_unlock(struct core_rwlock *lock)
+{
+    uint32_t w = atomic_fetch_sub(&lock->word, 1) - 1;
+
+    if (!(w & RW_READERS) && (w & RW_WAITING))
+        os_wake(&lock->word);
+}
+
+void core_write_lock(struct core_rwlock *lock)
+{
+    uint32_t w = atomic_load(&lock->word);
+
+    for (;;) {
+        if (!(w & ~RW_WAITING)) {
+            /* Clears RW_WAITING too: other writers that wait set it again when they wake up. */
+            if (atomic_compare_exchange_weak(&lock->word, &w, RW_WRITER))
+                return;
+        } else if ((w & RW_WAITING) ||
+                   atomic_compare_exchange_weak(&lock->word, &w, w | RW_WAITING)) {
+            os_wait(&lock->word, w | RW_WAITING, UINT64_MAX);
+            w = atomic_load(&lock->word);
+        }
+    }
+}
+
+void core_write_unlock(struct core_rwlock *lock)
+{
+    atomic_fetch_and(&lock->word, ~(RW_WRITER | RW_WAITING));
+    os_wake(&lock->word);
+}
