@@ -33,7 +33,7 @@ static const struct x86_op *enter(struct x86_cpu *cpu, const struct x86_stack *s
     x86_seg_set(cpu, VMM_CS, (uint16_t)((selector & ~3u) | cpl), code);
     cpu->cpl = (uint8_t)cpl;
     x86_cs_changed(cpu);
-    return x86_next(cpu, rip);
+    return x86_go(cpu, rip, cpu->rflags);
 }
 
 /* To code of the same privilege. */
@@ -221,7 +221,7 @@ static const struct x86_op *branch_real(struct x86_cpu *cpu, const struct x86_op
     }
     x86_load_seg_real(cpu, VMM_CS, b->selector);
     x86_cs_changed(cpu);
-    return x86_next(cpu, b->rip);
+    return x86_go(cpu, b->rip, cpu->rflags);
 }
 
 static const struct x86_op *branch(struct x86_cpu *cpu, const struct x86_op *op, struct branch *b)
@@ -427,7 +427,7 @@ const struct x86_op *x86_sys_ret_far(struct x86_cpu *cpu, const struct x86_op *o
 
     if (!ret_far(cpu, op, &rip))
         return x86_leave(cpu, op);
-    return x86_next(cpu, rip);
+    return x86_go(cpu, rip, cpu->rflags);
 }
 
 /* ---- IRET ---- */

@@ -282,8 +282,11 @@ bool x86_check_target(struct x86_cpu *cpu, const struct x86_desc *d, uint64_t ri
 
 const struct x86_op *x86_go(struct x86_cpu *cpu, uint64_t rip, uint32_t old)
 {
+    /* Blocks at hand have been checked against one CS of those that are not flat, and a block of
+     * one instruction is followed by none. */
     if ((cpu->rflags & ~old & X86_IF) || ((cpu->rflags | old) & (X86_TF | X86_RF)) ||
-        cpu->nmi_pending)
+        cpu->nmi_pending || (!x86_mode64(cpu) && !(cpu->mode & X86_MODE_FLAT)) ||
+        (cpu->blk->mode & X86_MODE_SINGLE))
         return x86_next_slow(cpu, rip);
     return x86_next(cpu, rip);
 }

@@ -37,6 +37,8 @@ static const struct x86_op *loaded(struct x86_cpu *cpu, const struct x86_op *op)
 {
     if (op->imm != VMM_SS && x86_mode64(cpu))
         return op + 1;
+    if (cpu->blk->mode != cpu->mode)
+        return x86_next_slow(cpu, x86_op_next(cpu, op));
     return x86_next(cpu, x86_op_next(cpu, op));
 }
 
