@@ -122,6 +122,34 @@ static inline void *x86_fast_rmw(struct x86_cpu *cpu, const struct x86_op *op, u
     return mmu_fast_write(&cpu->mmu, cpu->mmu_idx, a, size);
 }
 
+/* x86_push and x86_pop of 8 bytes, in 64-bit mode only. */
+static inline bool x86_push64(struct x86_cpu *cpu, const struct x86_op *op, uint64_t value)
+{
+    uint64_t sp = cpu->gpr[VMM_RSP] - 8;
+    uint8_t *p = mmu_fast_write(&cpu->mmu, cpu->mmu_idx, sp, 8);
+
+    if (x86_unlikely(!p))
+        return x86_push(cpu, op, 8, value);
+    *(x86_u64 *)p = value;
+    cpu->gpr[VMM_RSP] = sp;
+    return true;
+}
+
+/* The value at RSP, which stays; NULL: not at hand. */
+static inline const x86_u64 *x86_fast_top64(struct x86_cpu *cpu)
+{
+    return (const x86_u64 *)mmu_fast_read(&cpu->mmu, cpu->mmu_idx, cpu->gpr[VMM_RSP], 8);
+}
+
+/* Adds to the stack pointer, as wide as the stack segment says. */
+static inline void x86_add_sp(struct x86_cpu *cpu, uint64_t n)
+{
+    uint64_t sp = cpu->gpr[VMM_RSP], mask = cpu->sp_mask;
+
+    sp = mask == 0xffff ? (sp & ~mask) | ((sp + n) & mask) : (sp + n) & mask;
+    cpu->gpr[VMM_RSP] = sp;
+}
+
 /*
  * A handler of an instruction that reads, changes and writes its memory operand. `compute` does it
  * on *p and may fill `d` and `cc` (cpu->cc before), `commit` stores these to registers. `s`, an
