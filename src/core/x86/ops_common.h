@@ -14,8 +14,8 @@
 
 /* Ends a handler: goes on with the op behind `op`. How the interpreter is threaded is decided here
  * alone. Handlers that have let the address of a local variable escape use X86_RETURN. */
-#define X86_NEXT(cpu, op)   return (op) + 1
-#define X86_RETURN(cpu, op) return (op) + 1
+#define X86_NEXT(cpu, op)   return (void)(cpu), (op) + 1
+#define X86_RETURN(cpu, op) return (void)(cpu), (op) + 1
 
 /* Ends the handler of a block's last instruction; `next` is a result of x86_next. */
 #define X86_GO(cpu, next) return (next)
