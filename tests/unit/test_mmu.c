@@ -83,8 +83,10 @@ static const struct mmu_env env = {env_page, env_mmio, env_code_written, NULL};
 static void set_up(void)
 {
     memset(mem, 0, sizeof(mem));
-    memset((void *)code, 0, sizeof(code));
-    memset((void *)dirty, 0, sizeof(dirty));
+    for (unsigned i = 0; i < MEM_SIZE / 4096; i++) {
+        atomic_store(&code[i], 0);
+        atomic_store(&dirty[i], 0);
+    }
     abort_mmio = false;
     nios = nwritten = 0;
     mmu = malloc(sizeof(*mmu));
