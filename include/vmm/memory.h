@@ -9,11 +9,12 @@
 extern "C" {
 #endif
 
-#define VMM_MEM_R 1u
-#define VMM_MEM_W 2u
-#define VMM_MEM_X 4u
+#define VMM_MEM_R   1u
+#define VMM_MEM_W   2u
+#define VMM_MEM_X   4u
 #define VMM_MEM_RWX 7u
-#define VMM_MEM_RX 5u /* ROM: a guest write is an MMIO access (a device registered there sees it) */
+/* ROM: a guest write is an MMIO access (a device registered there sees it). */
+#define VMM_MEM_RX 5u
 
 /*
  * Regions: page-aligned in address and length, not overlapping each other (VMM_E_EXIST). R is
@@ -36,7 +37,9 @@ int vm_mem_map(struct vm *vm, uint64_t gpa, void *host, uint64_t len, uint32_t p
 /*
  * Maps `len` bytes of the file `fd` from `offset` on (page-aligned), shared: guest writes reach the
  * file, and other processes that map it. The descriptor is not kept. The file must be at
- * least offset + len long (VMM_E_RANGE) and the caller must not shrink it. ANY.
+ * least offset + len long (VMM_E_RANGE) and the caller must not shrink it: an access behind the end
+ * of a file raises SIGBUS in the host program. A descriptor that is open for reading only is enough
+ * without W; vm_mem_write and adding W then give VMM_E_PERM. ANY.
  */
 int vm_mem_map_fd(struct vm *vm, uint64_t gpa, int fd, uint64_t offset, uint64_t len,
                   uint32_t prot);

@@ -190,8 +190,8 @@ struct vcpu {
     struct core_msr_range msr_ranges[CORE_MAX_MSR_RANGES];
     uint32_t nmsr_ranges;
 
-    enum core_answer answer; /* the last exit asks for one; it belongs to record.e[record.n - 1] */
-    const void *io_hit[2];   /* last range found, MMIO and ports */
+    enum core_answer answer;  /* the last exit asks for one; it belongs to record.e[record.n - 1] */
+    struct io_reg *io_hit[2]; /* last one found, MMIO and ports */
     struct io_reg *io_current; /* the registration whose callback runs */
     _Atomic uint32_t defer;    /* DEFER_* (io.c) */
     uint64_t defer_value;

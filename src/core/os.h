@@ -38,6 +38,9 @@ void os_yield(void);
 
 /* Zeroed, lazily touched pages; NULL when there are none. */
 void *os_pages_alloc(size_t len);
+/* Length of a file of which pages can be mapped; UINT64_MAX where only mapping tells (a device).
+ * 0 or an errno. */
+int os_file_size(int fd, uint64_t *size);
 /* Shared mapping of a file; NULL with *os_errno set. */
 void *os_pages_map_fd(int fd, uint64_t offset, size_t len, bool writable, int *os_errno);
 void os_pages_free(void *p, size_t len);

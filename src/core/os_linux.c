@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -175,6 +176,16 @@ void *os_pages_alloc(size_t len)
         mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     return p == MAP_FAILED ? NULL : p;
+}
+
+int os_file_size(int fd, uint64_t *size)
+{
+    struct stat st;
+
+    if (fstat(fd, &st))
+        return errno;
+    *size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : UINT64_MAX;
+    return 0;
 }
 
 void *os_pages_map_fd(int fd, uint64_t offset, size_t len, bool writable, int *os_errno)

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* core/io_map.h: MMIO and port registrations, for io.c and io_map.c. */
+#ifndef CORE_IO_MAP_H
+#define CORE_IO_MAP_H
+
+#include "core/internal.h"
+
+enum io_kind { IO_MMIO, IO_PORT };
+
+/* Bits of io_reg.calls above the number of callbacks in flight. */
+#define IO_CALLS  0x3fffffffu
+#define IO_LEAVES 0x40000000u /* a thread waits until there are fewer callbacks */
+#define IO_ORPHAN 0x80000000u /* unregistered by its own callback: the last one frees it */
+
+struct io_reg {
+    struct vm *vm;
+    enum io_kind kind;
+    uint64_t base; /* changed with the world stopped and vm->lock held */
+    uint64_t len;
+    uint32_t min, max; /* access sizes */
+    struct vmm_io_ops ops;
+    void *opaque;
+    _Atomic uint32_t calls; /* also a futex word */
+    struct io_reg *next;    /* vm->io_list */
+};
+
+/* Sorted by address; changed with the world stopped and vm->lock held. */
+struct io_map {
+    uint32_t n;
+    struct io_reg *reg[];
+};
+
+/* A callback that the calling thread is in; innermost first. */
+struct io_call {
+    struct io_reg *reg;
+    struct io_call *outer;
+};
+
+/* The first registration that ends behind `addr`, or NULL. In guest state or with vm->lock held. */
+struct io_reg *io_map_at_or_after(const struct io_map *map, uint64_t addr);
+
+/* Around a callback, out of guest state; io_call_begin while the registration cannot go away: in
+ * guest state or with vm->lock held. */
+void io_call_begin(struct io_call *call, struct io_reg *reg);
+void io_call_end(struct io_call *call);
+
+#endif
