@@ -356,6 +356,7 @@ enum x86_stop x86_run(struct x86_cpu *cpu, uint64_t limit, bool step, uint64_t *
 
     cpu->stop = X86_STOP_NONE;
     cpu->blk = NULL;
+    reload(cpu, 0);
     for (;;) {
         used = retired(cpu) - begin;
         if (cpu->stop)
