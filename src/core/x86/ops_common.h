@@ -14,7 +14,7 @@
 
 /* Ends a handler: goes on with the op behind `op`. How the interpreter is threaded is decided here
  * alone. Handlers that have let the address of a local variable escape use X86_RETURN. */
-#define X86_NEXT(cpu, op)   return (void)(cpu), (op) + 1
+#define X86_NEXT(cpu, op)   return x86_follow(cpu, (op) + 1)
 #define X86_RETURN(cpu, op) return (void)(cpu), (op) + 1
 
 /* Ends the handler of a block's last instruction; `next` is a result of x86_next. */
@@ -109,17 +109,7 @@ static inline bool x86_linear_at(struct x86_cpu *cpu, const struct x86_op *op, u
 /* Where the memory operand is, if it can be read and written there at once; else NULL. */
 static inline void *x86_fast_rmw(struct x86_cpu *cpu, const struct x86_op *op, unsigned size)
 {
-    uint64_t a = x86_offset(cpu, op);
-
-    if (x86_unlikely(op->ea != X86_EA_FLAT)) {
-        if (op->ea == X86_EA_SEG64)
-            a += cpu->seg[op->seg].base;
-        else if (op->ea == X86_EA_FLAT32)
-            a = (uint32_t)a;
-        else
-            return NULL;
-    }
-    return mmu_fast_write(&cpu->mmu, cpu->mmu_idx, a, size);
+    return mmu_fast_write(&cpu->mmu, cpu->mmu_idx, x86_ea_fast(cpu, op), size);
 }
 
 /* x86_push and x86_pop of 8 bytes, in 64-bit mode only. */
