@@ -195,8 +195,11 @@ const struct x86_op *vec_run(struct x86_cpu *cpu, const struct x86_op *op)
     if (f->mmx)
         x87_set_top0(&cpu->fpu);
     f->code(&cpu->fpu, &c);
-    if (f->fp && x86_unlikely(fp_failed(&c)))
+    if (f->fp && x86_unlikely(fp_failed(&c))) {
+        if (f->mmx)
+            cpu->fpu.ftw = 0xff;
         return fp_fault(cpu, op, &c);
+    }
     if (f->store && x86_unlikely(!store_mem(cpu, op, f, &c)))
         return x86_leave(cpu, op);
     finish(cpu, f, &c);
