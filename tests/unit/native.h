@@ -117,8 +117,8 @@ static inline bool native_setup(void)
 
     if (!native_xcr0())
         return false;
-    native_code = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
-                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    native_code =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     p = mmap((void *)(NATIVE_DATA - 4096), NATIVE_SIZE + 8192, PROT_NONE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     if (native_code == MAP_FAILED || p != (void *)(NATIVE_DATA - 4096))

@@ -55,8 +55,7 @@ static uint64_t rnd64(unsigned style)
     case 3: /* ordinary doubles */
         return (rnd() & 0x800fffffffffffff) | (0x3f0 + rnd() % 32) << 52;
     case 4: /* ordinary floats */
-        return (rnd() & 0x807fffff807fffff) | (0x70 + rnd() % 32) << 23 |
-               (0x70 + rnd() % 32) << 55;
+        return (rnd() & 0x807fffff807fffff) | (0x70 + rnd() % 32) << 23 | (0x70 + rnd() % 32) << 55;
     default: /* small integers */
         return rnd() & 0x0f000f0f000f0f;
     }
@@ -114,7 +113,7 @@ static void random_state(struct native_state *s)
 /* ---- comparing ---- */
 
 static struct fake *fake;
-static unsigned run, wrong, faults[32], undefined;
+static unsigned run, wrong, faults[32];
 static ZydisDecodedInstruction insn;
 static ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
 static uint8_t before[NATIVE_SIZE], after[NATIVE_SIZE];
@@ -144,12 +143,31 @@ static void dump(const char *name, const uint8_t *a, const uint8_t *b, unsigned 
         }
 }
 
-/* Flags that the instruction leaves undefined do not count. */
+static bool mask_move(void)
+{
+    return insn.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || insn.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+           insn.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+}
+
+static bool vector_index(void)
+{
+    for (unsigned i = 0; i < insn.operand_count; i++)
+        if (opnd[i].type == ZYDIS_OPERAND_TYPE_MEMORY && opnd[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+            return true;
+    return false;
+}
+
+/* The operand's parts are accessed alone: which fault comes first is not defined exactly. */
+static bool partial(void)
+{
+    return insn.avx.mask.mode > ZYDIS_MASK_MODE_DISABLED || mask_move() || vector_index() ||
+           strstr(ZydisMnemonicGetString(insn.mnemonic), "maskmov");
+}
+
 static void compare(const uint8_t *code, const struct native_state *in)
 {
     static struct native_state n, e;
     struct native_end nr, er;
-    uint64_t flags = X86_ARITH;
 
     n = e = *in;
     memcpy((void *)NATIVE_DATA, before, NATIVE_SIZE);
@@ -158,12 +176,17 @@ static void compare(const uint8_t *code, const struct native_state *in)
     memcpy(fake->mem + NATIVE_DATA, before, NATIVE_SIZE);
     er = native_emulate(fake, &e, code, insn.length);
     run++;
-    if (nr.vector != er.vector || (nr.vector == X86_PF_ && nr.cr2 != er.cr2)) {
+    if (nr.vector != er.vector ||
+        (nr.vector == X86_PF_ && (partial() ? nr.cr2 >> 12 != er.cr2 >> 12 : nr.cr2 != er.cr2))) {
+        if (mask_move() && nr.vector == X86_PF_)
+            return; /* allowed to access masked bytes too */
         report(code, "exception", &nr, &er);
         return;
     }
     if (nr.vector >= 0)
         faults[nr.vector & 31]++;
+    if (nr.vector == X86_PF_ && (vector_index() || mask_move()))
+        return; /* how far it got is not defined */
     if (memcmp(fake->mem + NATIVE_DATA, after, NATIVE_SIZE)) {
         report(code, "memory", &nr, &er);
         dump("mem", after, fake->mem + NATIVE_DATA, NATIVE_SIZE);
@@ -173,7 +196,7 @@ static void compare(const uint8_t *code, const struct native_state *in)
         report(code, "general registers", &nr, &er);
         dump("gpr", (uint8_t *)n.gpr, (uint8_t *)e.gpr, sizeof(n.gpr));
     }
-    if ((n.flags ^ e.flags) & flags)
+    if ((n.flags ^ e.flags) & X86_ARITH)
         report(code, "flags", &nr, &er);
     memcpy(n.xsave + 5, e.xsave + 5, 19); /* opcode and pointers: test_x87.c */
     memcpy(n.xsave + 28, e.xsave + 28, 4);
@@ -262,15 +285,6 @@ static bool in_scope(void)
     default:
         return false;
     }
-}
-
-static bool vector_index(void)
-{
-    for (unsigned i = 0; i < insn.operand_count; i++)
-        if (opnd[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-            opnd[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB)
-            return true;
-    return false;
 }
 
 static uint64_t random_address(void)
@@ -386,6 +400,8 @@ START_TEST(legacy)
         unsigned map = i % 3, opcode = i / 3 % 256, pp = i / 768 % 4, w = i / 3072 % 2, n = 0;
         uint8_t code[20] = {0};
 
+        if (!map && (opcode == 0x38 || opcode == 0x3a))
+            continue;
         for (unsigned j = 0; j < 2; j++) {
             n = 0;
             if (pp)
@@ -435,8 +451,8 @@ START_TEST(evex)
         for (unsigned j = 0; j < 8; j++) {
             uint8_t code[20] = {0x62};
             unsigned vvvv = j & 1 ? rnd() % 16 : 15, aaa = j & 2 ? rnd() % 8 : 0;
-            bool vsib = map == 1 && ((opcode >= 0x90 && opcode < 0x94) ||
-                                     (opcode >= 0xa0 && opcode < 0xa4));
+            bool vsib = map == 1 &&
+                        ((opcode >= 0x90 && opcode < 0x94) || (opcode >= 0xa0 && opcode < 0xa4));
 
             code[1] = (uint8_t)((rnd() & 0x90) | 0x60 | (map + 1));
             if (!memory)

@@ -160,7 +160,7 @@ static bool operands(struct dec *v)
             return false;
         }
     }
-    return v->has[SLOT_REG] || v->has[SLOT_RM];
+    return v->has[SLOT_REG] || v->has[SLOT_RM] || v->has[SLOT_VVVV];
 }
 
 /* ---- the instruction for the host ---- */
@@ -382,9 +382,31 @@ static unsigned alignment(const struct dec *v)
     }
 }
 
-/* Whether masked-out elements of the memory operand are not accessed. */
-static bool suppresses_faults(const ZydisDecodedInstruction *in)
+/* Whether elements of the memory operand are accessed only if the mask enables them. */
+static bool mask_selects(const ZydisDecodedInstruction *in)
 {
+    switch (in->avx.mask.mode) {
+    case ZYDIS_MASK_MODE_MERGING:
+    case ZYDIS_MASK_MODE_ZEROING:
+        break;
+    case ZYDIS_MASK_MODE_CONTROL:
+    case ZYDIS_MASK_MODE_CONTROL_ZEROING:
+        if (strstr(ZydisMnemonicGetString(in->mnemonic), "blendm"))
+            break;
+        return false;
+    default:
+        return false;
+    }
+    if (in->avx.mask.reg == ZYDIS_REGISTER_K0)
+        return false;
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_VDBPSADBW: /* results depend on neighbours */
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
+        return false;
+    default:
+        break;
+    }
     switch (in->meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_E1NF:
     case ZYDIS_EXCEPTION_CLASS_E2NF:
@@ -392,6 +414,8 @@ static bool suppresses_faults(const ZydisDecodedInstruction *in)
     case ZYDIS_EXCEPTION_CLASS_E4NF:
     case ZYDIS_EXCEPTION_CLASS_E5NF:
     case ZYDIS_EXCEPTION_CLASS_E6NF:
+        return in->mnemonic >= ZYDIS_MNEMONIC_VEXTRACTF32X4 &&
+               in->mnemonic <= ZYDIS_MNEMONIC_VEXTRACTI64X4;
     case ZYDIS_EXCEPTION_CLASS_E9NF:
     case ZYDIS_EXCEPTION_CLASS_E10NF:
     case ZYDIS_EXCEPTION_CLASS_E11NF:
@@ -425,18 +449,27 @@ static bool floating_point(const ZydisDecodedInstruction *in)
     }
 }
 
-static bool scalar(const ZydisDecodedInstruction *in)
+static unsigned max(unsigned a, unsigned b)
 {
-    switch (in->meta.exception_class) {
-    case ZYDIS_EXCEPTION_CLASS_E3:
-    case ZYDIS_EXCEPTION_CLASS_E3NF:
-    case ZYDIS_EXCEPTION_CLASS_E10:
-    case ZYDIS_EXCEPTION_CLASS_E10NF:
-        return true;
-    default:
-        return in->mnemonic == ZYDIS_MNEMONIC_VMOVSS || in->mnemonic == ZYDIS_MNEMONIC_VMOVSD ||
-               in->mnemonic == ZYDIS_MNEMONIC_VMOVSH;
-    }
+    return a > b ? a : b;
+}
+
+/* How many mask bits count: elements of the memory operand that is written, else of the wider of
+ * destination and source. */
+static unsigned mask_length(const struct dec *v)
+{
+    const ZydisDecodedInstruction *in = &v->d->insn;
+    const ZydisDecodedOperand *o = &v->d->opnd[0];
+
+    if (v->form.store)
+        return v->mem->size / v->mem->element_size;
+    if (in->avx.broadcast.mode == ZYDIS_BROADCAST_MODE_INVALID && v->mem->element_count == 1)
+        return 1;
+    if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_MASK)
+        return in->avx.vector_length / v->mem->element_size;
+    if (v->mem->element_size < 32 && o->element_size == 32)
+        return o->size / 32u;
+    return in->avx.vector_length / max(o->element_size, v->mem->element_size);
 }
 
 /* How mask bits map to parts of the memory operand. */
@@ -444,38 +477,19 @@ static void masking(struct dec *v)
 {
     const ZydisDecodedInstruction *in = &v->d->insn;
     struct vec_form *f = &v->form;
-    const ZydisDecodedOperand *o = NULL;
 
-    if (in->avx.mask.mode != ZYDIS_MASK_MODE_MERGING &&
-        in->avx.mask.mode != ZYDIS_MASK_MODE_ZEROING)
-        return;
-    f->zeroing = in->avx.mask.mode == ZYDIS_MASK_MODE_ZEROING;
-    if (!f->mem_size || in->avx.mask.reg == ZYDIS_REGISTER_K0 || !suppresses_faults(in))
+    if (!f->mem_size || !mask_selects(in))
         return;
     f->mask = (uint8_t)ZydisRegisterGetId(in->avx.mask.reg);
-    if (scalar(in)) {
-        f->n = 1;
-        f->elem = f->mem_size;
-        return;
-    }
-    /* Elements of the destination, or of the source that is compared or narrowed. */
-    o = &v->d->opnd[0];
-    if (o->type == ZYDIS_OPERAND_TYPE_MEMORY)
-        f->n = (uint8_t)(o->size / o->element_size);
-    else if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_MASK) {
-        const ZydisDecodedOperand *s = v->mem;
-
-        if (in->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID || !s->element_size)
-            f->n = (uint8_t)(in->avx.vector_length / s->size);
-        else
-            f->n = (uint8_t)(s->size / s->element_size);
-    } else {
-        f->n = (uint8_t)(o->size / o->element_size);
-    }
-    if (in->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID)
-        f->elem = (uint8_t)(v->mem->element_size / 8);
+    f->n = (uint8_t)mask_length(v);
+    if (in->avx.broadcast.mode == ZYDIS_BROADCAST_MODE_INVALID)
+        f->elem = f->n <= f->mem_size ? (uint8_t)(f->mem_size / f->n) : f->mem_size;
+    else if (in->avx.broadcast.is_static)
+        f->elem = (uint8_t)(v->d->opnd[0].element_size / 8);
     else
-        f->elem = f->n && f->n <= f->mem_size ? (uint8_t)(f->mem_size / f->n) : f->mem_size;
+        f->elem = f->mem_size;
+    if (f->elem > f->mem_size)
+        f->elem = f->mem_size;
 }
 
 static void properties(struct dec *v)
@@ -485,6 +499,7 @@ static void properties(struct dec *v)
     const ZydisAccessedFlags *fl = in->cpu_flags;
 
     f->mnemonic = in->mnemonic;
+    f->fp = floating_point(in);
     if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX || v->regs.kload)
         f->class = VEC_AVX512;
     else if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
@@ -494,7 +509,7 @@ static void properties(struct dec *v)
     for (unsigned i = 0; i < 32; i++) {
         unsigned n = v->regs.store[i];
 
-        if (f->class == VEC_MMX && v->regs.load[i])
+        if (f->class == VEC_MMX && (v->regs.load[i] || f->fp))
             f->class = VEC_SSE;
         if (!n)
             continue;
@@ -513,7 +528,6 @@ static void properties(struct dec *v)
     if (f->mmx)
         f->xuse |= X86_XCR0_X87;
     f->flags = fl && (fl->modified | fl->set_0 | fl->set_1 | fl->undefined);
-    f->fp = floating_point(in);
     if (v->mem) {
         f->mem_size = (uint8_t)(v->mem->size / 8);
         f->store = v->mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;

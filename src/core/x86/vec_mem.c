@@ -155,18 +155,16 @@ static const struct x86_op *run_maskmovdqu(struct x86_cpu *cpu, const struct x86
 static const struct x86_op *run_maskmovq(struct x86_cpu *cpu, const struct x86_op *op)
 {
     const struct vec_form *f = vec_form(cpu, op);
-    const struct x86_fpu *fpu = &cpu->fpu;
-    unsigned top = fpu->fsw >> 11;
+    struct x86_fpu *fpu = &cpu->fpu;
 
     if (x86_unlikely(!f))
         return vec_redecode(cpu, op);
     VEC_CHECK(cpu, op, VEC_MMX);
-    if (!vec_write_masked(cpu, op, f, sign_bits(fpu->x87[(f->reg2 - top) & 7], 8, 1),
-                          fpu->x87[(f->reg - top) & 7]))
+    x87_set_top0(fpu);
+    fpu->ftw = 0xff;
+    fpu->xinuse |= X86_XCR0_X87;
+    if (!vec_write_masked(cpu, op, f, sign_bits(fpu->x87[f->reg2], 8, 1), fpu->x87[f->reg]))
         return x86_leave(cpu, op);
-    x87_set_top0(&cpu->fpu);
-    cpu->fpu.ftw = 0xff;
-    cpu->fpu.xinuse |= X86_XCR0_X87;
     return op + 1;
 }
 

@@ -287,17 +287,17 @@ static const struct x86_op *emms(struct x86_cpu *cpu, const struct x86_op *op)
     return op + 1;
 }
 
-/* MOVQ, MOVD and MOVNTQ to memory: the state changes only after the store. */
+/* MOVQ, MOVD and MOVNTQ to memory. The registers are MMX's even if the store faults. */
 static const struct x86_op *mmx_store(struct x86_cpu *cpu, const struct x86_op *op)
 {
     struct x86_fpu *f = &cpu->fpu;
 
     VEC_CHECK(cpu, op, VEC_MMX);
-    if (!store(cpu, op, f->x87[(op->r - (f->fsw >> 11)) & 7], op->size, false))
-        return x86_leave(cpu, op);
     x87_set_top0(f);
     f->ftw = 0xff;
     set_use(cpu, X86_XCR0_X87);
+    if (!store(cpu, op, f->x87[op->r], op->size, false))
+        return x86_leave(cpu, op);
     return op + 1;
 }
 

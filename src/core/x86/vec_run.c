@@ -107,7 +107,7 @@ static bool load_mem(struct x86_cpu *cpu, const struct x86_op *op, const struct 
 
     if (x86_unlikely(f->mask)) {
         mask = mask_bits(cpu, f);
-        if (f->align > 1 && misaligned(cpu, f, vec_linear(cpu, op)))
+        if (mask && f->align > 1 && misaligned(cpu, f, vec_linear(cpu, op)))
             return false;
         if (!all_bits(f, mask))
             return vec_read_masked(cpu, op, f, mask, c->mem);
@@ -123,7 +123,7 @@ static bool store_mem(struct x86_cpu *cpu, const struct x86_op *op, const struct
 
     if (x86_unlikely(f->mask)) {
         mask = mask_bits(cpu, f);
-        if (f->align > 1 && misaligned(cpu, f, vec_linear(cpu, op)))
+        if (mask && f->align > 1 && misaligned(cpu, f, vec_linear(cpu, op)))
             return false;
         if (!all_bits(f, mask))
             return vec_write_masked(cpu, op, f, mask, c->mem);
