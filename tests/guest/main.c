@@ -5,8 +5,8 @@
 
 #include "guest.h"
 
-extern const struct snip_table snip_integer;
-static const struct snip_table *const tables[] = {&snip_integer, NULL};
+extern const struct snip_table snip_integer, snip_system;
+static const struct snip_table *const tables[] = {&snip_integer, &snip_system, NULL};
 
 static const char *const names[] = {"none", "rax",  "rcx", "rdx",     "rbx",     "rsp",       "rbp",
                                     "rsi",  "rdi",  "r8",  "r9",      "r10",     "r11",       "r12",
