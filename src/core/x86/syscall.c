@@ -30,7 +30,7 @@ const struct x86_op *x86_sys_syscall(struct x86_cpu *cpu, const struct x86_op *o
     cpu->gpr[VMM_RCX] = x86_op_next(cpu, op);
     cpu->gpr[VMM_R11] = flags;
     x86_change_flags(cpu, 0, (uint32_t)cpu->sfmask | X86_RF);
-    /* Unlike other instructions, it traps by the new TF. */
+    /* Unlike other instructions these two trap by the new TF. */
     cpu->tf_trap = cpu->rflags & X86_TF;
     x86_seg_flat_code(cpu, selector, 0, true);
     x86_seg_flat_stack(cpu, (uint16_t)(selector + 8), 0);
@@ -56,6 +56,7 @@ const struct x86_op *x86_sys_sysret(struct x86_cpu *cpu, const struct x86_op *op
     x86_seg_flat_code(cpu, (uint16_t)((selector + (code64 ? 16 : 0)) | 3), 3, code64);
     x86_seg_flat_stack(cpu, (uint16_t)((selector + 8) | 3), 3);
     cpu->cpl = 3;
+    cpu->tf_trap = cpu->rflags & X86_TF;
     x86_cs_changed(cpu);
     return x86_go(cpu, rip, old);
 }
