@@ -18,8 +18,8 @@ FAKE_ASM(nops_16, 16, "nop\n nop\n hlt\n");
 FAKE_ASM(int30_16, 16, "int $0x30\n hlt\n");
 FAKE_ASM(int3_16, 16, "int3\n hlt\n");
 
-#define R1_CS      (FAKE_FREE + 0 | 1u)
-#define R1_SS      (FAKE_FREE + 8 | 1u)
+#define R1_CS      (FAKE_FREE | 1u)
+#define R1_SS      ((FAKE_FREE + 8) | 1u)
 #define SPARE      (FAKE_FREE + 16)
 #define GATE_AT(v) (FAKE_IDT + (v)*8u)
 
@@ -751,7 +751,7 @@ END_TEST
 
 int main(void)
 {
-    static const TTest *const tests[] = {
+    const TTest *const tests[] = {
         long_frame_is_aligned_and_complete,
         long_trap_gate_keeps_interrupts,
         long_inner_stack_has_a_null_ss,

@@ -91,6 +91,7 @@ void x86_write_cr8(struct x86_cpu *cpu, uint64_t value);
 #define X86_DR6_WRITE 0xe00fu
 #define X86_DR6_BD    0x2000u
 #define X86_DR6_BS    0x4000u
+#define X86_DR6_BT    0x8000u
 #define X86_DR7_FIXED 0x400u
 #define X86_DR7_WRITE 0xffff23ffu
 #define X86_DR7_GD    0x2000u

@@ -127,6 +127,7 @@ void x86_raise_db(struct x86_cpu *cpu, uint64_t dr6)
     cpu->dr.dr6 = (cpu->dr.dr6 & ~(uint64_t)DR6_B) | X86_DR6_FIXED | (dr6 & (X86_DR6_WRITE));
     cpu->dr.dr7 &= ~(uint64_t)X86_DR7_GD;
     x86_raise(cpu, X86_DB);
+    cpu->event.error = (uint32_t)dr6; /* not pushed: tells x86_deliver which kind it is */
 }
 
 /* An instruction that was left unfinished (string instructions, accesses that exited) has met its

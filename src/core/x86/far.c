@@ -546,7 +546,7 @@ static bool iret_protected(struct x86_cpu *cpu, const struct x86_op *op, struct 
 {
     unsigned size = op->size;
     uint32_t mask;
-    bool five = x86_mode64(cpu);
+    bool five = x86_code64(cpu);
 
     if (!(five ? pop_five(cpu, op, p) : pop_three(cpu, op, p)))
         return false;

@@ -159,7 +159,7 @@ static bool load_ss(struct x86_cpu *cpu, uint16_t selector)
     struct x86_desc d;
 
     if (x86_null_selector(selector)) {
-        if (!x86_mode64(cpu) || cpu->cpl == 3 || (selector & 3) != cpu->cpl)
+        if (!x86_code64(cpu) || cpu->cpl == 3 || (selector & 3) != cpu->cpl)
             return x86_refuse(cpu, X86_GP, 0);
         x86_seg_null(cpu, VMM_SS, selector);
         return true;
@@ -210,7 +210,7 @@ static bool read_system(struct x86_cpu *cpu, uint16_t selector, unsigned type, s
         return x86_refuse_sel(cpu, X86_GP, selector);
     if (!x86_desc_read(cpu, selector, X86_GP, d))
         return false;
-    if (x86_mode64(cpu) && !x86_desc_read_upper(cpu, selector, X86_GP, d))
+    if (x86_code64(cpu) && !x86_desc_read_upper(cpu, selector, X86_GP, d))
         return false;
     /* A 16-bit TSS is as good as a 32-bit one outside of long mode. */
     if ((x86_desc_ar(d) & (VMM_AR_S | VMM_AR_TYPE)) != type &&
@@ -219,7 +219,7 @@ static bool read_system(struct x86_cpu *cpu, uint16_t selector, unsigned type, s
         return x86_refuse_sel(cpu, X86_GP, selector);
     if (!x86_desc_present(d))
         return x86_refuse_sel(cpu, X86_NP, selector);
-    if (x86_mode64(cpu) && !mmu_canonical(&cpu->mmu, x86_desc_base(d)))
+    if (x86_code64(cpu) && !mmu_canonical(&cpu->mmu, x86_desc_base(d)))
         return x86_refuse_sel(cpu, X86_GP, selector);
     return true;
 }
@@ -267,7 +267,7 @@ bool x86_load_seg(struct x86_cpu *cpu, unsigned seg, uint16_t selector)
     default:
         ok = load_data(cpu, seg, selector);
     }
-    if (ok && !x86_mode64(cpu))
+    if (ok && !x86_code64(cpu))
         x86_cs_changed(cpu); /* X86_MODE_FLAT, the stack's size */
     return ok;
 }
@@ -282,11 +282,9 @@ bool x86_check_target(struct x86_cpu *cpu, const struct x86_desc *d, uint64_t ri
 
 const struct x86_op *x86_go(struct x86_cpu *cpu, uint64_t rip, uint32_t old)
 {
-    /* Blocks at hand have been checked against one CS of those that are not flat, and a block of
-     * one instruction is followed by none. */
+    /* Blocks at hand have been checked against one CS of those that are not flat. */
     if ((cpu->rflags & ~old & X86_IF) || ((cpu->rflags | old) & (X86_TF | X86_RF)) ||
-        cpu->nmi_pending || (!x86_mode64(cpu) && !(cpu->mode & X86_MODE_FLAT)) ||
-        (cpu->blk->mode & X86_MODE_SINGLE))
+        cpu->nmi_pending || (!x86_code64(cpu) && !(cpu->mode & X86_MODE_FLAT)))
         return x86_next_slow(cpu, rip);
     return x86_next(cpu, rip);
 }

@@ -3,7 +3,7 @@
 #ifndef CORE_X86_SEGMENT_H
 #define CORE_X86_SEGMENT_H
 
-#include "core/x86/exec.h"
+#include "core/x86/control.h"
 
 /* Segment types with VMM_AR_S (SDM Vol. 3A 3.4.5.1). */
 #define X86_TYPE_CODE        8u
@@ -86,18 +86,9 @@ static inline bool x86_desc_is_code64(const struct x86_desc *d)
     return (x86_desc_ar(d) & (VMM_AR_L | VMM_AR_DB)) == VMM_AR_L;
 }
 
-#define X86_DR6_BD 0x2000u
-#define X86_DR6_BT 0x8000u
-#define X86_DR7_GD 0x2000u
-
 static inline bool x86_long_mode(const struct x86_cpu *cpu)
 {
     return cpu->efer & X86_EFER_LMA;
-}
-
-static inline bool x86_mode64(const struct x86_cpu *cpu)
-{
-    return (cpu->mode & X86_MODE_CODE) == X86_MODE_CODE64;
 }
 
 /* Protected mode proper: selectors name descriptors. */

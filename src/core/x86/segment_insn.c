@@ -35,7 +35,7 @@ static bool load(struct x86_cpu *cpu, unsigned seg, uint16_t selector)
 /* Where a load goes on: only in 64-bit mode, and not of SS, within the block (ops_seg.c). */
 static const struct x86_op *loaded(struct x86_cpu *cpu, const struct x86_op *op)
 {
-    if (op->imm != VMM_SS && x86_mode64(cpu))
+    if (op->imm != VMM_SS && x86_code64(cpu))
         return op + 1;
     if (cpu->blk->mode != cpu->mode)
         return x86_next_slow(cpu, x86_op_next(cpu, op));
@@ -77,7 +77,7 @@ const struct x86_op *x86_sys_push_seg(struct x86_cpu *cpu, const struct x86_op *
     }
     /* The upper half of a 32-bit slot stays as it was, on all recent processors (SDM Vol. 2B,
      * PUSH). */
-    if ((!x86_mode64(cpu) && !x86_seg_check(cpu, VMM_SS, sp, 4, true, &linear)) ||
+    if ((!x86_code64(cpu) && !x86_seg_check(cpu, VMM_SS, sp, 4, true, &linear)) ||
         !x86_write(cpu, op, VMM_SS, linear, &selector, 2))
         return x86_leave(cpu, op);
     cpu->gpr[VMM_RSP] = (cpu->gpr[VMM_RSP] & ~cpu->sp_mask) | sp;

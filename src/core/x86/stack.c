@@ -12,7 +12,7 @@ void x86_stack_current(const struct x86_cpu *cpu, struct x86_stack *s)
     s->mask = cpu->sp_mask;
     s->idx = cpu->mmu_idx;
     s->error = 0;
-    s->flat = x86_mode64(cpu);
+    s->flat = x86_code64(cpu);
 }
 
 /* SS:ESP for `cpl` in the current TSS; beyond its limit it is #TS(TSS). */

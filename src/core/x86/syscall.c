@@ -3,20 +3,18 @@
 #include "core/x86/segment.h"
 #include "core/x86/sys_handlers.h"
 
-#define FEATURE_SEP (1u << 11) /* CPUID.1:EDX */
-
 /* RFLAGS bits that SYSRET takes from R11 (SDM Vol. 2B). */
 #define SYSRET_FLAGS 0x3c7fd7u
 
 /* Intel processors know SYSCALL and SYSRET in 64-bit mode only. */
 static bool has_syscall(const struct x86_cpu *cpu)
 {
-    return x86_mode64(cpu) && (cpu->efer & X86_EFER_SCE);
+    return x86_code64(cpu) && (cpu->efer & X86_EFER_SCE);
 }
 
 static bool has_sysenter(const struct x86_cpu *cpu)
 {
-    return cpu->feat.l1_edx & FEATURE_SEP;
+    return cpu->feat.l1_edx & X86_F1_EDX_SEP;
 }
 
 const struct x86_op *x86_sys_syscall(struct x86_cpu *cpu, const struct x86_op *op)
