@@ -61,8 +61,10 @@ struct vec_form {
     uint8_t reg2, reg3;     /* second source or vector of indices; vector that is the mask */
     uint8_t index_size, vl; /* in bytes */
     bool store;             /* the memory operand is written, else read */
+    bool whole;             /* a masked store that faults on masked-out elements too */
     bool zeroing;           /* masking zeroes */
     bool fp;                /* depends on MXCSR, may raise #XM */
+    bool sae;               /* embedded rounding or "suppress all exceptions" */
     bool flags;             /* writes the arithmetic flags */
     bool mmx;               /* uses MMX registers: sets TOP and tags */
     uint8_t mmx_write;      /* MMX registers that are written */

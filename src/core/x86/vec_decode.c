@@ -382,7 +382,7 @@ static unsigned alignment(const struct dec *v)
     }
 }
 
-/* Whether elements of the memory operand are accessed only if the mask enables them. */
+/* Whether elements of the memory operand are read or written only if the mask enables them. */
 static bool mask_selects(const ZydisDecodedInstruction *in)
 {
     switch (in->avx.mask.mode) {
@@ -482,6 +482,7 @@ static void masking(struct dec *v)
         return;
     f->mask = (uint8_t)ZydisRegisterGetId(in->avx.mask.reg);
     f->n = (uint8_t)mask_length(v);
+    f->whole = in->meta.exception_class == ZYDIS_EXCEPTION_CLASS_E6NF;
     if (in->avx.broadcast.mode == ZYDIS_BROADCAST_MODE_INVALID)
         f->elem = f->n <= f->mem_size ? (uint8_t)(f->mem_size / f->n) : f->mem_size;
     else if (in->avx.broadcast.is_static)
@@ -528,6 +529,7 @@ static void properties(struct dec *v)
     if (f->mmx)
         f->xuse |= X86_XCR0_X87;
     f->flags = fl && (fl->modified | fl->set_0 | fl->set_1 | fl->undefined);
+    f->sae = in->avx.has_sae || in->avx.rounding.mode != ZYDIS_ROUNDING_MODE_INVALID;
     if (v->mem) {
         f->mem_size = (uint8_t)(v->mem->size / 8);
         f->store = v->mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;

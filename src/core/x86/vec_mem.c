@@ -88,7 +88,7 @@ static bool probe_masked(struct x86_cpu *cpu, const struct x86_op *op, const str
 bool vec_write_masked(struct x86_cpu *cpu, const struct x86_op *op, const struct vec_form *f,
                       uint64_t mask, const uint8_t *buf)
 {
-    if (!probe_masked(cpu, op, f, mask))
+    if (!probe_masked(cpu, op, f, f->whole ? ((uint64_t)1 << f->n) - 1 : mask))
         return false;
     /* Neighbours go together, so that a device sees what the instruction means. */
     while (mask) {
@@ -161,10 +161,10 @@ static const struct x86_op *run_maskmovq(struct x86_cpu *cpu, const struct x86_o
         return vec_redecode(cpu, op);
     VEC_CHECK(cpu, op, VEC_MMX);
     x87_set_top0(fpu);
-    fpu->ftw = 0xff;
     fpu->xinuse |= X86_XCR0_X87;
     if (!vec_write_masked(cpu, op, f, sign_bits(fpu->x87[f->reg2], 8, 1), fpu->x87[f->reg]))
         return x86_leave(cpu, op);
+    fpu->ftw = 0xff;
     return op + 1;
 }
 

@@ -287,17 +287,17 @@ static const struct x86_op *emms(struct x86_cpu *cpu, const struct x86_op *op)
     return op + 1;
 }
 
-/* MOVQ, MOVD and MOVNTQ to memory. The registers are MMX's even if the store faults. */
+/* MOVQ, MOVD and MOVNTQ to memory. TOP becomes 0 even if the store faults. */
 static const struct x86_op *mmx_store(struct x86_cpu *cpu, const struct x86_op *op)
 {
     struct x86_fpu *f = &cpu->fpu;
 
     VEC_CHECK(cpu, op, VEC_MMX);
     x87_set_top0(f);
-    f->ftw = 0xff;
     set_use(cpu, X86_XCR0_X87);
     if (!store(cpu, op, f->x87[op->r], op->size, false))
         return x86_leave(cpu, op);
+    f->ftw = 0xff;
     return op + 1;
 }
 

@@ -37,15 +37,23 @@ void vec_clear_above(struct x86_cpu *cpu, unsigned reg, unsigned length)
 
 /* ---- SIMD floating-point exceptions ---- */
 
-#define PRE_COMPUTATION 0x07u /* IE, DE, ZE */
-#define ALL_EXCEPTIONS  0x3fu
+#define PRE_COMPUTATION    0x07u /* IE, DE, ZE */
+#define OVERFLOW_UNDERFLOW 0x18u
+#define UNDERFLOW          0x10u
+#define PRECISION          0x20u
+#define ALL_EXCEPTIONS     0x3fu
+#define FLUSH_TO_ZERO      0x8000u
 
-static void fp_begin(const struct x86_cpu *cpu, struct vec_ctx *c)
+static void fp_begin(const struct x86_cpu *cpu, const struct vec_form *f, struct vec_ctx *c)
 {
     uint32_t m = cpu->fpu.mxcsr;
 
     c->mxcsr_in = (m & ~ALL_EXCEPTIONS) | 0x1f80;
-    c->unmasked = ~(m >> 7) & ALL_EXCEPTIONS;
+    c->unmasked = f->sae ? 0 : ~(m >> 7) & ALL_EXCEPTIONS;
+    /* An unmasked underflow exception means every tiny result, also an exact one. Flushing makes
+     * the host report these; the flushed results are not stored then. */
+    if (x86_unlikely(c->unmasked & UNDERFLOW))
+        c->mxcsr_in |= FLUSH_TO_ZERO;
 }
 
 /* Whether an unmasked exception has occurred: then no result was stored. */
@@ -54,14 +62,32 @@ static bool fp_failed(const struct vec_ctx *c)
     return c->mxcsr_out & c->unmasked & ALL_EXCEPTIONS;
 }
 
+static bool is_scalef(const struct vec_form *f)
+{
+    switch (f->mnemonic) {
+    case ZYDIS_MNEMONIC_VSCALEFPD:
+    case ZYDIS_MNEMONIC_VSCALEFPH:
+    case ZYDIS_MNEMONIC_VSCALEFPS:
+    case ZYDIS_MNEMONIC_VSCALEFSD:
+    case ZYDIS_MNEMONIC_VSCALEFSH:
+    case ZYDIS_MNEMONIC_VSCALEFSS:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static const struct x86_op *fp_fault(struct x86_cpu *cpu, const struct x86_op *op,
-                                     const struct vec_ctx *c)
+                                     const struct vec_form *f, const struct vec_ctx *c)
 {
     uint32_t raised = c->mxcsr_out & ALL_EXCEPTIONS;
 
     /* What is found before the computation stops it (SDM Vol. 1 11.5.1). */
     if (raised & c->unmasked & PRE_COMPUTATION)
         raised &= PRE_COMPUTATION;
+    /* Scaling is exact but for the range, which is unbounded when the exception is unmasked. */
+    if (is_scalef(f) && !(raised & OVERFLOW_UNDERFLOW & ~c->unmasked))
+        raised &= ~PRECISION;
     cpu->fpu.mxcsr |= raised;
     return x86_fault(cpu, op, cpu->cr4 & X86_CR4_OSXMMEXCPT ? X86_XM : X86_UD);
 }
@@ -162,8 +188,6 @@ static void mmx_done(struct x86_fpu *fpu, const struct vec_form *f)
 /* Everything that is not only a plain vector instruction on registers or loaded memory. */
 static void finish(struct x86_cpu *cpu, const struct vec_form *f, const struct vec_ctx *c)
 {
-    if (f->fp)
-        cpu->fpu.mxcsr |= c->mxcsr_out & ALL_EXCEPTIONS;
     if (f->gwrite)
         gpr_out(cpu, f, c);
     if (f->flags)
@@ -189,16 +213,19 @@ const struct x86_op *vec_run(struct x86_cpu *cpu, const struct x86_op *op)
     if (f->mem_size && !f->store && x86_unlikely(!load_mem(cpu, op, f, &c)))
         return x86_leave(cpu, op);
     if (f->fp)
-        fp_begin(cpu, &c);
+        fp_begin(cpu, f, &c);
     if (f->gread)
         gpr_in(cpu, f, &c);
     if (f->mmx)
         x87_set_top0(&cpu->fpu);
     f->code(&cpu->fpu, &c);
-    if (f->fp && x86_unlikely(fp_failed(&c))) {
-        if (f->mmx)
-            cpu->fpu.ftw = 0xff;
-        return fp_fault(cpu, op, &c);
+    if (f->fp) {
+        if (x86_unlikely(fp_failed(&c))) {
+            if (f->mmx)
+                cpu->fpu.ftw = 0xff;
+            return fp_fault(cpu, op, f, &c);
+        }
+        cpu->fpu.mxcsr |= c.mxcsr_out & ALL_EXCEPTIONS;
     }
     if (f->store && x86_unlikely(!store_mem(cpu, op, f, &c)))
         return x86_leave(cpu, op);
