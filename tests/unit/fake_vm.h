@@ -60,7 +60,10 @@ struct vm {
     } mem[FAKE_MAX_MEM];
     int level[VMM_IRQ_LINES];
     uint32_t edges[VMM_IRQ_LINES]; /* rising */
-    uint32_t exits;                /* vm_request_exit calls */
+    uint32_t msis;                 /* messages sent, and the last one */
+    uint64_t msi_address;
+    uint32_t msi_data;
+    uint32_t exits; /* vm_request_exit calls */
     uint32_t exit_reason;
     uint64_t exit_value;
     uint64_t fired;   /* timer callbacks */
@@ -287,6 +290,14 @@ int vm_irq_pulse(struct vm *vm, uint32_t line)
     int r = vm_irq_set(vm, line, 1);
 
     return r ? r : vm_irq_set(vm, line, 0);
+}
+
+int vm_irq_msi(struct vm *vm, uint64_t address, uint32_t data)
+{
+    vm->msis++;
+    vm->msi_address = address;
+    vm->msi_data = data;
+    return 0;
 }
 
 int vm_timer_create(struct vm *vm, void (*fire)(void *opaque, uint64_t deadline), void *opaque,

@@ -28,23 +28,11 @@
 #define TICKS(us) ((us)*1000 / NS)
 
 static struct vm *vm;
-static uint64_t msi_address;
-static uint32_t msi_data, msis;
-
-int vm_irq_msi(struct vm *v, uint64_t address, uint32_t data)
-{
-    ck_assert_ptr_eq(v, vm);
-    msi_address = address;
-    msi_data = data;
-    msis++;
-    return 0;
-}
 
 static void setup(void)
 {
     vm = fake_vm_new();
     vm->clock = 123456780; /* the counter does not begin with the VM */
-    msis = 0;
     ck_assert_int_eq(vmm_hpet_create(vm), 0);
 }
 
@@ -313,13 +301,13 @@ START_TEST(messages_go_to_the_address_in_the_register)
     wr(CMP(0), 50);
     wr(CONFIG, ENABLE);
     fake_advance(vm, 50 * NS);
-    ck_assert_uint_eq(msis, 1);
-    ck_assert_uint_eq(msi_address, 0xfee01000);
-    ck_assert_uint_eq(msi_data, 0x4031);
+    ck_assert_uint_eq(vm->msis, 1);
+    ck_assert_uint_eq(vm->msi_address, 0xfee01000);
+    ck_assert_uint_eq(vm->msi_data, 0x4031);
     wr(FSB(0), 0x0000100000004031); /* would be a write to memory */
     wr(CMP(0), rd(COUNTER) + 50);
     fake_advance(vm, 50 * NS);
-    ck_assert_uint_eq(msis, 1);
+    ck_assert_uint_eq(vm->msis, 1);
 }
 END_TEST
 

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* test_pc.c: the ready-made PC: its memory, its devices at their places, and what it leaves out. */
+#include <check.h>
+
+#include "devices/acpi_pm.h"
+#include "fake_vm.h"
+#include <vmm/vcpu.h>
+
+static struct vm *vm;
+static struct vmm_pc pc;
+
+static void setup(void)
+{
+    vm = fake_vm_new();
+    memset(&pc, 0, sizeof pc);
+    pc.size = sizeof pc;
+}
+
+static void teardown(void)
+{
+    fake_vm_free(vm);
+}
+
+static char printed[8];
+
+static size_t print(void *opaque, const uint8_t *bytes, size_t n)
+{
+    ck_assert_ptr_eq(opaque, printed);
+    memcpy(printed, bytes, n);
+    return n;
+}
+
+static int create(uint64_t memory, uint32_t flags, uint32_t cpus)
+{
+    struct vmm_pc_config config = {
+        .size = sizeof config,
+        .flags = flags,
+        .memory = memory,
+        .cpus = cpus,
+        .rtc_epoch = 1,
+        .serial_output = print,
+        .opaque = printed,
+    };
+
+    return vmm_pc_create(vm, &config, &pc);
+}
+
+static uint64_t fw_number(unsigned key)
+{
+    uint64_t v = 0;
+
+    outw(vm, 0x510, key);
+    for (int i = 0; i < 8; i++)
+        v |= (uint64_t)inb(vm, 0x511) << (8 * i);
+    return v;
+}
+
+START_TEST(everything_is_at_its_place)
+{
+    ck_assert_int_eq(create(0x2000000, 0, 3), 0);
+    ck_assert_uint_eq(pc.size, sizeof pc);
+    ck_assert_uint_eq(pc.memory, 0x2000000);
+    ck_assert_uint_eq(pc.low_ram, 0x2000000);
+    ck_assert_uint_eq(pc.high_ram, 0);
+    ck_assert_uint_eq(pc.cpus, 3);
+    ck_assert_ptr_nonnull(vm_mem_ptr(vm, 0, 0x2000000));
+    ck_assert_ptr_nonnull(pc.serial);
+    ck_assert_ptr_nonnull(pc.rtc);
+    ck_assert_ptr_nonnull(pc.acpi_pm);
+    ck_assert_ptr_nonnull(pc.i8042);
+    ck_assert_ptr_nonnull(pc.fw_cfg);
+    ck_assert_ptr_nonnull(pc.pci);
+    outb(vm, 0x3f8, 'x');
+    ck_assert_int_eq(printed[0], 'x');
+    outl(vm, 0xcf8, 0x80000000);
+    ck_assert_uint_eq(inl(vm, 0xcfc), 0x12378086);
+    ck_assert_uint_eq(mmio_in(vm, VMM_PC_HPET, 4), 0x8086a201);
+    ck_assert_uint_eq(inb(vm, 0x64) & 0x14, 0x14);
+    ck_assert_uint_eq(inb(vm, VMM_PC_PVPANIC), 3);
+    outb(vm, 0x43, 0xe8); /* status of counter 2 */
+    ck_assert_uint_eq(inb(vm, 0x42) & 0x3f, 0x36);
+    outw(vm, VMM_PC_ACPI_PM + ACPI_PM1_CNT, 5 << 10 | 1 << 13);
+    ck_assert_uint_eq(vm->exit_reason, VMM_EXIT_POWEROFF);
+    outb(vm, 0xcf9, 6);
+    ck_assert_uint_eq(vm->exit_reason, VMM_EXIT_RESET);
+    outb(vm, VMM_PC_DEBUG_EXIT, 0x10);
+    ck_assert_uint_eq(vm->exit_reason, VMM_EXIT_USER);
+    ck_assert_uint_eq(vm->exit_value, 0x21);
+    outb(vm, 0x80, 0x5a); /* delays and progress codes */
+    ck_assert_uint_eq(inb(vm, 0x80), 0x5a);
+    fake_vm_reset(vm);
+    ck_assert_uint_eq(inb(vm, 0x80), 0);
+}
+END_TEST
+
+START_TEST(firmware_learns_of_cpus_and_memory)
+{
+    ck_assert_int_eq(create(0x2000000, 0, 3), 0);
+    ck_assert_uint_eq(fw_number(VMM_FW_CFG_RAM_SIZE), 0x2000000);
+    ck_assert_uint_eq(fw_number(VMM_FW_CFG_NB_CPUS), 3);
+    ck_assert_uint_eq(fw_number(VMM_FW_CFG_MAX_CPUS), 3);
+    ck_assert_uint_eq(fw_number(VMM_FW_CFG_NOGRAPHIC), 1);
+    ck_assert_uint_eq(fw_number(VMM_FW_CFG_IRQ0_OVERRIDE), 1);
+    outw(vm, 0x510, VMM_FW_CFG_HPET);
+    ck_assert_uint_eq(inb(vm, 0x511), 1);
+    ck_assert_uint_eq(inb(vm, 0x511), 0x01);
+    ck_assert_uint_eq(inb(vm, 0x511), 0xa2);
+    outb(vm, 0x70, 0x35);
+    ck_assert_uint_eq(inb(vm, 0x71), (0x2000000 - 0x1000000) >> 24); /* CMOS */
+}
+END_TEST
+
+START_TEST(memory_past_3_gib_continues_at_4_gib)
+{
+    static uint8_t ram[8192] __attribute__((aligned(4096))); /* never touched */
+    struct vmm_pc_config config = {
+        .size = sizeof config, .memory = VMM_PC_LOW_RAM_MAX + 0x100000, .ram = ram};
+
+    ck_assert_int_eq(vmm_pc_create(vm, &config, &pc), 0);
+    ck_assert_uint_eq(pc.low_ram, VMM_PC_LOW_RAM_MAX);
+    ck_assert_uint_eq(pc.high_ram, 0x100000);
+    ck_assert_uint_eq(pc.cpus, 1);
+    ck_assert_ptr_eq(vm_mem_ptr(vm, 0, VMM_PC_LOW_RAM_MAX), ram);
+    ck_assert_ptr_null(vm_mem_ptr(vm, 0, VMM_PC_LOW_RAM_MAX + 1));
+    ck_assert_ptr_eq(vm_mem_ptr(vm, VMM_PC_HIGH_RAM, 0x100000), ram + VMM_PC_LOW_RAM_MAX);
+    ck_assert_ptr_null(vm_mem_ptr(vm, VMM_PC_HIGH_RAM, 0x100001));
+    outb(vm, 0x70, 0x5b);
+    ck_assert_uint_eq(inb(vm, 0x71), 0x10); /* CMOS: 64 KiB units above 4 GiB */
+}
+END_TEST
+
+START_TEST(parts_can_be_left_out)
+{
+    ck_assert_int_eq(create(0x100000, 0xff, 1), 0);
+    ck_assert_uint_eq(pc.flags, 0xff);
+    ck_assert_ptr_null(pc.serial);
+    ck_assert_ptr_null(pc.rtc);
+    ck_assert_ptr_null(pc.acpi_pm);
+    ck_assert_ptr_null(pc.i8042);
+    ck_assert_ptr_null(pc.fw_cfg);
+    ck_assert_ptr_null(pc.pci);
+    static const uint16_t ports[] = {0x3f8, 0x40,  0x61, 0x70,  0x71,  0x60,  0x64,
+                                     0x92,  0x600, 0xb2, 0xcf8, 0xcf9, 0xcfc, 0x511};
+    for (unsigned i = 0; i < sizeof ports / sizeof ports[0]; i++)
+        ck_assert_uint_eq(inb(vm, ports[i]), 0xff);
+    ck_assert_uint_eq(mmio_in(vm, VMM_PC_HPET, 4), 0xffffffff);
+}
+END_TEST
+
+START_TEST(each_part_alone_can_be_left_out)
+{
+    for (uint32_t flag = 1; flag < 0x100; flag *= 2) {
+        ck_assert_int_eq(create(0x100000, flag, 1), 0);
+        ck_assert_int_eq(!pc.serial, flag == VMM_PC_NO_SERIAL);
+        ck_assert_int_eq(!pc.rtc, flag == VMM_PC_NO_RTC);
+        ck_assert_int_eq(!pc.acpi_pm, flag == VMM_PC_NO_ACPI);
+        ck_assert_int_eq(!pc.i8042, flag == VMM_PC_NO_I8042);
+        ck_assert_int_eq(!pc.fw_cfg, flag == VMM_PC_NO_FW_CFG);
+        ck_assert_int_eq(!pc.pci, flag == VMM_PC_NO_PCI);
+        outb(vm, 0xcf9, 6); /* the ACPI tables' way to reset needs one of two parts */
+        ck_assert_uint_eq(vm->exits, 1);
+        fake_vm_free(vm);
+        vm = fake_vm_new();
+    }
+}
+END_TEST
+
+START_TEST(legacy_replacement_is_wired)
+{
+    ck_assert_int_eq(create(0x100000, 0, 1), 0);
+    outb(vm, 0x43, 0x34);
+    outb(vm, 0x40, 0);
+    outb(vm, 0x40, 1);
+    fake_advance(vm, 10000000);
+    ck_assert_uint_gt(vm->edges[0], 0);
+    mmio_out(vm, VMM_PC_HPET + 0x10, 8, 3);
+    uint32_t before = vm->edges[0];
+    fake_advance(vm, 10000000);
+    ck_assert_uint_eq(vm->edges[0], before);
+}
+END_TEST
+
+START_TEST(bad_configs_are_refused)
+{
+    struct vmm_pc_config config = {.size = sizeof config, .memory = 0x100000, .cpus = 1};
+    struct vmm_pc none = {.size = 0};
+
+    ck_assert_int_eq(vmm_pc_create(vm, NULL, &pc), VMM_E_INVAL);
+    ck_assert_int_eq(vmm_pc_create(vm, &config, NULL), VMM_E_INVAL);
+    ck_assert_int_eq(vmm_pc_create(vm, &config, &none), VMM_E_INVAL);
+    ck_assert_int_eq(create(0x100000 - 4096, 0, 1), VMM_E_INVAL);
+    ck_assert_int_eq(create(0x100001, 0, 1), VMM_E_INVAL);
+    ck_assert_int_eq(create(0x100000, 0x100, 1), VMM_E_UNSUPPORTED);
+    ck_assert_int_eq(create(0x100000, 0, VMM_MAX_VCPUS + 1), VMM_E_RANGE);
+    config.ram = (void *)(uintptr_t)0x1008;
+    ck_assert_int_eq(vmm_pc_create(vm, &config, &pc), VMM_E_INVAL);
+    vm->no_irqs = 1;
+    ck_assert_int_eq(create(0x100000, 0, 1), VMM_E_STATE);
+    vm->no_irqs = 0;
+    ck_assert_int_eq(create(0x100000, 0, VMM_MAX_VCPUS), 0);
+}
+END_TEST
+
+START_TEST(a_taken_port_fails_and_leaves_a_vm_that_can_be_destroyed)
+{
+    ck_assert_int_eq(vmm_pvpanic_create(vm, VMM_PC_PVPANIC), 0);
+    ck_assert_int_eq(create(0x100000, 0, 1), VMM_E_EXIST);
+    ck_assert_uint_eq(pc.memory, 0); /* nothing filled in */
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("pc");
+    TCase *tc = tcase_create("pc");
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_test(tc, everything_is_at_its_place);
+    tcase_add_test(tc, firmware_learns_of_cpus_and_memory);
+    tcase_add_test(tc, memory_past_3_gib_continues_at_4_gib);
+    tcase_add_test(tc, parts_can_be_left_out);
+    tcase_add_test(tc, each_part_alone_can_be_left_out);
+    tcase_add_test(tc, legacy_replacement_is_wired);
+    tcase_add_test(tc, bad_configs_are_refused);
+    tcase_add_test(tc, a_taken_port_fails_and_leaves_a_vm_that_can_be_destroyed);
+    suite_add_tcase(suite, tc);
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
