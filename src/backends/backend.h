@@ -50,8 +50,10 @@ struct vmm_backend_ops {
     int (*run)(struct vcpu *vcpu, bool step);
     void (*wake)(struct vcpu *vcpu); /* ANY+SIG; may be NULL if run polls vcpu->requests */
 
-    /* The groups in regs->groups, which the core has checked, as well as the values to be set. The
-     * core itself does tsc, and with an irqchip cr8 and apic_base. */
+    /* The groups in regs->groups. The core has checked the groups, the reserved members and the
+     * EVENTS group; the engine checks the rest as a VM entry does: VMM_E_INVAL, nothing changed and
+     * a vm_fail that names the check. The core itself does tsc, and with an irqchip cr8 and
+     * apic_base, which the engine ignores then. */
     int (*get_regs)(struct vcpu *vcpu, struct vcpu_regs *regs);
     int (*set_regs)(struct vcpu *vcpu, const struct vcpu_regs *regs);
     int (*get_xsave)(struct vcpu *vcpu, void *area, uint32_t len);

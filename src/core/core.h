@@ -171,18 +171,18 @@ struct vcpu {
     struct vmm_cpuid cpuid[CORE_MAX_CPUID];
     uint32_t ncpuid;
 
-    bool alive;
+    _Atomic bool alive;
     void *data;
     struct lapic *lapic;
     _Atomic uint32_t in_guest;      /* guest state; a futex word */
-    _Atomic uint32_t where;         /* VCPU_OUT ... (vcpu.c); a futex word */
+    _Atomic uint32_t where;         /* VCPU_OUT ... (internal.h); a futex word */
     _Atomic uint32_t waking;        /* threads inside core_vcpu_request */
     _Atomic uint64_t wait_deadline; /* vm_clock time until which it sleeps; 0: it does not */
 
     uint64_t budget_insns, budget_ns;
     uint64_t budget_deadline; /* os_now time; UINT64_MAX: none */
 
-    uint64_t tsc_offset, tsc_adjust;
+    _Atomic uint64_t tsc_offset, tsc_adjust;
     _Atomic uint32_t sipi_vector;
     struct core_exit_request exit_requests[CORE_MAX_EXIT_REQUESTS]; /* under vm->lock */
     uint32_t nexit_requests;
@@ -227,10 +227,11 @@ struct vm {
     struct vcpu *world_self; /* the stopper's vCPU that goes back into guest state */
 
     _Atomic uint32_t stopped;
-    _Atomic uint32_t paused;
+    _Atomic uint32_t paused;       /* PAUSE_* (internal.h); not 0: vCPUs hold */
     _Atomic uint64_t clock_base;   /* os_now - vm_clock */
     _Atomic uint64_t clock_paused; /* vm_clock while paused */
     uint64_t tsc_mult;             /* guest TSC ticks per ns, 32.32 */
+    _Atomic uint64_t tsc_start;    /* vm_clock time at which the TSC was 0: the last reset */
 
     struct mem_map *mem; /* changed with the world stopped and mem_lock held for writing */
     struct core_rwlock mem_lock;

@@ -46,26 +46,69 @@ void core_timers_wake(struct vm *vm);
 /* vm_destroy: frees the timers that nobody has destroyed. */
 void core_timers_free(struct vm *vm);
 
-/* ---- vm.c, vcpu.c ---- */
+/* ---- clock.c ---- */
 
+/* vm->paused: vCPUs hold while it is not 0. */
+#define PAUSE_NONE    0u
+#define PAUSE_HOLDING 1u /* vm_pause waits for the vCPUs; the clock goes on */
+#define PAUSE_CHANGE  2u /* the clock is being stopped or started: readers wait */
+#define PAUSE_ON      3u /* the clock stands at vm->clock_paused */
+
+void core_clock_init(struct vm *vm);
+/* The PAUSE_HOLDING -> PAUSE_ON step of vm_pause, and PAUSE_ON -> PAUSE_NONE: false if it was not
+ * on. */
+void core_clock_stop(struct vm *vm);
+bool core_clock_start(struct vm *vm);
+/* The os_now time of a vm_clock time, while the clock runs; UINT64_MAX for none. */
+uint64_t core_clock_to_os(struct vm *vm, uint64_t clock);
+/* Power-on reset of the TSC of one vCPU, to agree with the others. */
+void core_tsc_reset(struct vcpu *vcpu);
+/* Guest writes of IA32_TSC and IA32_TSC_ADJUST, which move each other (SDM Vol. 3B 18.17.3). */
+void core_tsc_write(struct vcpu *vcpu, uint64_t value);
+void core_tsc_write_adjust(struct vcpu *vcpu, uint64_t value);
+
+/* ---- vcpu.c ---- */
+
+/* vcpu->where */
+#define VCPU_OUT  0u /* not inside vcpu_run */
+#define VCPU_RUN  1u /* inside: guest code, callbacks, the core */
+#define VCPU_WAIT 2u /* inside, asleep on `requests`: nothing runs on its thread */
+
+/* Stores vcpu->where and tells vm_pause. */
+void core_vcpu_where(struct vcpu *vcpu, uint32_t where);
 /* core_vcpu_request for every vCPU of the VM. ANY+SIG. */
 void core_request_all(struct vm *vm, uint32_t bits);
-void core_vcpu_free(struct vcpu *vcpu);
-/* Power-on (init false) or INIT reset of a vCPU and its local APIC. `clock`: the vm_clock time at
- * which its TSC is 0. With the vCPU claimed. */
-void core_vcpu_reset(struct vcpu *vcpu, bool init);
-/* Claims the vCPU for an OWNER function: 0, or VMM_E_BUSY recorded as `op`'s failure. A claim of
- * the same thread nests: *nested tells core_vcpu_release to leave it. */
+/* Claims the vCPU for an OWNER function: 0, or VMM_E_BUSY recorded as `op`'s failure. A claim by
+ * the thread that has it nests: *nested tells core_vcpu_release to leave it. */
 int core_vcpu_claim(struct vcpu *vcpu, const char *op, bool *nested);
 void core_vcpu_release(struct vcpu *vcpu, bool nested);
-/* Claims all vCPUs (QUIET functions), under vm->lock; VMM_E_BUSY if one is in use. */
+/* Claims all vCPUs for a QUIET function; VMM_E_BUSY if one is in use, also by this thread. */
 int core_claim_all(struct vm *vm, const char *op);
 void core_release_all(struct vm *vm);
+/* Power-on (init false) or INIT reset of a vCPU and, with INIT, its local APIC. Claimed. */
+void core_vcpu_reset(struct vcpu *vcpu, bool init);
+/* Takes everything of a vCPU down but the slot's memory. Claimed or VM-wide quiet. */
+void core_vcpu_fini(struct vcpu *vcpu);
+
+/* ---- regs.c ---- */
+
+/* Some groups of registers, without checks of the caller. Claimed, or the owner's thread. */
+void core_regs_get(struct vcpu *vcpu, uint32_t groups, struct vcpu_regs *regs);
+/* The engine's set_regs, in guest state: engines read page directory pointers from guest memory. */
+int core_regs_set(struct vcpu *vcpu, const struct vcpu_regs *regs);
+/* VMM_MODE_* and CPL from the groups GPR, SEG and CONTROL. */
+uint32_t core_regs_mode(const struct vcpu_regs *regs);
+uint8_t core_regs_cpl(const struct vcpu_regs *regs);
 
 /* ---- policy.c ---- */
 
-/* The part of core_answer for MSR and CPUID exits. */
+/* Enters the caller's answer to an MSR or CPUID exit (vcpu->answer) in the record, as
+ * core_io_answer. */
 void core_policy_answer(struct vcpu *vcpu, const struct vcpu_exit *exit);
+/* Whether the vCPU's local APIC has this MSR. */
+bool core_msr_is_apic(const struct vcpu *vcpu, uint32_t index);
+/* The default CPUID table, for a new vCPU. 0 or VMM_E_*. */
+int core_cpuid_init(struct vcpu *vcpu);
 
 /* ---- memory.c ---- */
 

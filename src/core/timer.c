@@ -19,6 +19,7 @@ struct vmm_timer {
     uint32_t slot;    /* index in the heap + 1; 0: not in it */
     bool armed;       /* has a deadline that has not been reached */
     bool gone;        /* destroyed from inside its callback */
+    bool awaited;     /* somebody waits for its callback to return */
     uintptr_t runner; /* thread that runs the callback; 0: none */
     struct vmm_timer *next, **link;
 };
@@ -194,6 +195,7 @@ void vm_timer_destroy(struct vmm_timer *timer)
     while (timer->runner) {
         uint32_t seen = atomic_load(&vm->timer_done);
 
+        timer->awaited = true;
         os_mutex_unlock(&vm->timer_lock);
         os_wait(&vm->timer_done, seen, UINT64_MAX);
         os_mutex_lock(&vm->timer_lock);
@@ -225,12 +227,14 @@ static struct vmm_timer *take_due(struct vm *vm, uint64_t *deadline)
 static void finish(struct vm *vm, struct vmm_timer *t)
 {
     t->runner = 0;
+    if (t->awaited) {
+        atomic_fetch_add(&vm->timer_done, 1);
+        os_wake(&vm->timer_done);
+    }
     if (t->gone)
         free_timer(t);
     else
         reinsert(vm, t);
-    atomic_fetch_add(&vm->timer_done, 1);
-    os_wake(&vm->timer_done);
 }
 
 void core_timers_run(struct vm *vm)
