@@ -44,10 +44,7 @@
     X86_RMW_HANDLER(xadd##bits##_lm, bits, true, x86_r##bits(cpu, op->r), XADD_ASM("lock ", bits), \
                     (x86_w##bits(cpu, op->r, s), cpu->cc = cc))
 
-/*
- * The comparison sets the flags of CMP accumulator, destination. A register destination of 32 bits
- * is written, and so zero-extended, in any case; the accumulator only if they differ.
- */
+/* The comparison sets the flags of CMP accumulator, destination. */
 #define CMPXCHG_ASM(lock, bits)                                                                    \
     __asm__ volatile(lock "cmpxchg" X86_SFX_##bits                                                 \
                      " %[s], %[p]\n\tmovq %%rax, %q[d]" X86_FLAGS_OUT                              \
@@ -66,22 +63,35 @@
         cpu->cc = cc;                                                                              \
     } while (0)
 
+/* Whether a 32-bit destination that differs is zero-extended is up to the host: its instruction
+ * works on the whole register. */
+#define CMPXCHG_WHOLE_8   x86_r8(cpu, op->r)
+#define CMPXCHG_WHOLE_16  cpu->gpr[op->r]
+#define CMPXCHG_WHOLE_32  cpu->gpr[op->r]
+#define CMPXCHG_WHOLE_64  cpu->gpr[op->r]
+#define CMPXCHG_SET_8(v)  x86_w8(cpu, op->r, (uint8_t)(v))
+#define CMPXCHG_SET_16(v) (cpu->gpr[op->r] = (v))
+#define CMPXCHG_SET_32(v) (cpu->gpr[op->r] = (v))
+#define CMPXCHG_SET_64(v) (cpu->gpr[op->r] = (v))
+#define MOD_8             "b"
+#define MOD_16            "w"
+#define MOD_32            "k"
+#define MOD_64            "q"
+
 #define CMPXCHG(bits)                                                                              \
     X86_HANDLER(cmpxchg##bits##_r)                                                                 \
     {                                                                                              \
-        uint##bits##_t d = x86_r##bits(cpu, op->r), s = x86_r##bits(cpu, op->rm);                  \
-        uint##bits##_t acc = x86_r##bits(cpu, RAX_##bits);                                         \
+        uint64_t acc = x86_r##bits(cpu, RAX_##bits), d = CMPXCHG_WHOLE_##bits;                     \
+        uint##bits##_t s = x86_r##bits(cpu, op->rm);                                               \
         uint16_t cc;                                                                               \
-        __asm__("cmp" X86_SFX_##bits " %[d], %[acc]" X86_FLAGS_OUT                                 \
-                : "=a"(cc)                                                                         \
-                : [d] "r"(d), [acc] "r"(acc)                                                       \
+        __asm__("cmpxchg" X86_SFX_##bits " %[s], %" MOD_##bits                                     \
+                "[d]\n\tmovq %%rax, %[acc]" X86_FLAGS_OUT                                          \
+                : [d] "+&r"(d), [acc] "=&r"(acc), "=a"(cc)                                         \
+                : [s] "r"(s), "a"(acc)                                                             \
                 : "cc");                                                                           \
-        if (cc & X86_CC_ZF) {                                                                      \
-            x86_w##bits(cpu, op->r, s);                                                            \
-        } else {                                                                                   \
-            x86_w##bits(cpu, op->r, d);                                                            \
-            x86_w##bits(cpu, RAX_##bits, d);                                                       \
-        }                                                                                          \
+        CMPXCHG_SET_##bits(d);                                                                     \
+        if (!(cc & X86_CC_ZF))                                                                     \
+            x86_w##bits(cpu, RAX_##bits, (uint##bits##_t)acc);                                     \
         cpu->cc = cc;                                                                              \
         X86_NEXT(cpu, op);                                                                         \
     }                                                                                              \
