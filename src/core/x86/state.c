@@ -262,8 +262,6 @@ const char *x86_set_regs(struct x86_cpu *cpu, const struct vcpu_regs *in)
     }
     if (groups & VMM_REGS_CONTROL)
         x86_flush_tlb(cpu);
-    else if (groups & VMM_REGS_SEG)
-        x86_flush_tlb_page(cpu, cpu->rip); /* the jump cache holds what was checked against CS */
     if (groups & VMM_REGS_DEBUG)
         x86_breakpoints_changed(cpu);
     return NULL;
