@@ -147,6 +147,24 @@ static void init_decoder(ZydisDecoder *z, uint32_t mode)
         ZydisDecoderEnableMode(z, off[i], ZYAN_FALSE);
 }
 
+static ZyanStatus decode_insn(struct x86_dec *d, unsigned n)
+{
+    ZydisDecoder z;
+    ZyanStatus status;
+
+    init_decoder(&z, d->mode);
+    status = ZydisDecoderDecodeFull(&z, d->code, n, &d->insn, d->opnd);
+    if (status != ZYDIS_STATUS_DECODING_ERROR || z.machine_mode != ZYDIS_MACHINE_MODE_REAL_16)
+        return status;
+    /* SYSENTER and SYSEXIT are no invalid opcodes here: #GP, and SYSENTER leaves virtual-8086 mode.
+     */
+    init_decoder(&z, X86_MODE_PE | X86_MODE_CODE16);
+    if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&z, d->code, n, &d->insn, d->opnd)) &&
+        (d->insn.mnemonic == ZYDIS_MNEMONIC_SYSENTER || d->insn.mnemonic == ZYDIS_MNEMONIC_SYSEXIT))
+        return ZYAN_STATUS_SUCCESS;
+    return status;
+}
+
 static bool decode_row(struct x86_dec *d, struct x86_op *op)
 {
     const struct row *row = &table[d->insn.mnemonic];
@@ -160,11 +178,8 @@ unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, uns
     struct x86_dec d = {.cpu = cpu, .mode = mode, .code = code};
     unsigned n = avail < INSN_MAX ? avail : INSN_MAX;
     struct x86_op blank;
-    ZydisDecoder z;
-    ZyanStatus status;
+    ZyanStatus status = decode_insn(&d, n);
 
-    init_decoder(&z, mode);
-    status = ZydisDecoderDecodeFull(&z, code, n, &d.insn, d.opnd);
     if (ZYAN_SUCCESS(status)) {
         op->len = d.insn.length;
         blank = *op;
