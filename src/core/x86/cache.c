@@ -408,8 +408,8 @@ void x86_cache_flush(struct x86_cpu *cpu)
 void x86_cache_recheck(struct x86_cpu *cpu)
 {
     x86_jump_flush(cpu);
-    if (cpu->blk)
-        make_stale(cpu->blk);
+    if (cpu->blk && !cpu->blk->dead)
+        kill(cpu, cpu->blk);
     if (!++cpu->cache->epoch)
         x86_cache_flush(cpu);
 }
