@@ -286,6 +286,26 @@ static int fw_write(void *opaque, uint64_t offset, uint32_t size, uint64_t value
 
 /* ---- DMA ---- */
 
+/* Writes what the guest itself could write: not ROM, which may even be read-only to the host. */
+static int guest_write(struct vm *vm, uint64_t gpa, const void *buf, uint32_t len)
+{
+    uint64_t at = gpa, start, size;
+    uint32_t prot;
+
+    if (gpa + len < gpa)
+        return VMM_E_RANGE;
+    for (uint32_t i = 0; at < gpa + len; i++) {
+        if (vm_mem_region(vm, i, &start, &size, &prot))
+            return VMM_E_RANGE;
+        if (start <= at && at - start < size) {
+            if (!(prot & VMM_MEM_W))
+                return VMM_E_RANGE;
+            at = start + size;
+        }
+    }
+    return vm_mem_write(vm, gpa, buf, len);
+}
+
 static int dma_fill(struct vmm_fw_cfg *fw, uint64_t gpa, uint32_t len)
 {
     static const uint8_t zeros[DMA_PIECE];
@@ -293,7 +313,7 @@ static int dma_fill(struct vmm_fw_cfg *fw, uint64_t gpa, uint32_t len)
 
     while (!r && len) {
         uint32_t n = len < DMA_PIECE ? len : DMA_PIECE;
-        r = gpa + n < gpa ? VMM_E_RANGE : vm_mem_write(fw->vm, gpa, zeros, n);
+        r = guest_write(fw->vm, gpa, zeros, n);
         gpa += n;
         len -= n;
     }
@@ -313,7 +333,7 @@ static int dma_read(struct vmm_fw_cfg *fw, uint64_t gpa, uint32_t len)
         pthread_mutex_unlock(&fw->lock);
         if (!n)
             return dma_fill(fw, gpa, len);
-        r = gpa + n < gpa ? VMM_E_RANGE : vm_mem_write(fw->vm, gpa, piece, n);
+        r = guest_write(fw->vm, gpa, piece, n);
         if (r)
             return r;
         gpa += n;
@@ -335,7 +355,7 @@ static void dma_run(struct vmm_fw_cfg *fw, uint64_t gpa)
         return;
     if (vm_mem_read(fw->vm, gpa, d, sizeof d)) {
         put_be32(d, DMA_ERROR);
-        vm_mem_write(fw->vm, gpa, d, 4); /* the control word at least may be memory */
+        guest_write(fw->vm, gpa, d, 4); /* the control word at least may be memory */
         return;
     }
     control = get_be32(d);
@@ -356,7 +376,7 @@ static void dma_run(struct vmm_fw_cfg *fw, uint64_t gpa)
         pthread_mutex_unlock(&fw->lock);
     }
     put_be32(d, failed ? DMA_ERROR : 0);
-    vm_mem_write(fw->vm, gpa, d, 4);
+    guest_write(fw->vm, gpa, d, 4);
 }
 
 static int dma_port_read(void *opaque, uint64_t offset, uint32_t size, uint64_t *value)

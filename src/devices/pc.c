@@ -13,6 +13,7 @@
 #define COM1_PORT    0x3f8
 #define COM1_LINE    4
 #define EXIT_PORTS   4
+#define CMOS_CPUS    0x5f /* less one: where firmware for QEMU and Bochs looks */
 #define PVPANIC_PORT ((uint16_t)VMM_PC_PVPANIC)
 
 /* ---- Memory ---- */
@@ -135,6 +136,8 @@ static int create_timers(struct vm *vm, const struct vmm_pc_config *c, struct vm
         r = pit_create(vm, &pit);
     if (!r && !(c->flags & VMM_PC_NO_RTC))
         r = vmm_rtc_create(vm, &config, &pc->rtc);
+    if (!r && pc->rtc)
+        vmm_rtc_set(pc->rtc, CMOS_CPUS, (uint8_t)(pc->cpus - 1));
     if (!r && !(c->flags & VMM_PC_NO_HPET))
         r = hpet_create(vm, pit, pc->rtc);
     return r;

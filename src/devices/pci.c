@@ -50,7 +50,9 @@ struct vmm_pci {
 /* ---- Host bridge: 82441FX data sheet (Intel 290549), chapter 3 ---- */
 
 /* Values after reset, and the bits that can be written. The registers of a memory controller that
- * is not there only keep what firmware stores; the memory map does not depend on them. */
+ * is not there only keep what firmware stores; the memory map does not depend on them. The
+ * subsystem, which the chip does not have, is how firmware made for QEMU knows that it will find
+ * fw_cfg. */
 static const struct {
     uint8_t offset, value, mask;
 } bridge_regs[] = {
@@ -61,13 +63,14 @@ static const struct {
     {0x08, 0x02, 0x00},                     /* RID */
     {0x0b, 0x06, 0x00},                     /* CLASSC: host bridge */
     {0x0d, 0x00, 0xf8},                     /* MLT */
-    {0x50, 0x00, 0xff}, {0x51, 0x00, 0xff}, /* PMCCFG */
-    {0x52, 0x00, 0xff},                     /* DETURBO */
-    {0x53, 0x80, 0xff},                     /* DBC */
-    {0x54, 0x00, 0xff},                     /* AXC */
-    {0x55, 0x00, 0xff}, {0x56, 0x00, 0xff}, /* DRT */
-    {0x57, 0x01, 0xff},                     /* DRAMC */
-    {0x58, 0x10, 0xff},                     /* DRAMT */
+    {0x2c, 0xf4, 0x00}, {0x2d, 0x1a, 0x00}, {0x2e, 0x00, 0x00}, {0x2f, 0x11, 0x00}, /* subsystem */
+    {0x50, 0x00, 0xff}, {0x51, 0x00, 0xff},                                         /* PMCCFG */
+    {0x52, 0x00, 0xff},                                                             /* DETURBO */
+    {0x53, 0x80, 0xff},                                                             /* DBC */
+    {0x54, 0x00, 0xff},                                                             /* AXC */
+    {0x55, 0x00, 0xff}, {0x56, 0x00, 0xff},                                         /* DRT */
+    {0x57, 0x01, 0xff},                                                             /* DRAMC */
+    {0x58, 0x10, 0xff},                                                             /* DRAMT */
     {0x60, 0x01, 0xff}, {0x61, 0x01, 0xff}, {0x62, 0x01, 0xff}, {0x63, 0x01, 0xff}, /* DRB */
     {0x64, 0x01, 0xff}, {0x65, 0x01, 0xff}, {0x66, 0x01, 0xff}, {0x67, 0x01, 0xff},
     {0x68, 0x00, 0xc0}, /* FDHC */

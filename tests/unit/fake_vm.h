@@ -57,6 +57,7 @@ struct vm {
         uint64_t gpa, len;
         uint8_t *host;
         int owned;
+        uint32_t prot;
     } mem[FAKE_MAX_MEM];
     int level[VMM_IRQ_LINES];
     uint32_t edges[VMM_IRQ_LINES]; /* rising */
@@ -381,36 +382,47 @@ int vm_fail(struct vm *vm, int code, const char *op, const char *format, ...)
     return code;
 }
 
-static int fake_map(struct vm *vm, uint64_t gpa, void *host, uint64_t len, int owned)
+/* Regions stay sorted by address. */
+static int fake_map(struct vm *vm, uint64_t gpa, void *host, uint64_t len, uint32_t prot, int owned)
 {
-    for (int i = 0; i < FAKE_MAX_MEM; i++) {
-        if (!vm->mem[i].host) {
-            vm->mem[i].gpa = gpa;
-            vm->mem[i].len = len;
-            vm->mem[i].host = host;
-            vm->mem[i].owned = owned;
-            return 0;
-        }
-    }
-    return VMM_E_LIMIT;
+    int i = FAKE_MAX_MEM - 1;
+
+    if (vm->mem[i].host)
+        return VMM_E_LIMIT;
+    for (; i > 0 && (!vm->mem[i - 1].host || vm->mem[i - 1].gpa > gpa); i--)
+        vm->mem[i] = vm->mem[i - 1];
+    vm->mem[i].gpa = gpa;
+    vm->mem[i].len = len;
+    vm->mem[i].host = host;
+    vm->mem[i].prot = prot;
+    vm->mem[i].owned = owned;
+    return 0;
 }
 
 int vm_mem_map(struct vm *vm, uint64_t gpa, void *host, uint64_t len, uint32_t prot)
 {
-    (void)prot;
-    return fake_map(vm, gpa, host, len, 0);
+    return fake_map(vm, gpa, host, len, prot, 0);
 }
 
 int vm_mem_alloc(struct vm *vm, uint64_t gpa, uint64_t len, uint32_t prot, void **host)
 {
     void *p = calloc(1, len);
 
-    (void)prot;
     if (!p)
         return VMM_E_NOMEM;
     if (host)
         *host = p;
-    return fake_map(vm, gpa, p, len, 1);
+    return fake_map(vm, gpa, p, len, prot, 1);
+}
+
+int vm_mem_region(struct vm *vm, uint32_t index, uint64_t *gpa, uint64_t *len, uint32_t *prot)
+{
+    if (index >= FAKE_MAX_MEM || !vm->mem[index].host)
+        return VMM_E_NOENT;
+    *gpa = vm->mem[index].gpa;
+    *len = vm->mem[index].len;
+    *prot = vm->mem[index].prot;
+    return 0;
 }
 
 void *vm_mem_ptr(struct vm *vm, uint64_t gpa, uint64_t len)

@@ -268,6 +268,18 @@ START_TEST(hostile_addresses_end_in_the_error_bit)
 }
 END_TEST
 
+START_TEST(dma_does_not_write_rom)
+{
+    uint8_t *rom;
+
+    ck_assert_int_eq(vm_mem_alloc(vm, 0xfffff000, 0x1000, VMM_MEM_RX, (void **)&rom), 0);
+    ck_assert_uint_eq(dma(KEY(0) | SEL | READ, 4, 0xfffff000), ERROR);
+    put32(rom, READ);
+    start(0xfffff000); /* a descriptor in ROM: its answer cannot be written */
+    ck_assert_uint_eq(be32(rom), READ);
+}
+END_TEST
+
 START_TEST(the_high_half_counts_once)
 {
     outl(vm, DMA, __builtin_bswap32(1));
@@ -306,6 +318,7 @@ int main(void)
     tcase_add_test(tc, dma_selects_reads_and_skips);
     tcase_add_test(tc, dma_writes_are_refused);
     tcase_add_test(tc, hostile_addresses_end_in_the_error_bit);
+    tcase_add_test(tc, dma_does_not_write_rom);
     tcase_add_test(tc, the_high_half_counts_once);
     tcase_add_test(tc, reset_selects_the_signature_and_keeps_items);
     suite_add_tcase(suite, tc);

@@ -105,6 +105,8 @@ START_TEST(firmware_learns_of_cpus_and_memory)
     ck_assert_uint_eq(inb(vm, 0x511), 1);
     ck_assert_uint_eq(inb(vm, 0x511), 0x01);
     ck_assert_uint_eq(inb(vm, 0x511), 0xa2);
+    outb(vm, 0x70, 0x5f);
+    ck_assert_uint_eq(inb(vm, 0x71), 2);
     outb(vm, 0x70, 0x35);
     ck_assert_uint_eq(inb(vm, 0x71), (0x2000000 - 0x1000000) >> 24); /* CMOS */
 }

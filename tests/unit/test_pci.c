@@ -52,6 +52,7 @@ START_TEST(host_bridge_is_an_i440fx)
     ck_assert_uint_eq(cfg(0, 0, 2, 2), 0x1237);
     ck_assert_uint_eq(cfg(0, 0, 1, 1), 0x80);
     ck_assert_uint_eq(cfg(0, 0, 0x3d, 1), 0);
+    ck_assert_uint_eq(cfg(0, 0, 0x2c, 4), 0x11001af4); /* firmware for QEMU asks for it */
     for (unsigned bar = 0x10; bar < 0x28; bar += 4) {
         sel(0, 0, bar);
         outl(vm, 0xcfc, 0xffffffff);
