@@ -235,7 +235,20 @@ static inline bool interrupted(struct x86_cpu *cpu, unsigned *work)
            atomic_load_explicit(&cpu->attention, memory_order_relaxed);
 }
 
+static X86_COLD void no_iterations(struct x86_cpu *cpu, const struct x86_op *op, bool si, bool di)
+{
+    set_address(cpu, op, VMM_RCX, 0);
+    if (si)
+        set_address(cpu, op, VMM_RSI, cpu->gpr[VMM_RSI]);
+    if (di)
+        set_address(cpu, op, VMM_RDI, cpu->gpr[VMM_RDI]);
+}
+
 /*
+ * A count of 0 does nothing, but with addresses of 32 bits in 64-bit mode it clears the upper
+ * halves of RCX and, for the two that have fast string operation, of the addresses; so does
+ * hardware.
+ *
  * `conditional`: CMPS and SCAS also end by ZF. If one of their iterations faults, the flags are
  * those before the instruction (SDM Vol. 2B, REP): cc is only stored at the end.
  */
@@ -253,6 +266,8 @@ static inline bool interrupted(struct x86_cpu *cpu, unsigned *work)
         uint64_t n = x86_get_reg(cpu, VMM_RCX, 2u << op->asz);                                     \
         unsigned work = 0;                                                                         \
         uint16_t cc = cpu->cc;                                                                     \
+        if (x86_unlikely(!n))                                                                      \
+            no_iterations(cpu, op, bulk == movs_bulk, bulk != no_bulk);                            \
         while (n) {                                                                                \
             unsigned c = bulk(cpu, op, n, bits / 8);                                               \
             if (!c) {                                                                              \
