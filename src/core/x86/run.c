@@ -236,15 +236,12 @@ static bool deliver(struct x86_cpu *cpu)
     /* Traps of an instruction that has faulted come again with it. */
     if (e.type == X86_EVENT_EXCEPTION)
         cpu->pending_db = 0;
-    if (e.type == X86_EVENT_NMI)
-        cpu->nmi_blocked = true;
     ok = x86_deliver(cpu);
-    if (cpu->stop == X86_STOP_ABORT) {
+    if (cpu->stop == X86_STOP_ABORT && cpu->event.valid) {
+        /* Delivered again from the start, so that the accesses made so far are replayed. */
         cpu->event = e;
         return false;
     }
-    cpu->event.valid = false;
-    cpu->shadow = 0;
     cpu->host_exception_pass = false;
     cpu->rep_serial++;
     if (insn)
@@ -253,7 +250,7 @@ static bool deliver(struct x86_cpu *cpu)
         cpu->activity = VMM_SHUTDOWN;
         cpu->stop = X86_STOP_SHUTDOWN;
     }
-    return ok;
+    return !cpu->stop;
 }
 
 /* HLT and its like: true when the CPU executes instructions (again). */
