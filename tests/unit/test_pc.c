@@ -2,7 +2,7 @@
 /* test_pc.c: the ready-made PC: its memory, its devices at their places, and what it leaves out. */
 #include <check.h>
 
-#include "devices/acpi_pm.h"
+#include "core/boot/acpi.h"
 #include "fake_vm.h"
 #include <vmm/vcpu.h>
 
@@ -79,7 +79,7 @@ START_TEST(everything_is_at_its_place)
     ck_assert_uint_eq(inb(vm, VMM_PC_PVPANIC), 3);
     outb(vm, 0x43, 0xe8); /* status of counter 2 */
     ck_assert_uint_eq(inb(vm, 0x42) & 0x3f, 0x36);
-    outw(vm, VMM_PC_ACPI_PM + ACPI_PM1_CNT, 5 << 10 | 1 << 13);
+    outw(vm, VMM_PC_ACPI_PM + 4, 5 << 10 | 1 << 13);
     ck_assert_uint_eq(vm->exit_reason, VMM_EXIT_POWEROFF);
     outb(vm, 0xcf9, 6);
     ck_assert_uint_eq(vm->exit_reason, VMM_EXIT_RESET);
@@ -109,6 +109,96 @@ START_TEST(firmware_learns_of_cpus_and_memory)
     ck_assert_uint_eq(inb(vm, 0x71), 2);
     outb(vm, 0x70, 0x35);
     ck_assert_uint_eq(inb(vm, 0x71), (0x2000000 - 0x1000000) >> 24); /* CMOS */
+}
+END_TEST
+
+/* ---- The ACPI tables and the devices tell the same story ---- */
+
+static struct acpi_tables tables;
+
+static uint8_t *table(const char *signature)
+{
+    for (uint32_t i = 0; i < tables.ntables; i++)
+        if (memcmp(tables.buf + tables.table[i].offset, signature, 4) == 0)
+            return tables.buf + tables.table[i].offset;
+    ck_abort_msg("no %s", signature);
+    return NULL;
+}
+
+static uint64_t le(const uint8_t *p, unsigned n)
+{
+    uint64_t v = 0;
+
+    while (n-- > 0)
+        v = v << 8 | p[n];
+    return v;
+}
+
+static void build_tables(void)
+{
+    struct acpi_config config;
+
+    ck_assert_int_eq(create(0x2000000, 0, 1), 0);
+    acpi_config_of_pc(&pc, &config);
+    ck_assert(acpi_build(&config, 0, &tables));
+}
+
+/* SLP_TYP of _S5_: Name (_S5_, Package () { byte, ... }). */
+static unsigned s5_type(void)
+{
+    const uint8_t *dsdt = table("DSDT");
+    uint32_t len = (uint32_t)le(dsdt + 4, 4);
+
+    for (uint32_t i = 36; i + 16 < len; i++) {
+        if (memcmp(dsdt + i, "_S5_", 4) == 0) {
+            uint32_t more = dsdt[i + 5] >> 6; /* bytes of the length after the first */
+            ck_assert_uint_eq(dsdt[i + 4], 0x12);
+            ck_assert_uint_eq(dsdt[i + 7 + more], 0x0a);
+            return dsdt[i + 8 + more];
+        }
+    }
+    ck_abort_msg("no _S5_");
+    return 0;
+}
+
+START_TEST(the_fadt_names_registers_that_work)
+{
+    build_tables();
+    const uint8_t *fadt = table("FACP");
+    unsigned evt = (unsigned)le(fadt + 56, 4), cnt = (unsigned)le(fadt + 64, 4);
+    unsigned tmr = (unsigned)le(fadt + 76, 4), gpe = (unsigned)le(fadt + 80, 4);
+
+    ck_assert_uint_eq(le(fadt + 112, 4) >> 8 & 1, 0); /* TMR_VAL_EXT: 24 bits */
+    fake_advance(vm, 5000000000);
+    ck_assert_uint_eq(inl(vm, tmr), 5000000000 * 3579545 / 1000000000 & 0xffffff);
+    outb(vm, le(fadt + 48, 4), fadt[52]); /* SMI_CMD, ACPI_ENABLE */
+    ck_assert_uint_eq(inw(vm, cnt) & 1, 1);
+    outw(vm, evt + fadt[88] / 2, 0x100);
+    vmm_acpi_pm_button(pc.acpi_pm);
+    ck_assert_int_eq(vm->level[le(fadt + 46, 2)], 1); /* SCI_INT */
+    outw(vm, evt, 0x100);
+    ck_assert_int_eq(vm->level[le(fadt + 46, 2)], 0);
+    outb(vm, gpe + fadt[92] / 2, 0xff);
+    ck_assert_uint_eq(inb(vm, gpe + fadt[92] / 2), 0xff);
+    outw(vm, cnt, s5_type() << 10 | 1 << 13);
+    ck_assert_uint_eq(vm->exits, 1);
+    ck_assert_uint_eq(vm->exit_reason, VMM_EXIT_POWEROFF);
+    ck_assert_uint_eq(fadt[116], 1);        /* RESET_REG: I/O space */
+    outb(vm, le(fadt + 120, 8), fadt[128]); /* RESET_VALUE */
+    ck_assert_uint_eq(vm->exits, 2);
+    ck_assert_uint_eq(vm->exit_reason, VMM_EXIT_RESET);
+    outb(vm, le(fadt + 48, 4), fadt[53]); /* ACPI_DISABLE */
+    ck_assert_uint_eq(inw(vm, cnt) & 1, 0);
+}
+END_TEST
+
+START_TEST(the_hpet_table_is_the_hpet)
+{
+    build_tables();
+    const uint8_t *hpet = table("HPET");
+
+    ck_assert_uint_eq(hpet[40], 0); /* memory space */
+    ck_assert_uint_eq(mmio_in(vm, le(hpet + 44, 8), 4), le(hpet + 36, 4));
 }
 END_TEST
 
@@ -221,6 +311,8 @@ int main(void)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, everything_is_at_its_place);
     tcase_add_test(tc, firmware_learns_of_cpus_and_memory);
+    tcase_add_test(tc, the_fadt_names_registers_that_work);
+    tcase_add_test(tc, the_hpet_table_is_the_hpet);
     tcase_add_test(tc, memory_past_3_gib_continues_at_4_gib);
     tcase_add_test(tc, parts_can_be_left_out);
     tcase_add_test(tc, each_part_alone_can_be_left_out);
