@@ -236,7 +236,7 @@ static void pm_stop(void *opaque)
     free(pm);
 }
 
-static int pm_register(struct vmm_acpi_pm *pm, uint16_t port)
+static int pm_register(struct vmm_acpi_pm *pm, uint16_t port, int with_reset)
 {
     static const struct vmm_io_ops io = {
         .size = sizeof io,
@@ -263,7 +263,7 @@ static int pm_register(struct vmm_acpi_pm *pm, uint16_t port)
 
     if (!r)
         r = pio_register(pm->vm, ACPI_SMI_CMD, APM_REGS, &apm_io, pm, &pm->apm_pio);
-    if (!r) {
+    if (!r && with_reset) {
         r = pio_register(pm->vm, RESET_CONTROL_PORT, 1, &reset_io, pm, &pm->reset_pio);
         if (r == VMM_E_EXIST)
             r = 0; /* the PCI host bridge's */
@@ -271,7 +271,8 @@ static int pm_register(struct vmm_acpi_pm *pm, uint16_t port)
     return r;
 }
 
-int vmm_acpi_pm_create(struct vm *vm, uint16_t port, uint16_t irq, struct vmm_acpi_pm **out)
+int acpi_pm_create(struct vm *vm, uint16_t port, uint16_t irq, int with_reset,
+                   struct vmm_acpi_pm **out)
 {
     static const struct vmm_device_ops ops = {
         .size = sizeof ops, .name = "acpi-pm", .reset = pm_reset, .stop = pm_stop};
@@ -292,7 +293,7 @@ int vmm_acpi_pm_create(struct vm *vm, uint16_t port, uint16_t irq, struct vmm_ac
     r = vm_timer_create(vm, pm_fire, pm, &pm->timer);
     if (!r) {
         pm_reset(pm);
-        r = pm_register(pm, port);
+        r = pm_register(pm, port, with_reset);
     }
     if (!r)
         r = vm_device_add(vm, &ops, pm, NULL);
@@ -301,4 +302,9 @@ int vmm_acpi_pm_create(struct vm *vm, uint16_t port, uint16_t irq, struct vmm_ac
     else if (out)
         *out = pm;
     return r;
+}
+
+int vmm_acpi_pm_create(struct vm *vm, uint16_t port, uint16_t irq, struct vmm_acpi_pm **out)
+{
+    return acpi_pm_create(vm, port, irq, 1, out);
 }

@@ -4,6 +4,12 @@
 #ifndef VMM_DEVICES_ACPI_PM_H
 #define VMM_DEVICES_ACPI_PM_H
 
+#include <vmm/device.h>
+
+/* vmm_acpi_pm_create, with or without the reset register, which the PCI host bridge may have. */
+int acpi_pm_create(struct vm *vm, uint16_t port, uint16_t irq, int with_reset,
+                   struct vmm_acpi_pm **out);
+
 #define ACPI_PM1_EVT   0x00 /* PM1a_EVT_BLK: status (2 bytes), enable (2 bytes) */
 #define ACPI_PM1_CNT   0x04 /* PM1a_CNT_BLK: 2 bytes */
 #define ACPI_PM_TMR    0x08 /* PM_TMR_BLK: 4 bytes; 24-bit timer: FADT flag TMR_VAL_EXT stays 0 */

@@ -4,6 +4,7 @@
 
 #include <vmm/machine.h>
 
+#include "acpi_pm.h"
 #include "device.h"
 #include "pc_timers.h"
 
@@ -198,10 +199,10 @@ static int create_devices(struct vm *vm, const struct vmm_pc_config *c, struct v
         r = create_serial(vm, c, pc);
     if (!r)
         r = create_timers(vm, c, pc);
-    if (!r && !(c->flags & VMM_PC_NO_PCI)) /* before ACPI, for the reset register */
+    if (!r && !(c->flags & VMM_PC_NO_PCI))
         r = vmm_pci_create(vm, &pc->pci);
     if (!r && !(c->flags & VMM_PC_NO_ACPI))
-        r = vmm_acpi_pm_create(vm, VMM_PC_ACPI_PM, VMM_PC_SCI, &pc->acpi_pm);
+        r = acpi_pm_create(vm, VMM_PC_ACPI_PM, VMM_PC_SCI, !pc->pci, &pc->acpi_pm);
     if (!r && !(c->flags & VMM_PC_NO_I8042))
         r = vmm_i8042_create(vm, &pc->i8042);
     if (!r && !(c->flags & VMM_PC_NO_FW_CFG))

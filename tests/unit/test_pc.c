@@ -58,6 +58,7 @@ static uint64_t fw_number(unsigned key)
 START_TEST(everything_is_at_its_place)
 {
     ck_assert_int_eq(create(0x2000000, 0, 3), 0);
+    ck_assert_int_eq(vm->last_error, 0);
     ck_assert_uint_eq(pc.size, sizeof pc);
     ck_assert_uint_eq(pc.memory, 0x2000000);
     ck_assert_uint_eq(pc.low_ram, 0x2000000);
