@@ -74,12 +74,15 @@ X86_HANDLER(aam)
     X86_NEXT(cpu, op);
 }
 
+/* The flags that are undefined are those of the addition. */
 X86_HANDLER(aad)
 {
-    uint8_t al = (uint8_t)(x86_r8(cpu, AL) + x86_r8(cpu, AH) * (uint8_t)op->imm);
+    uint8_t al = x86_r8(cpu, AL), add = (uint8_t)(x86_r8(cpu, AH) * (uint8_t)op->imm);
+    uint16_t cc;
 
+    __asm__("addb %[add], %[al]" X86_FLAGS_OUT : [al] "+r"(al), "=a"(cc) : [add] "r"(add) : "cc");
     x86_w16(cpu, VMM_RAX, al);
-    cpu->cc = x86_cc_logic(al, 1);
+    cpu->cc = cc;
     X86_NEXT(cpu, op);
 }
 
