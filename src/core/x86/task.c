@@ -241,12 +241,11 @@ static bool prepare(struct x86_cpu *cpu, const struct x86_task_switch *t, struct
         return x86_refuse_sel(cpu, X86_TS, t->selector);
     if (tr->limit < old->seg_end - 1)
         return x86_refuse_sel(cpu, X86_TS, tr->selector);
-    if (!probe(cpu, tr->base + old->eip, old->seg_end - old->eip, MMU_WRITE) ||
-        (link && !probe(cpu, x86_desc_base(d), 2, MMU_WRITE)) ||
-        (!back && !probe(cpu, d->addr, 8, MMU_WRITE)) ||
-        (!link && old_desc(cpu, &old_addr) && !probe(cpu, old_addr, 8, MMU_WRITE)))
-        return false;
-    return x86_sys_read(cpu, (uint32_t)x86_desc_base(d), image, new->min_limit + 1);
+    return x86_sys_read(cpu, (uint32_t)x86_desc_base(d), image, new->min_limit + 1) &&
+           probe(cpu, tr->base + old->eip, old->seg_end - old->eip, MMU_WRITE) &&
+           (!link || probe(cpu, x86_desc_base(d), 2, MMU_WRITE)) &&
+           (back || probe(cpu, d->addr, 8, MMU_WRITE)) &&
+           (link || !old_desc(cpu, &old_addr) || probe(cpu, old_addr, 8, MMU_WRITE));
 }
 
 /* The busy bits and the old task's state. */
