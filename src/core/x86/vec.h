@@ -42,7 +42,8 @@ enum vec_class {
     VEC_AVX512,
 };
 
-#define VEC_KEY 24
+#define VEC_KEY     24
+#define VEC_KEY_X87 0xff /* in key[16] */
 
 struct vec_form {
     uint8_t key[VEC_KEY];
@@ -64,12 +65,15 @@ struct vec_form {
     bool whole;             /* a masked store that faults on masked-out elements too */
     bool zeroing;           /* masking zeroes */
     bool fp;                /* depends on MXCSR, may raise #XM */
+    bool underflows;        /* may raise the underflow exception */
     bool sae;               /* embedded rounding or "suppress all exceptions" */
     bool flags;             /* writes the arithmetic flags */
     bool mmx;               /* uses MMX registers: sets TOP and tags */
     uint8_t mmx_write;      /* MMX registers that are written */
     uint8_t xuse;           /* components 0-7 that get in use */
     uint32_t written;       /* vector registers whose bits above 255 become zero */
+
+    uint16_t fop; /* x87 */
 
     uint8_t gread, gwrite;  /* slots of vec_ctx.gpr */
     uint8_t gslot[VEC_G_N]; /* guest register of each slot */

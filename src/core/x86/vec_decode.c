@@ -449,6 +449,19 @@ static bool floating_point(const ZydisDecodedInstruction *in)
     }
 }
 
+/* Arithmetic and narrowing conversions; VREDUCE, VRCP14 and alike do not report underflow. */
+static bool can_underflow(const ZydisDecodedInstruction *in)
+{
+    static const char *const parts[] = {"add",   "sub",    "mul", "div", "pd2ps",
+                                        "sd2ss", "scalef", "dpp", "2ph", "2sh"};
+    const char *name = ZydisMnemonicGetString(in->mnemonic);
+
+    for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+        if (strstr(name, parts[i]))
+            return true;
+    return false;
+}
+
 static unsigned max(unsigned a, unsigned b)
 {
     return a > b ? a : b;
@@ -529,6 +542,7 @@ static void properties(struct dec *v)
     if (f->mmx)
         f->xuse |= X86_XCR0_X87;
     f->flags = fl && (fl->modified | fl->set_0 | fl->set_1 | fl->undefined);
+    f->underflows = f->fp && can_underflow(in);
     f->sae = in->avx.has_sae || in->avx.rounding.mode != ZYDIS_ROUNDING_MODE_INVALID;
     if (v->mem) {
         f->mem_size = (uint8_t)(v->mem->size / 8);

@@ -52,7 +52,7 @@ static void fp_begin(const struct x86_cpu *cpu, const struct vec_form *f, struct
     c->unmasked = f->sae ? 0 : ~(m >> 7) & ALL_EXCEPTIONS;
     /* An unmasked underflow exception means every tiny result, also an exact one. Flushing makes
      * the host report these; the flushed results are not stored then. */
-    if (x86_unlikely(c->unmasked & UNDERFLOW))
+    if (x86_unlikely((c->unmasked & UNDERFLOW) && f->underflows))
         c->mxcsr_in |= FLUSH_TO_ZERO;
 }
 
