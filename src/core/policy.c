@@ -207,6 +207,14 @@ static bool is_amd(const struct vmm_cpuid *leaf0)
     return leaf0->edx == 0x69746e65 /* AuthenticAMD */ || leaf0->edx == 0x6e65476e /* Hygon */;
 }
 
+/* IA32_APIC_BASE.EN. */
+static bool apic_enabled(const struct vcpu *vcpu)
+{
+    uint64_t base;
+
+    return vcpu->lapic && lapic_read_msr(vcpu->lapic, MSR_APIC_BASE, &base) == 0 && (base & 0x800);
+}
+
 static void lookup(const struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     const struct vmm_cpuid *e = find(vcpu->cpuid, vcpu->ncpuid, leaf, subleaf);
@@ -222,6 +230,9 @@ static void lookup(const struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uin
             out[reg] = reg_of(e, reg);
     else if (base && leaf <= base->eax && (leaf == 0xb || leaf == 0x1f))
         out[ECX] = subleaf & 0xff; /* topology: an invalid level keeps its number */
+    /* CPUID.01H:EDX.APIC follows the APIC's global enable bit (SDM Vol. 3A 11.4.3). */
+    if (leaf == 1 && !apic_enabled(vcpu))
+        out[EDX] &= ~(1u << 9);
 }
 
 int core_cpuid(struct vcpu *vcpu, uint64_t serial, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
@@ -260,14 +271,33 @@ static void sort(struct vmm_cpuid *table, uint32_t n)
     qsort(table, n, sizeof(*table), compare);
 }
 
+#define F1_ECX_APIC (1u << 21 | 1u << 24) /* x2APIC, TSC deadline */
+#define F1_EDX_APIC (1u << 9)
+#define F6_EAX_ARAT (1u << 2)
+
+/* Without an irqchip there is no local APIC. */
+static void remove_apic(struct vmm_cpuid *table, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (table[i].leaf == 1) {
+            table[i].ecx &= ~F1_ECX_APIC;
+            table[i].edx &= ~F1_EDX_APIC;
+        } else if (table[i].leaf == 6) {
+            table[i].eax &= ~F6_EAX_ARAT;
+        }
+}
+
 static int default_table(struct vm *vm, struct vmm_cpuid table[CORE_MAX_CPUID], uint32_t *n)
 {
     *n = CORE_MAX_CPUID;
     int err = vm->ops->default_cpuid(vm, table, n);
 
-    if (!err)
-        sort(table, *n);
-    return err;
+    if (err)
+        return err;
+    if (!vm->irqchip)
+        remove_apic(table, *n);
+    sort(table, *n);
+    return 0;
 }
 
 int vm_default_cpuid(struct vm *vm, struct vmm_cpuid *entries, uint32_t *n)

@@ -82,7 +82,6 @@ static inline bool x86_code64(const struct x86_cpu *cpu)
 void x86_flush_tlb_nonglobal(struct x86_cpu *cpu);
 
 /* [control.c] */
-void x86_set_pkru(struct x86_cpu *cpu, uint32_t value);
 uint64_t x86_read_cr8(struct x86_cpu *cpu);
 void x86_write_cr8(struct x86_cpu *cpu, uint64_t value);
 

@@ -398,6 +398,8 @@ bool x86_set_cr3(struct x86_cpu *cpu, uint64_t value);
 bool x86_set_cr4(struct x86_cpu *cpu, uint64_t value);
 bool x86_set_xcr0(struct x86_cpu *cpu, uint64_t value);
 bool x86_set_efer(struct x86_cpu *cpu, uint64_t value);
+/* WRPKRU, and XRSTOR of PKRU: takes effect on the next access. [control.c] */
+void x86_set_pkru(struct x86_cpu *cpu, uint32_t value);
 
 /* Loads a data segment register, SS, LDTR or TR from a selector as MOV and LxS do, with all checks;
  * false: exception queued. [segment.c] */
