@@ -9,7 +9,7 @@ SNIPPET add8_high 64
     add %ah, %bh
 END add8_high
 SNIPPET add_mem_imm 64
-    addw $0x7fff, SNIP_DATA(%rip)
+    addw $0x7fff, SNIP_DATA
 END add_mem_imm
 SNIPPET adc_all 64
     adc %rbx, %rax

@@ -72,7 +72,7 @@ static const struct snippet integer_rows[] = {
     {"into", PROT32, {{FLAGS, OF}}, {{RIPOFF, 1}}, VECTOR(4)},
     {"pusha_popa", PROT32, {{RAX, 1}, {RDI, 7}, {RBP, 5}}, {{RAX, 1}, {RDI, 7}, {RBP, 5}, {RSP, SNIP_STACK}}},
     {"xlat32", COMPAT32, {{RAX, 3}, {RBX, D}, {MEM, 0x44332211}}, {{RAX, 0x44}}},
-    {"les", PROT32, {{MEM, 0x100087654321}}, {{RAX, 0x87654321}, {ESSEL, SEL_DATA}}},
+    {"les", PROT32, {{MEM, 0x001087654321}}, {{RAX, 0x87654321}, {ESSEL, SEL_DATA}}},
     {"salc", PROT32, {{FLAGS, CF}}, {{RAX, 0xff}}},
 
     {"real_seg_wrap", REAL16, {{RBX, 0xffff}, {RSI, D + 1}, {MEM, 0x5a}}, {{RAX, 0x5a}}},

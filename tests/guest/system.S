@@ -171,11 +171,11 @@ SNIPPET smsw_lmsw 64
     smsw %ebx
 END smsw_lmsw
 SNIPPET sgdt_lgdt 64
-    sgdt SNIP_DATA(%rip)
-    movw $0x27, SNIP_DATA(%rip)
-    lgdt SNIP_DATA(%rip)
-    movw $0, SNIP_DATA(%rip)
-    sgdt SNIP_DATA(%rip)
+    sgdt SNIP_DATA
+    movw $0x27, SNIP_DATA
+    lgdt SNIP_DATA
+    movw $0, SNIP_DATA
+    sgdt SNIP_DATA
 END sgdt_lgdt
 SNIPPET lidt_noncanonical 64
     lidt (%rax)
@@ -348,7 +348,7 @@ SNIPPET mxcsr_reserved 64
     ldmxcsr SNIP_DATA
 END mxcsr_reserved
 SNIPPET too_long 64
-    .fill 14, 1, 0x66
+    .fill 15, 1, 0x66
     nop
     nop
 END too_long
