@@ -3,6 +3,7 @@
  * and whose result only depends on the state that both sides share. MOVs in front of each make its
  * memory operands mostly hit the data. */
 #include <Zydis/Zydis.h>
+#include <cpuid.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,12 +25,18 @@ struct gen {
     unsigned nfixups;
 };
 
-static bool avx, avx512;
+static bool avx, avx512, bf16, fp16;
 
 void diff_gen_init(bool has_avx, bool has_avx512)
 {
+    unsigned eax, ebx, ecx, edx;
+
     avx = has_avx;
     avx512 = has_avx512;
+    __cpuid_count(7, 0, eax, ebx, ecx, edx);
+    fp16 = edx >> 23 & 1;
+    __cpuid_count(7, 1, eax, ebx, ecx, edx);
+    bf16 = eax >> 5 & 1;
 }
 
 /* ---- random numbers: xorshift64* ---- */
@@ -350,6 +357,17 @@ static bool extension_ok(const ZydisDecodedInstruction *in)
         case ZYDIS_ISA_SET_AVX512_4FMAPS_SCALAR:
         case ZYDIS_ISA_SET_AVX512_4VNNIW_512:
             return false;
+        /* The CPU may execute these although its hypervisor hides them in CPUID. */
+        case ZYDIS_ISA_SET_AVX512_BF16_128:
+        case ZYDIS_ISA_SET_AVX512_BF16_256:
+        case ZYDIS_ISA_SET_AVX512_BF16_512:
+            return bf16;
+        case ZYDIS_ISA_SET_AVX512_FP16_128:
+        case ZYDIS_ISA_SET_AVX512_FP16_128N:
+        case ZYDIS_ISA_SET_AVX512_FP16_256:
+        case ZYDIS_ISA_SET_AVX512_FP16_512:
+        case ZYDIS_ISA_SET_AVX512_FP16_SCALAR:
+            return fp16;
         default:
             return true;
         }
