@@ -30,6 +30,7 @@ struct rule {
 static const struct rule rules[] = {
     R(X87, W_1_EDX, 0),
     R(FCMOV, W_1_EDX, 0),
+    R(PPRO, W_1_EDX, 0), /* FCOMI */
     R(SSE3X87, W_1_ECX, 0),
     R(PENTIUMMMX, W_1_EDX, 23),
     R(SSE, W_1_EDX, 25),

@@ -218,8 +218,11 @@ static bool dec_run(struct x86_dec *d, struct x86_op *op)
 
 bool x87_dec(struct x86_dec *d, struct x86_op *op)
 {
-    if (d->insn.meta.isa_set != ZYDIS_ISA_SET_X87 && d->insn.meta.isa_set != ZYDIS_ISA_SET_FCMOV &&
-        d->insn.meta.isa_set != ZYDIS_ISA_SET_SSE3X87)
+    const ZydisDecodedInstruction *in = &d->insn;
+
+    if (in->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT ||
+        in->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+        ((in->opcode & 0xf8) != 0xd8 && in->mnemonic != ZYDIS_MNEMONIC_FWAIT))
         return false;
     return x87_dec_control(d, op) || dec_run(d, op);
 }

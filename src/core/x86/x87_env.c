@@ -176,6 +176,13 @@ static const struct x86_op *fninit(struct x86_cpu *cpu, const struct x86_op *op)
     return op + 1;
 }
 
+/* FENI, FDISI and FSETPM of older coprocessors. */
+static const struct x86_op *nop(struct x86_cpu *cpu, const struct x86_op *op)
+{
+    NM_CHECK(cpu, op);
+    return op + 1;
+}
+
 static const struct x86_op *fnclex(struct x86_cpu *cpu, const struct x86_op *op)
 {
     NM_CHECK(cpu, op);
@@ -331,6 +338,10 @@ bool x87_dec_control(struct x86_dec *d, struct x86_op *op)
         return dec_plain(op, fninit);
     case ZYDIS_MNEMONIC_FNCLEX:
         return dec_plain(op, fnclex);
+    case ZYDIS_MNEMONIC_FENI8087_NOP:
+    case ZYDIS_MNEMONIC_FDISI8087_NOP:
+    case ZYDIS_MNEMONIC_FSETPM287_NOP:
+        return dec_plain(op, nop);
     case ZYDIS_MNEMONIC_FWAIT:
         return dec_plain(op, fwait);
     case ZYDIS_MNEMONIC_FNSTCW:
