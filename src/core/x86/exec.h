@@ -259,7 +259,7 @@ static inline bool x86_write(struct x86_cpu *cpu, const struct x86_op *op, unsig
 }
 
 /* Accesses as the supervisor, whatever CPL is: descriptor tables, TSS, exception frames on an inner
- * stack (SDM Vol. 3A 4.6.1, implicit accesses). `user_stack`: as CPL 3 data. */
+ * stack (SDM Vol. 3A 4.6.1, implicit accesses). */
 bool x86_sys_read(struct x86_cpu *cpu, uint64_t linear, void *buf, unsigned size);
 bool x86_sys_write(struct x86_cpu *cpu, uint64_t linear, const void *buf, unsigned size);
 
@@ -389,7 +389,8 @@ void x86_flush_tlb(struct x86_cpu *cpu);
 void x86_flush_tlb_page(struct x86_cpu *cpu, uint64_t linear);
 
 /* Delivers cpu->event through the IDT, with nested faults up to the double and triple fault. On
- * return event.valid is false; false: triple fault. [event.c] */
+ * return event.valid is false, but with cpu->stop set the event waits for the next try; false:
+ * triple fault. [event.c] */
 bool x86_deliver(struct x86_cpu *cpu);
 
 /* Loads control registers with all checks and side effects; false: #GP queued. [control.c] */

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* core/x86/far.c: far branches, far returns and IRET. */
-#include <string.h>
-
 #include "core/x86/sys_handlers.h"
 #include "core/x86/task.h"
 
@@ -256,14 +254,9 @@ static const struct x86_op *branch_imm(struct x86_cpu *cpu, const struct x86_op 
 static const struct x86_op *branch_mem(struct x86_cpu *cpu, const struct x86_op *op, bool call)
 {
     struct branch b = {.size = op->size, .call = call};
-    uint8_t image[10];
-    uint64_t linear;
 
-    if (!x86_ea(cpu, op, op->size + 2u, false, &linear) ||
-        !x86_read(cpu, op, op->seg, linear, image, op->size + 2u))
+    if (!x86_far_pointer(cpu, op, &b.rip, &b.selector))
         return x86_leave(cpu, op);
-    memcpy(&b.rip, image, op->size);
-    memcpy(&b.selector, image + op->size, 2);
     return branch(cpu, op, &b);
 }
 
@@ -526,7 +519,7 @@ static bool pop_five(struct x86_cpu *cpu, const struct x86_op *op, struct popped
     unsigned size = op->size;
     uint64_t v[5];
 
-    if (x86_likely(size == 8)) {
+    if (x86_likely(size == 8 && cpu->mmu_idx != MMU_USER_ALIGN)) {
         if (!x86_read(cpu, op, VMM_SS, cpu->gpr[VMM_RSP], v, sizeof v))
             return false;
     } else {

@@ -282,9 +282,14 @@ bool x86_check_target(struct x86_cpu *cpu, const struct x86_desc *d, uint64_t ri
 
 const struct x86_op *x86_go(struct x86_cpu *cpu, uint64_t rip, uint32_t old)
 {
+    const struct x86_env *env = cpu->env;
+
     /* Blocks at hand have been checked against one CS of those that are not flat. */
-    if ((cpu->rflags & ~old & X86_IF) || ((cpu->rflags | old) & (X86_TF | X86_RF)) ||
-        cpu->nmi_pending || (!x86_code64(cpu) && !(cpu->mode & X86_MODE_FLAT)))
+    if (((cpu->rflags | old) & (X86_TF | X86_RF)) || cpu->nmi_pending ||
+        (!x86_code64(cpu) && !(cpu->mode & X86_MODE_FLAT)))
+        return x86_next_slow(cpu, rip);
+    /* Interrupts that become possible: most often there is none, and the slow loop is long. */
+    if ((cpu->rflags & ~old & X86_IF) && (cpu->shadow || env->intr(env->mmu.ctx) || cpu->stop))
         return x86_next_slow(cpu, rip);
     return x86_next(cpu, rip);
 }

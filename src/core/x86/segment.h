@@ -177,6 +177,19 @@ void x86_seg_flat_stack(struct x86_cpu *cpu, uint16_t selector, unsigned dpl);
  * code; #GP(0). */
 bool x86_check_target(struct x86_cpu *cpu, const struct x86_desc *d, uint64_t rip);
 
+/* The far pointer that is the op's memory operand. */
+static inline bool x86_far_pointer(struct x86_cpu *cpu, const struct x86_op *op, uint64_t *offset,
+                                   uint16_t *selector)
+{
+    unsigned size = op->size;
+    uint64_t linear;
+
+    *offset = 0;
+    return x86_ea(cpu, op, size + 2, false, &linear) &&
+           x86_read(cpu, op, op->seg, linear, offset, size) &&
+           x86_read(cpu, op, op->seg, linear + size, selector, 2);
+}
+
 /* Goes on at `rip` after an instruction that ends its block and may have changed RFLAGS, which were
  * `old`, and the mode. */
 const struct x86_op *x86_go(struct x86_cpu *cpu, uint64_t rip, uint32_t old);

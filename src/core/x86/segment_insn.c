@@ -96,15 +96,11 @@ const struct x86_op *x86_sys_pop_seg(struct x86_cpu *cpu, const struct x86_op *o
 
 const struct x86_op *x86_sys_lxs(struct x86_cpu *cpu, const struct x86_op *op)
 {
-    uint8_t image[10];
-    uint64_t linear, offset = 0;
+    uint64_t offset;
     uint16_t selector;
 
-    if (!x86_ea(cpu, op, op->size + 2u, false, &linear) ||
-        !x86_read(cpu, op, op->seg, linear, image, op->size + 2u))
+    if (!x86_far_pointer(cpu, op, &offset, &selector))
         return x86_leave(cpu, op);
-    __builtin_memcpy(&offset, image, op->size);
-    __builtin_memcpy(&selector, image + op->size, 2);
     if (!load(cpu, (unsigned)op->imm, selector))
         return x86_leave(cpu, op);
     x86_set_reg(cpu, op->r, op->size, offset);
