@@ -35,7 +35,7 @@ static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, const struct mm
                  const struct mmu_page *page)
 {
     uint64_t tag = linear & MMU_PAGE_MASK;
-    unsigned i = (linear >> MMU_PAGE_SHIFT) & (MMU_TLB_SIZE - 1);
+    unsigned i = mmu_slot(linear);
     struct mmu_entry *e = &mmu->data[idx][i];
     uint32_t error;
 

@@ -49,6 +49,14 @@ struct mmu_entry {
     uint64_t gpa;     /* page; valid when `any` is */
 };
 
+/* The data entry of an address. The higher bits take part so that what lies a multiple of 4 MiB
+ * apart, as the source and the target of large copies often do, meets in different entries. */
+static inline unsigned mmu_slot(uint64_t linear)
+{
+    return (unsigned)((linear >> MMU_PAGE_SHIFT) ^ (linear >> (MMU_PAGE_SHIFT + MMU_TLB_BITS))) &
+           (MMU_TLB_SIZE - 1);
+}
+
 /* The tag of an empty data entry must be out of reach for all addresses that lead to this entry: it
  * is the address of a page that belongs to another one. */
 static inline uint64_t mmu_empty_tag(unsigned index)
@@ -165,7 +173,7 @@ void mmu_set_watch(struct mmu *mmu, const uint64_t *pages, unsigned n);
  */
 static inline uint8_t *mmu_fast_read(struct mmu *mmu, unsigned idx, uint64_t linear, unsigned size)
 {
-    struct mmu_entry *e = &mmu->data[idx][(linear >> MMU_PAGE_SHIFT) & (MMU_TLB_SIZE - 1)];
+    struct mmu_entry *e = &mmu->data[idx][mmu_slot(linear)];
     if (__builtin_expect(linear - e->read <= MMU_PAGE_SIZE - size, 1))
         return (uint8_t *)(linear + e->addend);
     return NULL;
@@ -173,7 +181,7 @@ static inline uint8_t *mmu_fast_read(struct mmu *mmu, unsigned idx, uint64_t lin
 
 static inline uint8_t *mmu_fast_write(struct mmu *mmu, unsigned idx, uint64_t linear, unsigned size)
 {
-    struct mmu_entry *e = &mmu->data[idx][(linear >> MMU_PAGE_SHIFT) & (MMU_TLB_SIZE - 1)];
+    struct mmu_entry *e = &mmu->data[idx][mmu_slot(linear)];
     if (__builtin_expect(linear - e->write <= MMU_PAGE_SIZE - size, 1))
         return (uint8_t *)(linear + e->addend);
     return NULL;

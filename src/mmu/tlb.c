@@ -52,7 +52,7 @@ void mmu_flush_page(struct mmu *mmu, uint64_t linear)
 {
     unsigned half = linear >> 63;
     uint64_t page = linear & MMU_PAGE_MASK;
-    unsigned i = (linear >> MMU_PAGE_SHIFT) & (MMU_TLB_SIZE - 1);
+    unsigned i = mmu_slot(linear);
     unsigned x = (linear >> MMU_PAGE_SHIFT) & (MMU_XTLB_SIZE - 1);
 
     if (page >= mmu->large_lo[half] && page <= mmu->large_hi[half]) {

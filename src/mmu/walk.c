@@ -36,12 +36,14 @@ struct slot {
     struct mmu_page page;
     uint64_t gpa;
     uint64_t value;
+    bool updated;
 };
 
 /* Reads an entry. Tables that are not in memory read as all ones, which have reserved bits set. */
 static void slot_read(struct mmu *mmu, uint64_t gpa, unsigned size, struct slot *s)
 {
     s->gpa = gpa;
+    s->updated = false;
     if (!mmu->env->page(mmu->env->ctx, gpa, &s->page)) {
         s->host = NULL;
         s->value = ~(uint64_t)0;
@@ -56,7 +58,7 @@ static void slot_read(struct mmu *mmu, uint64_t gpa, unsigned size, struct slot 
 
 /* Sets bits in an entry if it is still what was read: other vCPUs may change it at the same time.
  * False: it has changed, walk again. */
-static bool slot_update(struct mmu *mmu, struct slot *s, unsigned size, uint64_t bits)
+static bool slot_update(struct slot *s, unsigned size, uint64_t bits)
 {
     bool ok;
 
@@ -72,10 +74,9 @@ static bool slot_update(struct mmu *mmu, struct slot *s, unsigned size, uint64_t
     }
     if (ok) {
         s->value |= bits;
+        s->updated = true;
         if (s->page.dirty)
             atomic_store_explicit(s->page.dirty, 1, memory_order_relaxed);
-        if (atomic_load_explicit(s->page.code, memory_order_relaxed))
-            mmu->env->code_written(mmu->env->ctx, s->gpa, size);
     }
     return ok;
 }
@@ -138,8 +139,8 @@ static int walk_once(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_ac
 {
     const struct format *f = &formats[mmu->paging];
     struct slot slots[MAX_LEVELS];
-    uint64_t table = mmu->root, e;
-    unsigned n = 0, level, shift = 0;
+    uint64_t table = mmu->root, code[MAX_LEVELS], e;
+    unsigned n = 0, ncode = 0, level, shift = 0;
     uint32_t access_bits = access == MMU_WRITE ? MMU_PF_W : 0, error;
 
     if (idx == MMU_USER || idx == MMU_USER_ALIGN)
@@ -196,19 +197,16 @@ static int walk_once(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_ac
     if (!mmu_allowed(mmu, idx, access, w, &error))
         return fault(mmu, linear, access_bits | error);
 
-    if (update) {
-        for (unsigned i = 0; i < n; i++) {
-            uint64_t bits = PTE_A;
-
-            if (i == n - 1 && access == MMU_WRITE)
-                bits |= PTE_D;
-            if (!slot_update(mmu, &slots[i], f->entry_size, bits)) {
-                *again = true;
-                return MMU_OK;
-            }
-        }
-        e = slots[n - 1].value;
-    }
+    for (unsigned i = 0; update && !*again && i < n; i++)
+        *again = !slot_update(&slots[i], f->entry_size,
+                              i == n - 1 && access == MMU_WRITE ? PTE_A | PTE_D : PTE_A);
+    e = slots[n - 1].value;
+    /* Last, as other threads may get a turn meanwhile: the slots' pointers are not valid then. */
+    for (unsigned i = 0; i < n; i++)
+        if (slots[i].updated && atomic_load(slots[i].page.code))
+            code[ncode++] = slots[i].gpa;
+    for (unsigned i = 0; i < ncode; i++)
+        mmu->env->code_written(mmu->env->ctx, code[i], f->entry_size);
     w->dirty = e & PTE_D;
     return MMU_OK;
 }

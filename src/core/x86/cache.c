@@ -10,7 +10,8 @@
  * Blocks are found by the guest-physical address of their first byte and their mode. Each page that
  * has blocks has a struct page with the lists of the blocks that begin in it and of those whose
  * last instruction ends in it, and with a map of the 64-byte granules that code was decoded from:
- * most stores into a page with code hit none.
+ * most stores into a page with code hit none. A page that sees many such stores holds data by now
+ * (or more data than code): it loses its blocks, so that stores become fast again.
  *
  * A block that is dropped ("dead") may be the one that is running, may be what cpu->jump leads to.
  * So its memory stays, but all its ops are replaced by one that leaves to the slow loop: whoever is
@@ -25,7 +26,8 @@
 #define CHUNK_SIZE (512u << 10)
 #define MAX_CHUNKS 128
 #define MAX_DEAD   512
-#define INSN_MAX   15 /* bytes of the longest instruction */
+#define MAX_MISSES 1024 /* then it is cheaper to decode again than to go on with slow stores */
+#define INSN_MAX   15   /* bytes of the longest instruction */
 
 struct page {
     _Alignas(32) struct page *next;
@@ -33,6 +35,7 @@ struct page {
     struct x86_block *blocks; /* by next_page */
     struct x86_block *tails;  /* by next_page2 */
     uint64_t granules;
+    unsigned misses; /* stores into the page that hit no granule */
 };
 
 struct x86_cache {
@@ -61,7 +64,9 @@ static const struct x86_op *op_stale(struct x86_cpu *cpu, const struct x86_op *o
 /* Behind a block's last instruction, if that is no branch. */
 static const struct x86_op *op_end(struct x86_cpu *cpu, const struct x86_op *op)
 {
-    return x86_next(cpu, x86_op_rip(cpu, op));
+    const struct x86_op *next = x86_next(cpu, x86_op_rip(cpu, op));
+
+    return x86_likely(next) ? x86_follow(cpu, next) : NULL;
 }
 
 static const struct x86_op *op_end_single(struct x86_cpu *cpu, const struct x86_op *op)
@@ -337,6 +342,8 @@ static bool invalidate_in_page(struct x86_cpu *cpu, uint64_t gpa, uint64_t len)
         return true;
     if (pg->granules & granules(gpa, len))
         page_invalidate(cpu, pg, first, first + (unsigned)len - 1);
+    else if (++pg->misses > MAX_MISSES)
+        page_invalidate(cpu, pg, 0, MMU_PAGE_SIZE - 1);
     if (pg->blocks || pg->tails)
         return false;
     page_remove(cpu->cache, slot);

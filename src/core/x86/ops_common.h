@@ -18,7 +18,11 @@
 #define X86_RETURN(cpu, op) return (void)(cpu), (op) + 1
 
 /* Ends the handler of a block's last instruction; `next` is a result of x86_next. */
-#define X86_GO(cpu, next) return (next)
+#define X86_GO(cpu, next)                                                                          \
+    do {                                                                                           \
+        const struct x86_op *next_ = (next);                                                       \
+        return x86_likely(next_) ? x86_follow(cpu, next_) : NULL;                                  \
+    } while (0)
 
 #define X86_COLD __attribute__((cold, noinline))
 
