@@ -96,7 +96,7 @@ static void get_events(const struct x86_cpu *cpu, struct vcpu_regs *r)
     r->inject_type = e->type;
     r->inject_vector = e->vector;
     r->inject_has_error = e->has_error;
-    r->inject_error = e->error;
+    r->inject_error = e->has_error ? e->error : 0;
 }
 
 static void get_all(struct x86_cpu *cpu, struct vcpu_regs *r)
@@ -187,7 +187,10 @@ static void set_events(struct x86_cpu *cpu, const struct vcpu_regs *r)
     cpu->event.type = r->inject_type;
     cpu->event.vector = r->inject_vector;
     cpu->event.has_error = r->inject_has_error;
-    cpu->event.error = r->inject_has_error ? r->inject_error : 0;
+    if (r->inject_has_error)
+        cpu->event.error = r->inject_error;
+    else if (r->inject_vector == X86_DB)
+        cpu->event.error = (uint32_t)r->dr[6] & X86_DR6_WRITE; /* as x86_raise_db */
     /* The same page fault as the one that waits keeps its address. */
     if (old.valid && old.type == cpu->event.type && old.vector == cpu->event.vector &&
         !(r->groups & VMM_REGS_CONTROL)) {
