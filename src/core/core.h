@@ -192,8 +192,7 @@ struct vcpu {
 
     enum core_answer answer;  /* the last exit asks for one; it belongs to record.e[record.n - 1] */
     struct io_reg *io_hit[2]; /* last one found, MMIO and ports */
-    struct io_reg *io_current; /* the registration whose callback runs */
-    _Atomic uint32_t defer;    /* DEFER_* (io.c) */
+    _Atomic uint32_t defer;   /* DEFER_* (io.c) */
     uint64_t defer_value;
     _Atomic uint64_t nexits, nmmio, npio, nhalts;
     struct core_record record;

@@ -14,9 +14,12 @@ struct vmm_device {
 int vm_device_add(struct vm *vm, const struct vmm_device_ops *ops, void *opaque,
                   struct vmm_device **out)
 {
-    struct vmm_device *d = calloc(1, sizeof(*d));
+    struct vmm_device *d;
     int err;
 
+    if (!vm)
+        return VMM_E_INVAL;
+    d = calloc(1, sizeof(*d));
     if (!d)
         return vm_fail(vm, VMM_E_NOMEM, __func__, "no memory for the device");
     err = core_copy_in(&d->ops, sizeof(d->ops), ops, offsetof(struct vmm_device_ops, name));

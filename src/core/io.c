@@ -131,8 +131,11 @@ static int defer(struct io_access *a)
 
 int mmio_complete(struct vcpu *vcpu, uint64_t value)
 {
-    uint32_t state = atomic_load(&vcpu->defer);
+    uint32_t state;
 
+    if (!vcpu)
+        return VMM_E_INVAL;
+    state = atomic_load(&vcpu->defer);
     do {
         if (state != DEFER_OPEN && state != DEFER_WAIT)
             return vm_fail(vcpu->vm, VMM_E_STATE, __func__,
@@ -212,13 +215,9 @@ static int deliver(struct io_access *a, struct io_reg *reg)
     count(a);
     io_call_begin(&call, reg);
     if (vcpu) {
-        struct io_reg *outer = vcpu->io_current;
-
-        vcpu->io_current = reg;
         atomic_store(&vcpu->defer, DEFER_OPEN);
         core_guest_leave(vcpu);
         r = call_back(a, reg, offset, &value);
-        vcpu->io_current = outer;
     } else {
         os_mutex_unlock(&a->vm->lock);
         r = call_back(a, reg, offset, &value);

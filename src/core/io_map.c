@@ -227,7 +227,7 @@ static int io_register(struct vm *vm, const char *op, enum io_kind kind, uint64_
                        uint64_t len, const struct vmm_io_ops *ops, void *opaque,
                        struct io_reg **out)
 {
-    int err = check_range(vm, op, kind, base, len);
+    int err = vm ? check_range(vm, op, kind, base, len) : VMM_E_INVAL;
     struct io_reg *reg;
 
     if (err)
@@ -305,9 +305,15 @@ void pio_unregister(struct pio *pio)
 
 int mmio_move(struct mmio *mmio, uint64_t gpa)
 {
-    struct io_reg *reg = &mmio->reg;
-    struct vm *vm = reg->vm;
-    int err = check_range(vm, __func__, IO_MMIO, gpa, reg->len);
+    struct io_reg *reg;
+    struct vm *vm;
+    int err;
+
+    if (!mmio)
+        return VMM_E_INVAL;
+    reg = &mmio->reg;
+    vm = reg->vm;
+    err = check_range(vm, __func__, IO_MMIO, gpa, reg->len);
 
     if (err)
         return err;

@@ -47,6 +47,8 @@ int vm_mem_read(struct vm *vm, uint64_t gpa, void *buf, uint64_t len)
     uint8_t *to = buf;
     int err;
 
+    if (!vm)
+        return VMM_E_INVAL;
     if (!buf && len)
         return core_fail_gpa(vm, VMM_E_INVAL, __func__, gpa, "no buffer");
     core_read_lock(&vm->mem_lock);
@@ -102,6 +104,8 @@ int vm_mem_write(struct vm *vm, uint64_t gpa, const void *buf, uint64_t len)
     bool code = false;
     int err;
 
+    if (!vm)
+        return VMM_E_INVAL;
     if (!buf && len)
         return core_fail_gpa(vm, VMM_E_INVAL, __func__, gpa, "no buffer");
     core_read_lock(&vm->mem_lock);
@@ -127,6 +131,8 @@ int vm_mem_changed(struct vm *vm, uint64_t gpa, uint64_t len)
     bool code = false;
     int err;
 
+    if (!vm)
+        return VMM_E_INVAL;
     core_read_lock(&vm->mem_lock);
     err = check(vm, __func__, gpa, len, false);
     if (!err)
@@ -141,6 +147,8 @@ void *vm_mem_ptr(struct vm *vm, uint64_t gpa, uint64_t len)
 {
     void *host = NULL;
 
+    if (!vm)
+        return NULL;
     core_read_lock(&vm->mem_lock);
     struct mem_region *r = mem_find(vm->mem, gpa);
     if (r && len <= r->len - (gpa - r->gpa))

@@ -176,7 +176,7 @@ static int insert(struct vm *vm, const char *op, struct mem_region *r)
 int vm_mem_map(struct vm *vm, uint64_t gpa, void *host, uint64_t len, uint32_t prot)
 {
     struct mem_region r = {.gpa = gpa, .len = len, .host = host, .prot = prot};
-    int err = check_args(vm, __func__, gpa, len, prot);
+    int err = vm ? check_args(vm, __func__, gpa, len, prot) : VMM_E_INVAL;
 
     if (err)
         return err;
@@ -210,7 +210,7 @@ static int fd_error(int os_errno)
 int vm_mem_map_fd(struct vm *vm, uint64_t gpa, int fd, uint64_t offset, uint64_t len, uint32_t prot)
 {
     struct mem_region r = {.gpa = gpa, .len = len, .prot = prot, .kind = MEM_PAGES};
-    int err = check_args(vm, __func__, gpa, len, prot), os_errno = 0;
+    int err = vm ? check_args(vm, __func__, gpa, len, prot) : VMM_E_INVAL, os_errno = 0;
     uint64_t size;
 
     if (err)
@@ -243,7 +243,7 @@ int vm_mem_map_fd(struct vm *vm, uint64_t gpa, int fd, uint64_t offset, uint64_t
 int vm_mem_alloc(struct vm *vm, uint64_t gpa, uint64_t len, uint32_t prot, void **host)
 {
     struct mem_region r = {.gpa = gpa, .len = len, .prot = prot, .kind = MEM_PAGES};
-    int err = check_args(vm, __func__, gpa, len, prot);
+    int err = vm ? check_args(vm, __func__, gpa, len, prot) : VMM_E_INVAL;
 
     if (err)
         return err;
@@ -291,6 +291,8 @@ int vm_mem_unmap(struct vm *vm, uint64_t gpa)
     struct mem_region gone = {0};
     int err;
 
+    if (!vm)
+        return VMM_E_INVAL;
     core_world_stop(vm);
     err = remove_stopped(vm, gpa, &gone);
     core_world_go(vm);
@@ -321,6 +323,8 @@ int vm_mem_protect(struct vm *vm, uint64_t gpa, uint32_t prot)
 {
     int err;
 
+    if (!vm)
+        return VMM_E_INVAL;
     if ((prot & ~VMM_MEM_RWX) || !(prot & VMM_MEM_R))
         return core_fail_gpa(vm, VMM_E_INVAL, __func__, gpa, "bad protection 0x%x", prot);
     core_world_stop(vm);
@@ -333,6 +337,8 @@ int vm_mem_region(struct vm *vm, uint32_t index, uint64_t *gpa, uint64_t *len, u
 {
     int err = VMM_E_NOENT; /* the normal end of a walk: not worth an error record */
 
+    if (!vm)
+        return VMM_E_INVAL;
     core_read_lock(&vm->mem_lock);
     if (index < vm->mem->n) {
         const struct mem_region *r = &vm->mem->r[index];
