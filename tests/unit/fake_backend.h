@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backends/backend.h"
-#include "core/irqchip.h"
+#include "core/internal.h"
 
 enum fake_kind {
     OP_NOP,
