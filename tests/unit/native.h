@@ -76,6 +76,8 @@ __asm__(".pushsection .text\n"
         "  ret\n"
         ".popsection\n");
 
+static uint64_t native_seed;
+
 /* How an instruction ended. */
 struct native_end {
     int vector; /* -1: without exception */
@@ -117,6 +119,8 @@ static inline bool native_setup(void)
 
     if (!native_xcr0())
         return false;
+    if (getenv("VMM_TEST_SEED"))
+        native_seed = strtoull(getenv("VMM_TEST_SEED"), NULL, 0);
     native_code =
         mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     p = mmap((void *)(NATIVE_DATA - 4096), NATIVE_SIZE + 8192, PROT_NONE,
@@ -237,6 +241,57 @@ static inline struct native_end native_emulate(struct fake *f, struct native_sta
     }
     native_from_cpu(s, cpu);
     return end;
+}
+
+/* ---- random numbers, reports ---- */
+
+static uint64_t native_seed = 1;
+static unsigned native_wrong; /* disagreements so far */
+static ZydisDecodedInstruction native_insn;
+
+static inline uint64_t rnd(void)
+{
+    uint64_t z = (native_seed += 0x9e3779b97f4a7c15);
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
+/* Repetitions: VMM_TEST_COUNT, or what suits a short run. */
+static inline unsigned native_count(unsigned usual)
+{
+    const char *n = getenv("VMM_TEST_COUNT");
+
+    return n ? (unsigned)atoi(n) : usual;
+}
+
+static inline void native_report(const uint8_t *code, const char *what, const struct native_end *n,
+                                 const struct native_end *e)
+{
+    fprintf(stderr,
+            "%s: %s (real %d %lx, here %d %lx):", ZydisMnemonicGetString(native_insn.mnemonic),
+            what, n->vector, (unsigned long)n->cr2, e->vector, (unsigned long)e->cr2);
+    for (unsigned i = 0; i < native_insn.length; i++)
+        fprintf(stderr, " %02x", code[i]);
+    fprintf(stderr, "\n");
+    if (++native_wrong >= 40)
+        ck_abort_msg("too many disagreements");
+}
+
+static inline void native_dump(const char *name, const void *real, const void *here, unsigned n)
+{
+    const uint8_t *a = real, *b = here;
+
+    for (unsigned i = 0; i < n; i += 8)
+        if (memcmp(a + i, b + i, 8)) {
+            uint64_t x, y;
+
+            memcpy(&x, a + i, 8);
+            memcpy(&y, b + i, 8);
+            fprintf(stderr, "  %s+%u: real %016lx here %016lx\n", name, i, (unsigned long)x,
+                    (unsigned long)y);
+        }
 }
 
 #endif

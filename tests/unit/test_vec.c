@@ -5,19 +5,6 @@
 
 #include "native.h"
 
-#define DISAGREEMENTS 400 /* reported before a test gives up */
-
-static uint64_t seed = 1;
-
-static uint64_t rnd(void)
-{
-    uint64_t z = (seed += 0x9e3779b97f4a7c15);
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-}
-
 /* ---- random state ---- */
 
 static const uint64_t odd64[] = {0,
@@ -113,45 +100,20 @@ static void random_state(struct native_state *s)
 /* ---- comparing ---- */
 
 static struct fake *fake;
-static unsigned run, wrong, faults[32];
-static ZydisDecodedInstruction insn;
+static unsigned run, faults[32];
 static ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
 static uint8_t before[NATIVE_SIZE], after[NATIVE_SIZE];
 
-static void report(const uint8_t *code, const char *what, const struct native_end *n,
-                   const struct native_end *e)
-{
-    fprintf(stderr, "%s: %s (real %d %lx, here %d %lx):", ZydisMnemonicGetString(insn.mnemonic),
-            what, n->vector, (unsigned long)n->cr2, e->vector, (unsigned long)e->cr2);
-    for (unsigned i = 0; i < insn.length; i++)
-        fprintf(stderr, " %02x", code[i]);
-    fprintf(stderr, "\n");
-    if (++wrong >= DISAGREEMENTS)
-        ck_abort_msg("too many disagreements");
-}
-
-static void dump(const char *name, const uint8_t *a, const uint8_t *b, unsigned n)
-{
-    for (unsigned i = 0; i < n; i += 8)
-        if (memcmp(a + i, b + i, 8)) {
-            uint64_t x, y;
-
-            memcpy(&x, a + i, 8);
-            memcpy(&y, b + i, 8);
-            fprintf(stderr, "  %s+%u: real %016lx here %016lx\n", name, i, (unsigned long)x,
-                    (unsigned long)y);
-        }
-}
-
 static bool mask_move(void)
 {
-    return insn.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || insn.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
-           insn.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+    return native_insn.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ||
+           native_insn.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+           native_insn.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
 }
 
 static bool vector_index(void)
 {
-    for (unsigned i = 0; i < insn.operand_count; i++)
+    for (unsigned i = 0; i < native_insn.operand_count; i++)
         if (opnd[i].type == ZYDIS_OPERAND_TYPE_MEMORY && opnd[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB)
             return true;
     return false;
@@ -160,14 +122,14 @@ static bool vector_index(void)
 /* The operand's parts are accessed alone: which fault comes first is not defined exactly. */
 static bool partial(void)
 {
-    return insn.avx.mask.mode > ZYDIS_MASK_MODE_DISABLED || mask_move() || vector_index() ||
-           strstr(ZydisMnemonicGetString(insn.mnemonic), "maskmov");
+    return native_insn.avx.mask.mode > ZYDIS_MASK_MODE_DISABLED || mask_move() || vector_index() ||
+           strstr(ZydisMnemonicGetString(native_insn.mnemonic), "maskmov");
 }
 
 /* Several roundings, at which an unmasked exception stops the rest. */
 static bool dot_product(void)
 {
-    return strstr(ZydisMnemonicGetString(insn.mnemonic), "dpp");
+    return strstr(ZydisMnemonicGetString(native_insn.mnemonic), "dpp");
 }
 
 /*
@@ -181,16 +143,16 @@ static void compare(const uint8_t *code, const struct native_state *in)
 
     n = e = *in;
     memcpy((void *)NATIVE_DATA, before, NATIVE_SIZE);
-    nr = native_run(&n, code, insn.length);
+    nr = native_run(&n, code, native_insn.length);
     memcpy(after, (void *)NATIVE_DATA, NATIVE_SIZE);
     memcpy(fake->mem + NATIVE_DATA, before, NATIVE_SIZE);
-    er = native_emulate(fake, &e, code, insn.length);
+    er = native_emulate(fake, &e, code, native_insn.length);
     run++;
     if (nr.vector != er.vector ||
         (nr.vector == X86_PF_ && (partial() ? nr.cr2 >> 12 != er.cr2 >> 12 : nr.cr2 != er.cr2))) {
         if (mask_move() && nr.vector == X86_PF_)
             return; /* allowed to access masked bytes too */
-        report(code, "exception", &nr, &er);
+        native_report(code, "exception", &nr, &er);
         return;
     }
     if (nr.vector >= 0)
@@ -198,16 +160,16 @@ static void compare(const uint8_t *code, const struct native_state *in)
     if (nr.vector == X86_PF_ && (vector_index() || mask_move()))
         return; /* how far it got is not defined */
     if (memcmp(fake->mem + NATIVE_DATA, after, NATIVE_SIZE)) {
-        report(code, "memory", &nr, &er);
-        dump("mem", after, fake->mem + NATIVE_DATA, NATIVE_SIZE);
+        native_report(code, "memory", &nr, &er);
+        native_dump("mem", after, fake->mem + NATIVE_DATA, NATIVE_SIZE);
     }
     n.gpr[VMM_RSP] = e.gpr[VMM_RSP] = 0;
     if (memcmp(n.gpr, e.gpr, sizeof(n.gpr))) {
-        report(code, "general registers", &nr, &er);
-        dump("gpr", (uint8_t *)n.gpr, (uint8_t *)e.gpr, sizeof(n.gpr));
+        native_report(code, "general registers", &nr, &er);
+        native_dump("gpr", (uint8_t *)n.gpr, (uint8_t *)e.gpr, sizeof(n.gpr));
     }
     if ((n.flags ^ e.flags) & X86_ARITH)
-        report(code, "flags", &nr, &er);
+        native_report(code, "flags", &nr, &er);
     memcpy(n.xsave + 5, e.xsave + 5, 19); /* opcode and pointers: test_x87.c */
     memcpy(n.xsave + 28, e.xsave + 28, 4);
     for (unsigned i = 0; i < 8; i++)
@@ -225,9 +187,9 @@ static void compare(const uint8_t *code, const struct native_state *in)
     if (nr.vector == X86_XM && ((n.xsave[24] & 0x18) || dot_product()))
         n.xsave[24] = e.xsave[24];
     if (memcmp(n.xsave, e.xsave, 512) || memcmp(n.xsave + 576, e.xsave + 576, 2688 - 576)) {
-        report(code, "registers", &nr, &er);
+        native_report(code, "registers", &nr, &er);
         memcpy(n.xsave + 512, e.xsave + 512, 64);
-        dump("xsave", n.xsave, e.xsave, 2688);
+        native_dump("xsave", n.xsave, e.xsave, 2688);
         uint32_t mx;
         memcpy(&mx, in->xsave + 24, 4);
         fprintf(stderr, "  mxcsr was %x rbx %lx\n", mx, in->gpr[VMM_RBX]);
@@ -243,7 +205,7 @@ static bool hidden(void)
 
     __cpuid_count(7, 0, a, b, c, edx);
     __cpuid_count(7, 1, eax1, b, c, d);
-    switch (insn.meta.isa_set) {
+    switch (native_insn.meta.isa_set) {
     case ZYDIS_ISA_SET_AVX_VNNI:
         return !(eax1 & 1u << 4);
     case ZYDIS_ISA_SET_AVX512_BF16_128:
@@ -265,21 +227,24 @@ static bool in_scope(void)
 {
     if (hidden())
         return false;
-    switch (insn.meta.isa_ext) {
+    switch (native_insn.meta.isa_ext) {
     case ZYDIS_ISA_EXT_SSE:
-        if (insn.meta.isa_set == ZYDIS_ISA_SET_FXSAVE)
+        if (native_insn.meta.isa_set == ZYDIS_ISA_SET_FXSAVE)
             return false;
         /* fallthrough */
     case ZYDIS_ISA_EXT_SSE2:
-        return insn.meta.category != ZYDIS_CATEGORY_PREFETCH &&
-               insn.mnemonic != ZYDIS_MNEMONIC_MOVNTI && insn.mnemonic != ZYDIS_MNEMONIC_LFENCE &&
-               insn.mnemonic != ZYDIS_MNEMONIC_SFENCE && insn.mnemonic != ZYDIS_MNEMONIC_MFENCE &&
-               insn.mnemonic != ZYDIS_MNEMONIC_PAUSE;
+        return native_insn.meta.category != ZYDIS_CATEGORY_PREFETCH &&
+               native_insn.mnemonic != ZYDIS_MNEMONIC_MOVNTI &&
+               native_insn.mnemonic != ZYDIS_MNEMONIC_LFENCE &&
+               native_insn.mnemonic != ZYDIS_MNEMONIC_SFENCE &&
+               native_insn.mnemonic != ZYDIS_MNEMONIC_MFENCE &&
+               native_insn.mnemonic != ZYDIS_MNEMONIC_PAUSE;
     case ZYDIS_ISA_EXT_SSE4:
-        return insn.mnemonic != ZYDIS_MNEMONIC_CRC32 && insn.mnemonic != ZYDIS_MNEMONIC_POPCNT;
+        return native_insn.mnemonic != ZYDIS_MNEMONIC_CRC32 &&
+               native_insn.mnemonic != ZYDIS_MNEMONIC_POPCNT;
     case ZYDIS_ISA_EXT_MMX:
     case ZYDIS_ISA_EXT_SSE3:
-        return insn.meta.isa_set != ZYDIS_ISA_SET_SSE3X87;
+        return native_insn.meta.isa_set != ZYDIS_ISA_SET_SSE3X87;
     case ZYDIS_ISA_EXT_SSSE3:
     case ZYDIS_ISA_EXT_AES:
     case ZYDIS_ISA_EXT_PCLMULQDQ:
@@ -346,7 +311,7 @@ static void try_code(const uint8_t *code, unsigned times)
     ZydisDecoder z;
 
     ZydisDecoderInit(&z, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    if (ZYAN_FAILED(ZydisDecoderDecodeFull(&z, code, 15, &insn, opnd)) || !in_scope())
+    if (ZYAN_FAILED(ZydisDecoderDecodeFull(&z, code, 15, &native_insn, opnd)) || !in_scope())
         return;
     for (unsigned i = 0; i < times; i++) {
         random_state(&s);
@@ -354,7 +319,7 @@ static void try_code(const uint8_t *code, unsigned times)
         s.gpr[VMM_RBX] = random_address();
         s.gpr[VMM_RDI] = random_address();
         if (vector_index())
-            for (unsigned o = 0; o < insn.operand_count; o++)
+            for (unsigned o = 0; o < native_insn.operand_count; o++)
                 if (opnd[o].type == ZYDIS_OPERAND_TYPE_MEMORY)
                     random_indices(&s, (unsigned)ZydisRegisterGetId(opnd[o].mem.index));
         compare(code, &s);
@@ -383,26 +348,16 @@ static unsigned put_operands(uint8_t *code, bool memory, bool vsib)
     return n;
 }
 
-static unsigned count(void)
-{
-    const char *n = getenv("VMM_TEST_COUNT");
-
-    return n ? (unsigned)atoi(n) : 6;
-}
-
 static void setup(void)
 {
     if (!native_setup())
         exit(77);
     fake = native_fake();
-    if (getenv("VMM_TEST_SEED"))
-        seed = strtoull(getenv("VMM_TEST_SEED"), NULL, 0);
-    wrong = run = 0;
 }
 
 static void finish(unsigned least)
 {
-    ck_assert_msg(!wrong, "%u disagreements in %u", wrong, run);
+    ck_assert_msg(!native_wrong, "%u disagreements in %u", native_wrong, run);
     ck_assert_uint_ge(run, least);
     fake_free(fake);
 }
@@ -427,7 +382,7 @@ START_TEST(legacy)
                 code[n++] = map == 1 ? 0x38 : 0x3a;
             code[n++] = (uint8_t)opcode;
             put_operands(code + n, i / 6144 % 2, false);
-            try_code(code, count());
+            try_code(code, native_count(3));
         }
     }
     finish(1000);
@@ -450,7 +405,7 @@ START_TEST(vex)
             code[2] = (uint8_t)(w << 7 | vvvv << 3 | l << 2 | pp);
             code[3] = (uint8_t)opcode;
             put_operands(code + 4, memory, map == 1 && opcode >= 0x90 && opcode < 0x94);
-            try_code(code, count());
+            try_code(code, native_count(3));
         }
     }
     finish(1000);
@@ -477,7 +432,7 @@ START_TEST(evex)
                                 (j & 1 ? rnd() & 8 : 8) | aaa);
             code[4] = (uint8_t)opcode;
             put_operands(code + 5, memory, vsib);
-            try_code(code, count());
+            try_code(code, native_count(3));
         }
     }
     finish(1000);

@@ -5,22 +5,9 @@
 
 #include "native.h"
 
-#define DISAGREEMENTS 400
-
-static uint64_t seed = 7;
 static struct fake *fake;
-static unsigned run, wrong;
-static ZydisDecodedInstruction insn;
+static unsigned run;
 static uint8_t before[NATIVE_SIZE], after[NATIVE_SIZE];
-
-static uint64_t rnd(void)
-{
-    uint64_t z = (seed += 0x9e3779b97f4a7c15);
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-}
 
 /* ---- random values ---- */
 
@@ -89,26 +76,6 @@ static void random_state(struct native_state *s)
 
 /* ---- comparing ---- */
 
-static void report(const uint8_t *code, const char *what, const struct native_end *n,
-                   const struct native_end *e)
-{
-    fprintf(stderr, "%s: %s (real %d %lx, here %d %lx):", ZydisMnemonicGetString(insn.mnemonic),
-            what, n->vector, (unsigned long)n->cr2, e->vector, (unsigned long)e->cr2);
-    for (unsigned i = 0; i < insn.length; i++)
-        fprintf(stderr, " %02x", code[i]);
-    fprintf(stderr, "\n");
-    if (++wrong >= DISAGREEMENTS)
-        ck_abort_msg("too many disagreements");
-}
-
-static void dump(const char *name, const uint8_t *a, const uint8_t *b, unsigned n)
-{
-    for (unsigned i = 0; i < n; i += 2)
-        if (memcmp(a + i, b + i, 2))
-            fprintf(stderr, "  %s+%u: real %02x%02x here %02x%02x\n", name, i, a[i + 1], a[i],
-                    b[i + 1], b[i]);
-}
-
 /* FIP is an address that differs: compared is whether it was set. */
 static void same_fip(struct native_state *n)
 {
@@ -126,48 +93,41 @@ static void compare(const uint8_t *code, const struct native_state *in)
 
     n = e = *in;
     memcpy((void *)NATIVE_DATA, before, NATIVE_SIZE);
-    nr = native_run(&n, code, insn.length);
+    nr = native_run(&n, code, native_insn.length);
     memcpy(after, (void *)NATIVE_DATA, NATIVE_SIZE);
     memcpy(fake->mem + NATIVE_DATA, before, NATIVE_SIZE);
     fake->cpu->fpu.fip = fake->cpu->fpu.fdp = 0;
     fake->cpu->fpu.fop = fake->cpu->fpu.fcs = fake->cpu->fpu.fds = 0;
-    er = native_emulate(fake, &e, code, insn.length);
+    er = native_emulate(fake, &e, code, native_insn.length);
     memcpy(e.xsave + 6, &fake->cpu->fpu.fop, 2);
     memcpy(e.xsave + 8, &fake->cpu->fpu.fip, 8);
     memcpy(e.xsave + 16, &fake->cpu->fpu.fdp, 8);
     run++;
     if (nr.vector != er.vector || (nr.vector == X86_PF_ && nr.cr2 >> 12 != er.cr2 >> 12)) {
-        report(code, "exception", &nr, &er);
+        native_report(code, "exception", &nr, &er);
         return;
     }
     /* The processor may have written a part before a fault. */
     if (nr.vector < 0 && memcmp(fake->mem + NATIVE_DATA, after, NATIVE_SIZE)) {
-        report(code, "memory", &nr, &er);
-        dump("mem", after, fake->mem + NATIVE_DATA, NATIVE_SIZE);
+        native_report(code, "memory", &nr, &er);
+        native_dump("mem", after, fake->mem + NATIVE_DATA, NATIVE_SIZE);
     }
     n.gpr[VMM_RSP] = e.gpr[VMM_RSP] = 0;
     if (memcmp(n.gpr, e.gpr, sizeof(n.gpr))) {
-        report(code, "general registers", &nr, &er);
-        dump("gpr", (uint8_t *)n.gpr, (uint8_t *)e.gpr, sizeof(n.gpr));
+        native_report(code, "general registers", &nr, &er);
+        native_dump("gpr", (uint8_t *)n.gpr, (uint8_t *)e.gpr, sizeof(n.gpr));
     }
     if ((n.flags ^ e.flags) & X86_ARITH)
-        report(code, "flags", &nr, &er);
+        native_report(code, "flags", &nr, &er);
     if (!(n.xsave[512] & 1))
         memcpy(n.xsave, e.xsave, 160);
     same_fip(&n);
     if (memcmp(n.xsave, e.xsave, 24) || memcmp(n.xsave + 32, e.xsave + 32, 128)) {
-        report(code, "registers", &nr, &er);
-        dump("xsave", n.xsave, e.xsave, 24);
-        dump("xsave st", n.xsave + 32, e.xsave + 32, 128);
-        dump("before", in->xsave, e.xsave, 8);
+        native_report(code, "registers", &nr, &er);
+        native_dump("xsave", n.xsave, e.xsave, 24);
+        native_dump("xsave st", n.xsave + 32, e.xsave + 32, 128);
+        native_dump("before", in->xsave, e.xsave, 8);
     }
-}
-
-static unsigned count(void)
-{
-    const char *n = getenv("VMM_TEST_COUNT");
-
-    return n ? (unsigned)atoi(n) : 40;
 }
 
 static uint64_t random_address(void)
@@ -241,9 +201,9 @@ static void try_code(const uint8_t *code)
     ZydisDecoder z;
 
     ZydisDecoderInit(&z, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    if (ZYAN_FAILED(ZydisDecoderDecodeFull(&z, code, 15, &insn, opnd)))
+    if (ZYAN_FAILED(ZydisDecoderDecodeFull(&z, code, 15, &native_insn, opnd)))
         return;
-    for (unsigned i = 0; i < count(); i++) {
+    for (unsigned i = 0; i < native_count(40); i++) {
         random_state(&s);
         s.gpr[VMM_RBX] = random_address();
         random_memory(s.gpr[VMM_RBX]);
@@ -270,7 +230,7 @@ START_TEST(every_instruction)
         memcpy(code, codes[i], 3);
         try_code(code);
     }
-    ck_assert_msg(!wrong, "%u disagreements in %u", wrong, run);
+    ck_assert_msg(!native_wrong, "%u disagreements in %u", native_wrong, run);
     ck_assert_uint_ge(run, 1000);
 }
 END_TEST
