@@ -85,17 +85,48 @@ static void pci_access(struct vm *vm, struct input *in, int write)
 
 static void hpet_access(struct vm *vm, struct input *in, int write)
 {
-    uint64_t r = take(in, 1), gpa = VMM_PC_HPET + (r & 0xfc) * 2;
-    uint32_t n = 1u << take(in, 1) % 4;
+    static const uint16_t regs[] = {0x000, 0x010, 0x020, 0x0f0, 0x100, 0x108, 0x110, 0x120,
+                                    0x128, 0x130, 0x140, 0x148, 0x150, 0x018, 0x160, 0x3f8};
+    uint64_t r = take(in, 1), gpa = VMM_PC_HPET + regs[r % 16], value;
+    uint32_t n = 1u << (r >> 4) % 4;
 
-    if (n < 4)
-        gpa += r & 3;
-    else
-        gpa += r & 1 ? 4 : 0;
-    if (write)
-        mmio_out(vm, gpa, n, take(in, n));
-    else
+    if (r & 0x80)
+        gpa += take(in, 1) % 8;
+    if (!write) {
         mmio_in(vm, gpa, n);
+        return;
+    }
+    value = take(in, n);
+    if (r & 0x40) /* for comparators: soon, or a short time ago */
+        value = mmio_in(vm, VMM_PC_HPET + 0xf0, 8) + (value & 0xffff) - 0x400;
+    mmio_out(vm, gpa, n, value);
+}
+
+/* Bytes for the keyboard or the mouse: any, or what switches to another mode. */
+static void ps2_write(struct vm *vm, struct input *in, int to_mouse)
+{
+    static const uint8_t scripts[][7] = {
+        {0xf0, 1},
+        {0xf0, 2},
+        {0xf0, 3},
+        {0xf3, 200, 0xf3, 100, 0xf3, 80, 0xf4},
+        {0xf3, 200, 0xf3, 200, 0xf3, 80, 0xf4},
+    };
+    uint64_t r = take(in, 1);
+    uint8_t byte[7] = {(uint8_t)(r & 0x80 ? 0xe6 + r % 26 : r)};
+    size_t n = 1;
+
+    if (r % 8 < sizeof scripts / sizeof scripts[0] && (r & 0x40)) {
+        memcpy(byte, scripts[r % 8], sizeof byte);
+        n = r % 8 < 3 ? 2 : 7;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (to_mouse)
+            outb(vm, 0x64, 0xd4);
+        outb(vm, 0x60, byte[i]);
+    }
+    for (r = r >> 4 & 3; r > 0; r--)
+        inb(vm, 0x60);
 }
 
 /* A descriptor at a place of the input's choice, and its start. */
@@ -132,6 +163,38 @@ static void advance(struct vm *vm, struct input *in)
         abort();
 }
 
+static uint32_t pci_read(void *opaque, uint32_t offset, uint32_t size)
+{
+    (void)opaque;
+    if (offset % size || offset + size > 256)
+        abort();
+    return offset;
+}
+
+static void pci_write(void *opaque, uint32_t offset, uint32_t size, uint32_t value)
+{
+    (void)value;
+    pci_read(opaque, offset, size);
+}
+
+static void add_function(struct vmm_pci *pci, uint64_t devfn)
+{
+    static const struct vmm_pci_ops ops = {
+        .size = sizeof ops, .config_read = pci_read, .config_write = pci_write};
+
+    vmm_pci_add(pci, (uint8_t)devfn, &ops, NULL);
+}
+
+/* Keys whose codes depend on others, and any. */
+static uint32_t pick_key(struct input *in, uint64_t r)
+{
+    static const uint16_t keys[] = {0x1d, 0x2a, 0x38, 0xe037, 0xe11d, 0x1e, 0xe048};
+
+    if (r % 16 < sizeof keys / sizeof keys[0])
+        return keys[r % 16];
+    return (uint32_t)take(in, 1) | (r & 1 ? 0xe000 : 0);
+}
+
 static void host_input(struct vmm_pc *pc, struct input *in)
 {
     uint8_t bytes[64] = {0};
@@ -154,8 +217,7 @@ static void host_input(struct vmm_pc *pc, struct input *in)
     case 3:
     case 4:
         if (pc->i8042)
-            vmm_i8042_key(pc->i8042, (uint32_t)take(in, 1) | (what & 0x10 ? 0xe000u : 0),
-                          what >> 3 & 1);
+            vmm_i8042_key(pc->i8042, pick_key(in, what >> 4), what >> 3 & 1);
         break;
     case 5:
         if (pc->i8042)
@@ -165,6 +227,8 @@ static void host_input(struct vmm_pc *pc, struct input *in)
     case 6:
         if (pc->acpi_pm)
             vmm_acpi_pm_button(pc->acpi_pm);
+        if (pc->pci && (what & 8))
+            add_function(pc->pci, what >> 4);
         break;
     default:
         if (pc->fw_cfg)
@@ -219,6 +283,8 @@ static void step(struct vm *vm, struct vmm_pc *pc, struct input *in)
     default:
         if (op == 0xff)
             reset(vm);
+        else
+            ps2_write(vm, in, write);
         break;
     }
 }
@@ -227,15 +293,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct input in = {data, size};
     struct vmm_pc pc = {.size = sizeof pc};
+    static uint8_t ram[RAM] __attribute__((aligned(4096)));
     struct vmm_pc_config config = {
         .size = sizeof config,
         .memory = RAM,
+        .ram = ram,
         .rtc_epoch = 1700000000,
         .serial_output = output,
     };
     struct vm *vm = fake_vm_new();
     uint64_t r = take(&in, 1);
 
+    memset(ram, 0, sizeof ram);
     accepts = 16;
     received = 0;
     if (r & 1) /* mostly with everything */
