@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* core/x86/event.c: delivery of interrupts and exceptions (SDM Vol. 3A chapter 6). */
-#include <string.h>
-
 #include "core/x86/sys_handlers.h"
 #include "core/x86/task.h"
 
@@ -100,7 +98,8 @@ static bool deliver_long(struct x86_cpu *cpu, struct delivery *d)
 
     if (ev->vector * 16u + 15 > cpu->idt.limit)
         return gate_refuse(cpu, d, X86_GP);
-    if (!x86_sys_read(cpu, cpu->idt.base + ev->vector * 16u, gate, 16))
+    if (!x86_sys_read64(cpu, cpu->idt.base + ev->vector * 16u, &gate[0]) ||
+        !x86_sys_read64(cpu, cpu->idt.base + ev->vector * 16u + 8, &gate[1]))
         return false;
     type_ok = gate_type(gate[0]) == X86_SYS_INTR32 || gate_type(gate[0]) == X86_SYS_TRAP32;
     if (!gate_check(cpu, d, gate[0], type_ok))

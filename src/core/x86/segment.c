@@ -37,7 +37,7 @@ bool x86_desc_read(struct x86_cpu *cpu, uint16_t selector, uint8_t vector, struc
     d->upper = 0;
     if (!desc_addr(cpu, selector, 8, &d->addr))
         return x86_refuse_sel(cpu, vector, selector);
-    return x86_sys_read(cpu, d->addr, &d->raw, 8);
+    return x86_sys_read64(cpu, d->addr, &d->raw);
 }
 
 bool x86_desc_read_upper(struct x86_cpu *cpu, uint16_t selector, uint8_t vector, struct x86_desc *d)
@@ -106,7 +106,13 @@ struct vmm_segment x86_desc_segment(const struct x86_desc *d, uint16_t selector)
 
 void x86_seg_set(struct x86_cpu *cpu, unsigned seg, uint16_t selector, const struct x86_desc *d)
 {
-    cpu->seg[seg] = x86_desc_segment(d, selector);
+    struct vmm_segment *s = &cpu->seg[seg];
+
+    /* Field by field: events and their returns come here. */
+    s->base = x86_desc_base(d);
+    s->limit = x86_desc_limit(d);
+    s->ar = x86_desc_ar(d);
+    s->selector = selector;
 }
 
 void x86_seg_null(struct x86_cpu *cpu, unsigned seg, uint16_t selector)

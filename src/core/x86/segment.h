@@ -147,6 +147,17 @@ static inline bool x86_within_limit(const struct vmm_segment *s, uint64_t offset
     return last <= s->limit;
 }
 
+/* x86_sys_read of 8 bytes. */
+static inline bool x86_sys_read64(struct x86_cpu *cpu, uint64_t linear, uint64_t *value)
+{
+    const uint8_t *p = mmu_fast_read(&cpu->mmu, MMU_KERNEL, linear, 8);
+
+    if (x86_unlikely(!p))
+        return x86_sys_read(cpu, linear, value, 8);
+    __builtin_memcpy(value, p, 8);
+    return true;
+}
+
 /* ---- descriptors (segment.c); false: an exception is queued, or cpu->stop set ---- */
 
 /* The address of a selector's descriptor; false, without an exception: beyond the table. */

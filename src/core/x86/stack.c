@@ -77,7 +77,7 @@ bool x86_stack_inner64(struct x86_cpu *cpu, unsigned cpl, unsigned ist, struct x
 
     if (offset + 7 > tr->limit)
         return x86_refuse_sel(cpu, X86_TS, tr->selector);
-    if (!x86_sys_read(cpu, tr->base + offset, &s->rsp, 8))
+    if (!x86_sys_read64(cpu, tr->base + offset, &s->rsp))
         return false;
     s->mask = ~(uint64_t)0;
     s->idx = MMU_KERNEL;
@@ -176,7 +176,7 @@ bool x86_stack_push(struct x86_cpu *cpu, const struct x86_op *op, struct x86_sta
 {
     unsigned total = n * size;
     uint64_t old = s->rsp & s->mask, sp = (old - total) & s->mask, linear;
-    uint8_t frame[X86_STACK_MAX * 8];
+    _Alignas(8) uint8_t frame[X86_STACK_MAX * 8];
 
     if (x86_unlikely(old && old < total))
         return push_wrapped(cpu, op, s, values, n, size);
@@ -184,8 +184,12 @@ bool x86_stack_push(struct x86_cpu *cpu, const struct x86_op *op, struct x86_sta
         return false;
     if (x86_unlikely(s->idx == MMU_USER_ALIGN && (linear & (size - 1))))
         return x86_refuse(cpu, X86_AC_, 0);
-    for (unsigned i = 0; i < n; i++)
-        memcpy(frame + (n - 1 - i) * size, &values[i], size);
+    if (size == 8)
+        for (unsigned i = 0; i < n; i++)
+            memcpy(frame + (n - 1 - i) * 8, &values[i], 8);
+    else
+        for (unsigned i = 0; i < n; i++)
+            memcpy(frame + (n - 1 - i) * size, &values[i], size);
     if (!write_stack(cpu, op, s, linear, frame, total))
         return false;
     s->rsp = (s->rsp & ~s->mask) | sp;
