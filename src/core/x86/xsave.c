@@ -63,6 +63,14 @@ static void put_x87(const struct x86_cpu *cpu, uint8_t *p, bool wide)
     memcpy(p + OFF_ST, f->x87, sizeof f->x87);
 }
 
+/* Processors keep only a linear address' width of FIP. */
+static uint64_t canonical(const struct x86_cpu *cpu, uint64_t v)
+{
+    unsigned drop = 64 - cpu->feat.linear_bits;
+
+    return drop < 64 ? (uint64_t)((int64_t)(v << drop) >> drop) : v;
+}
+
 static void load_x87(struct x86_cpu *cpu, const uint8_t *p, bool wide)
 {
     struct x86_fpu *f = &cpu->fpu;
@@ -72,7 +80,7 @@ static void load_x87(struct x86_cpu *cpu, const uint8_t *p, bool wide)
     f->fsw = (uint16_t)get(p + 2, 2);
     f->ftw = p[4];
     f->fop = get(p + 6, 2) & 0x7ff;
-    f->fip = get(p + 8, wide ? 8 : 4);
+    f->fip = wide ? canonical(cpu, get(p + 8, 8)) : get(p + 8, 4);
     f->fdp = get(p + 16, wide ? 8 : 4);
     f->fcs = selectors ? (uint16_t)get(p + 12, 2) : 0;
     f->fds = selectors ? (uint16_t)get(p + 20, 2) : 0;
