@@ -66,12 +66,12 @@ struct regs {
     uint32_t eax, ebx, ecx, edx;
 };
 
-static struct regs host(uint32_t leaf, uint32_t subleaf)
+static struct regs host(uint32_t number, uint32_t sub)
 {
     struct regs r = {0};
 
-    if (__get_cpuid_max(leaf & 0x80000000u, NULL) >= leaf)
-        __cpuid_count(leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
+    if ((uint32_t)__get_cpuid_max(number & 0x80000000u, NULL) >= number)
+        __cpuid_count(number, sub, r.eax, r.ebx, r.ecx, r.edx);
     return r;
 }
 

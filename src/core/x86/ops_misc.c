@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* core/x86/ops_misc.c: NOPs and hints, fences, cache line flushes, random numbers, BOUND, UD. */
+#include <cpuid.h>
+
 #include "core/x86/ops_common.h"
 
 X86_HANDLER(nop)
@@ -78,11 +80,12 @@ static bool random_number(bool seed, uint64_t *v)
     return ok;
 }
 
+/* op->imm: the host has the instruction. */
 static inline const struct x86_op *random_handler(struct x86_cpu *cpu, const struct x86_op *op,
-                                                  bool host_has, bool seed)
+                                                  bool seed)
 {
     uint64_t v = 0;
-    bool ok = host_has && random_number(seed, &v);
+    bool ok = op->imm && random_number(seed, &v);
 
     x86_set_reg(cpu, op->r, op->size, ok ? v : 0);
     cpu->cc = (uint16_t)(X86_CC_NONE | (ok ? X86_CC_CF : 0));
@@ -91,12 +94,21 @@ static inline const struct x86_op *random_handler(struct x86_cpu *cpu, const str
 
 X86_HANDLER(rdrand)
 {
-    return random_handler(cpu, op, __builtin_cpu_supports("rdrnd"), false);
+    return random_handler(cpu, op, false);
 }
 
 X86_HANDLER(rdseed)
 {
-    return random_handler(cpu, op, __builtin_cpu_supports("rdseed"), true);
+    return random_handler(cpu, op, true);
+}
+
+static bool host_has_random(unsigned arg)
+{
+    unsigned a, b = 0, c = 0, d;
+
+    if (arg == X86_RDRAND)
+        return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 30);
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & 1u << 18);
 }
 
 bool x86_dec_random(struct x86_dec *d, struct x86_op *op, unsigned arg)
@@ -105,6 +117,7 @@ bool x86_dec_random(struct x86_dec *d, struct x86_op *op, unsigned arg)
         return false;
     op->r = x86_dec_reg(d->opnd[0].reg.value);
     op->size = (uint8_t)x86_dec_size(d, 0);
+    op->imm = host_has_random(arg);
     op->fn = arg == X86_RDRAND ? rdrand : rdseed;
     return true;
 }
