@@ -21,7 +21,7 @@
  * Memory is bounded: when MAX_CHUNKS are full, everything is flushed.
  */
 
-#define HASH_BITS  15
+#define HASH_BITS  16
 #define PAGE_BITS  12
 #define CHUNK_SIZE (512u << 10)
 #define MAX_CHUNKS 128
@@ -53,7 +53,7 @@ struct x86_cache {
 };
 
 /* What cpu->jump leads to where it is empty. */
-static struct x86_block no_block;
+static struct x86_block no_block = {.dead = true};
 
 /* Replaces the ops of dead blocks. */
 static const struct x86_op *op_stale(struct x86_cpu *cpu, const struct x86_op *op)
@@ -74,13 +74,21 @@ static const struct x86_op *op_end_single(struct x86_cpu *cpu, const struct x86_
     return x86_next_slow(cpu, x86_op_rip(cpu, op));
 }
 
-void x86_jump_flush(struct x86_cpu *cpu)
+/* Before the memory of blocks is used for others. */
+static void jump_clear(struct x86_cpu *cpu)
 {
     for (unsigned i = 0; i < X86_JUMP_SIZE; i++) {
-        /* The mode bits that this key has exist in no jump_key. */
+        /* The address of this key is in kernel space, its mode is real mode. */
         cpu->jump[i].key = ~(uint64_t)0;
         cpu->jump[i].blk = &no_block;
     }
+}
+
+void x86_jump_flush(struct x86_cpu *cpu)
+{
+    if (!++cpu->jump_gen)
+        jump_clear(cpu);
+    cpu->jump_key = x86_jump_key(cpu, cpu->jump_key >> 48 & 0xff);
 }
 
 /* ---- tables ---- */
@@ -217,19 +225,21 @@ static void page_remove(struct x86_cache *c, struct page **slot)
     c->free_pages = pg;
 }
 
-struct x86_cache *x86_cache_create(void)
+bool x86_cache_create(struct x86_cpu *cpu)
 {
     struct x86_cache *c = calloc(1, sizeof(*c));
 
     if (!c)
-        return NULL;
+        return false;
     c->chunk[0] = aligned_alloc(64, CHUNK_SIZE);
     if (!c->chunk[0]) {
         free(c);
-        return NULL;
+        return false;
     }
     c->nchunks = 1;
-    return c;
+    cpu->cache = c;
+    jump_clear(cpu);
+    return true;
 }
 
 void x86_cache_destroy(struct x86_cache *c)
@@ -398,7 +408,7 @@ static void flush_now(struct x86_cpu *cpu)
     c->current = 0;
     c->used = 0;
     c->flush_wanted = false;
-    x86_jump_flush(cpu);
+    jump_clear(cpu);
 }
 
 void x86_cache_flush(struct x86_cpu *cpu)
@@ -429,7 +439,7 @@ void x86_cache_tidy(struct x86_cpu *cpu)
         flush_now(cpu);
     if (x86_likely(c->ndead < MAX_DEAD))
         return;
-    x86_jump_flush(cpu);
+    jump_clear(cpu);
     while (c->dead) {
         struct x86_block *b = c->dead;
 
@@ -559,7 +569,7 @@ static struct x86_block *insert(struct x86_cpu *cpu, const struct x86_block *key
 }
 
 struct x86_block *x86_cache_get(struct x86_cpu *cpu, const struct x86_code *code, uint32_t mode,
-                                bool *again)
+                                struct x86_block *hint, bool *again)
 {
     struct x86_block *b, key = {.gpa = code->gpa, .gpa2 = MMU_NO_TAG, .mode = mode};
     struct x86_op ops[X86_BLOCK_MAX];
@@ -568,6 +578,9 @@ struct x86_block *x86_cache_get(struct x86_cpu *cpu, const struct x86_code *code
     struct page *pg, *pg2 = NULL;
 
     *again = false;
+    if (hint->gpa == code->gpa && hint->mode == mode && hint->gpa2 == MMU_NO_TAG && !hint->dead &&
+        hint->epoch == cpu->cache->epoch)
+        return hint;
     cpu->count.block_lookups++;
     b = lookup(cpu, code, mode);
     if (x86_likely(b) || cpu->event.valid || cpu->stop)

@@ -12,22 +12,22 @@ struct x86_code {
     const uint8_t *page; /* host address of the page */
 };
 
-/* NULL without memory. */
-struct x86_cache *x86_cache_create(void);
+/* Fills cpu->cache and cpu->jump; false without memory. */
+bool x86_cache_create(struct x86_cpu *cpu);
 void x86_cache_destroy(struct x86_cache *cache);
 
 /* Outside of blocks only: does what had to wait until no block is current. */
 void x86_cache_tidy(struct x86_cpu *cpu);
 
 /*
- * The block at `code` in `mode`, decoded if need be. NULL when the fetch of an instruction's rest
- * from the following page failed (cpu->event or cpu->stop is set), or with *again: the page's code
- * mark had to be set first, look `code` up again.
+ * The block at `code` in `mode`, decoded if need be; `hint` may be it. NULL when the fetch of an
+ * instruction's rest from the following page failed (cpu->event or cpu->stop is set), or with
+ * *again: the page's code mark had to be set first, look `code` up again.
  */
 struct x86_block *x86_cache_get(struct x86_cpu *cpu, const struct x86_code *code, uint32_t mode,
-                                bool *again);
+                                struct x86_block *hint, bool *again);
 
-/* Empties cpu->jump. */
+/* Makes cpu->jump lead nowhere; what it led to remains as hints. */
 void x86_jump_flush(struct x86_cpu *cpu);
 
 /* Fetches at `linear`; false: cpu->event or cpu->stop is set. [run.c] */

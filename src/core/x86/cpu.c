@@ -33,12 +33,10 @@ struct x86_cpu *x86_create(const struct x86_env *env, unsigned id)
     cpu->feat.linear_bits = 48;
     cpu->feat.xcr0_mask = X86_XCR0_X87 | X86_XCR0_SSE;
     mmu_init(&cpu->mmu, &env->mmu);
-    cpu->cache = x86_cache_create();
-    if (!cpu->cache) {
+    if (!x86_cache_create(cpu)) {
         free(cpu);
         return NULL;
     }
-    x86_jump_flush(cpu);
     x86_reset(cpu, false);
     return cpu;
 }

@@ -69,6 +69,12 @@ static inline uint64_t x86_op_next(const struct x86_cpu *cpu, const struct x86_o
     return (cpu->gpr[X86_RIP0] + op->off + op->len) & cpu->rip_mask;
 }
 
+/* The upper 16 bits of keys: the mode, and which flush they are from. */
+static inline uint64_t x86_jump_key(const struct x86_cpu *cpu, uint32_t mode)
+{
+    return (uint64_t)(mode | (uint32_t)cpu->jump_gen << 8) << 48;
+}
+
 static inline unsigned x86_jump_index(uint64_t linear)
 {
     return (linear ^ (linear >> X86_JUMP_BITS)) & (X86_JUMP_SIZE - 1);

@@ -56,7 +56,7 @@ void x86_cs_changed(struct x86_cpu *cpu)
     /* A block of one instruction is followed by none (run.c), whatever the mode becomes. */
     if (cpu->blk)
         mode |= cpu->blk->mode & X86_MODE_SINGLE;
-    cpu->jump_key = (uint64_t)mode << 48;
+    cpu->jump_key = x86_jump_key(cpu, mode);
     x86_mmu_idx_changed(cpu);
 }
 

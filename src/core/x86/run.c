@@ -139,6 +139,8 @@ static void check_jump(struct x86_cpu *cpu)
 static struct x86_block *find_block(struct x86_cpu *cpu, bool single)
 {
     uint32_t mode = cpu->mode | (single ? X86_MODE_SINGLE : 0);
+    uint64_t linear = cpu->seg[VMM_CS].base + cpu->rip;
+    struct x86_jump *j = &cpu->jump[x86_jump_index(linear)];
     struct x86_code code;
     struct x86_block *b;
 
@@ -147,7 +149,7 @@ static struct x86_block *find_block(struct x86_cpu *cpu, bool single)
 
         if (!locate(cpu, &code))
             return NULL;
-        b = x86_cache_get(cpu, &code, mode, &again);
+        b = x86_cache_get(cpu, &code, mode, j->blk, &again);
         if (!b) {
             if (!again)
                 return NULL;
@@ -163,9 +165,6 @@ static struct x86_block *find_block(struct x86_cpu *cpu, bool single)
         mode |= X86_MODE_SINGLE;
     }
     if (!single) {
-        uint64_t linear = cpu->seg[VMM_CS].base + cpu->rip;
-        struct x86_jump *j = &cpu->jump[x86_jump_index(linear)];
-
         check_jump(cpu);
         j->key = linear ^ cpu->jump_key;
         j->blk = b;
@@ -296,13 +295,13 @@ static bool execute(struct x86_cpu *cpu, bool single)
     cpu->gpr[X86_RIP0] = rip;
     cpu->blk = b;
     /* Blocks of one instruction are followed by none. */
-    cpu->jump_key = (uint64_t)b->mode << 48;
+    cpu->jump_key = x86_jump_key(cpu, b->mode);
     op = b->ops;
     do
         op = op->fn(cpu, op);
     while (op);
     cpu->blk = NULL;
-    cpu->jump_key = (uint64_t)cpu->mode << 48;
+    cpu->jump_key = x86_jump_key(cpu, cpu->mode);
 
     if (retired(cpu) == before) {
         cpu->rflags |= rf;

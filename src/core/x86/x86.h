@@ -216,7 +216,7 @@ struct x86_counters {
 };
 
 /* Direct-mapped cache from linear addresses and modes to blocks; flushed with the TLB. The key of a
- * block is its linear address ^ mode << 48: no two canonical addresses and modes share one. */
+ * block is its linear address ^ x86_jump_key: no two canonical addresses and modes share one. */
 struct x86_jump {
     uint64_t key;
     struct x86_block *blk; /* never NULL */
@@ -237,7 +237,8 @@ struct x86_cpu {
     uint8_t mmu_idx;       /* of explicit data accesses */
     struct x86_block *blk; /* current block */
     uint64_t rip;          /* exact outside blocks */
-    uint64_t jump_key;     /* mode << 48 */
+    uint64_t jump_key;     /* x86_jump_key of the mode, with SINGLE in such a block */
+    uint8_t jump_gen;      /* counts flushes of `jump` */
     uint64_t rip_mask;     /* of code: 0xffff, 0xffffffff or all ones */
     uint64_t sp_mask;      /* of the stack pointer, likewise */
     struct vmm_segment seg[VMM_NSEG];
