@@ -215,6 +215,7 @@ static int create_devices(struct vm *vm, const struct vmm_pc_config *c, struct v
 static int check_config(struct vm *vm, const struct vmm_pc_config *c)
 {
     const char *op = "vmm_pc_create";
+    struct vm_caps caps = {.size = sizeof caps};
 
     if (c->flags & ~FLAGS_ALL)
         return vm_fail(vm, VMM_E_UNSUPPORTED, op, "unknown flags %#x", c->flags & ~FLAGS_ALL);
@@ -224,8 +225,9 @@ static int check_config(struct vm *vm, const struct vmm_pc_config *c)
                        (unsigned long long)c->memory);
     if ((uintptr_t)c->ram % PAGE)
         return vm_fail(vm, VMM_E_INVAL, op, "ram is not page-aligned");
-    if (c->cpus > VMM_MAX_VCPUS)
-        return vm_fail(vm, VMM_E_RANGE, op, "%u CPUs, at most %u", c->cpus, VMM_MAX_VCPUS);
+    if (!vm_get_caps(vm, &caps) && c->cpus > caps.max_vcpus)
+        return vm_fail(vm, VMM_E_RANGE, op, "%u CPUs, but the VM has at most %u", c->cpus,
+                       caps.max_vcpus);
     return vm_irq_set(vm, VMM_PC_SCI, 0); /* are there interrupt controllers? */
 }
 

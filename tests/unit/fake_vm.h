@@ -15,8 +15,9 @@
 #include <vmm/device.h>
 #include <vmm/machine.h>
 
-#define FAKE_MAX_IO  64
-#define FAKE_MAX_MEM 8
+#define FAKE_MAX_IO    64
+#define FAKE_MAX_MEM   8
+#define FAKE_MAX_VCPUS 4
 
 struct fake_io {
     int used;
@@ -351,6 +352,13 @@ int vm_request_exit(struct vm *vm, uint32_t reason, uint64_t value)
     vm->exits++;
     vm->exit_reason = reason;
     vm->exit_value = value;
+    return 0;
+}
+
+int vm_get_caps(struct vm *vm, struct vm_caps *caps)
+{
+    (void)vm;
+    caps->max_vcpus = FAKE_MAX_VCPUS;
     return 0;
 }
 

@@ -284,13 +284,13 @@ START_TEST(bad_configs_are_refused)
     ck_assert_int_eq(create(0x100000 - 4096, 0, 1), VMM_E_INVAL);
     ck_assert_int_eq(create(0x100001, 0, 1), VMM_E_INVAL);
     ck_assert_int_eq(create(0x100000, 0x100, 1), VMM_E_UNSUPPORTED);
-    ck_assert_int_eq(create(0x100000, 0, VMM_MAX_VCPUS + 1), VMM_E_RANGE);
+    ck_assert_int_eq(create(0x100000, 0, FAKE_MAX_VCPUS + 1), VMM_E_RANGE);
     config.ram = (void *)(uintptr_t)0x1008;
     ck_assert_int_eq(vmm_pc_create(vm, &config, &pc), VMM_E_INVAL);
     vm->no_irqs = 1;
     ck_assert_int_eq(create(0x100000, 0, 1), VMM_E_STATE);
     vm->no_irqs = 0;
-    ck_assert_int_eq(create(0x100000, 0, VMM_MAX_VCPUS), 0);
+    ck_assert_int_eq(create(0x100000, 0, FAKE_MAX_VCPUS), 0);
 }
 END_TEST
 
