@@ -392,7 +392,8 @@ static bool header_valid(const struct x86_cpu *cpu, const uint8_t *area, uint64_
         return !supervisor && !comp && !(bv & ~allowed);
     if (!supervisor && !XSAVEC_ENABLED(cpu))
         return false;
-    return !(comp & ~(allowed | COMPACT)) && !(bv & ~comp);
+    comp &= ~COMPACT;
+    return !(comp & ~allowed) && !(bv & ~comp);
 }
 
 /* Reads what will be loaded: everything that can fault comes first. */
