@@ -10,6 +10,7 @@ FAKE_ASM(bad_ds, 64, "mov %eax, %ds\n hlt\n");
 FAKE_ASM(load_rax, 64, "mov (%rax), %rbx\n hlt\n");
 FAKE_ASM(nops, 64, "nop\n nop\n hlt\n");
 FAKE_ASM(mov_ss, 64, "mov %eax, %ss\n nop\n nop\n hlt\n");
+FAKE_ASM(read_dr0, 64, "mov %dr0, %rax\n hlt\n");
 FAKE_ASM(iretq_, 64, "iretq\n");
 FAKE_ASM(int30_32, 32, "int $0x30\n hlt\n");
 FAKE_ASM(into_32, 32, "into\n hlt\n");
@@ -371,6 +372,60 @@ START_TEST(debug_exceptions_clear_general_detect)
     f->cpu->dr.dr7 |= 0x2000;
     ck_assert_int_eq(FAKE_EXEC(f, int1_), X86_DB);
     ck_assert_uint_eq(f->cpu->dr.dr7 & 0x2000, 0);
+    teardown();
+}
+END_TEST
+
+START_TEST(general_detect_is_a_fault)
+{
+    setup_long();
+    f->cpu->dr.dr7 |= 0x2000;
+    ck_assert_int_eq(FAKE_EXEC(f, read_dr0), X86_DB);
+    ck_assert_uint_eq(fake_stack(f, 0, 8), FAKE_TEXT);
+    ck_assert_uint_eq(fake_stack(f, 2, 8), 2 | X86_RF);
+    teardown();
+
+    setup_long(); /* an instruction breakpoint is one that pushes no RF */
+    f->cpu->dr.dr7 |= 1;
+    f->cpu->dr.addr[0] = FAKE_TEXT;
+    x86_breakpoints_changed(f->cpu);
+    ck_assert_int_eq(FAKE_EXEC(f, nops), X86_DB);
+    ck_assert_uint_eq(fake_stack(f, 0, 8), FAKE_TEXT);
+    ck_assert_uint_eq(fake_stack(f, 2, 8), 2);
+    teardown();
+}
+END_TEST
+
+START_TEST(compatibility_mode_enters_64_bit_handlers)
+{
+    setup_long();
+    fake_user(f);
+    fake_seg(f, VMM_CS, FAKE_UCS32, 0, FLAT_LIMIT, AR_CODE32(3));
+    x86_mode_changed(f->cpu);
+    ck_assert_int_eq(FAKE_EXEC(f, int30_32), 0x30);
+    ck_assert_uint_eq(x86_mode_of(f->cpu), 6);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RSP], FAKE_STACK0 - 40);
+    ck_assert_uint_eq(fake_stack(f, 1, 8), FAKE_UCS32);
+    teardown();
+}
+END_TEST
+
+START_TEST(smap_protects_inner_stacks)
+{
+    setup_long(); /* the stack's page is the user's, whatever AC is */
+    f->cpu->cr4 |= X86_CR4_SMAP;
+    fake_user(f);
+    x86_set_rflags(f->cpu, 2 | X86_AC);
+    for (uint64_t page = 0; page < 0x40000; page += 4096)
+        if (page != 0x27000 && page != FAKE_TEXT)
+            map_page(f, page, 3);
+    x86_mode_changed(f->cpu);
+    x86_flush_tlb(f->cpu);
+    fake_put(f, FAKE_TSS + 36, 8, FAKE_STACK);
+    fake_put(f, FAKE_IDT + X86_PF_ * 16 + 4, 1, 1);
+    ck_assert_int_eq(FAKE_EXEC(f, int30), X86_PF_);
+    ck_assert_uint_eq(f->cpu->cr2, FAKE_STACK0 - 40);
+    ck_assert_uint_eq(fake_stack(f, 0, 8), 3);
     teardown();
 }
 END_TEST
@@ -770,6 +825,9 @@ int main(void)
         fault_in_a_double_fault_shuts_down,
         software_vectors_are_benign,
         debug_exceptions_clear_general_detect,
+        general_detect_is_a_fault,
+        compatibility_mode_enters_64_bit_handlers,
+        smap_protects_inner_stacks,
         aborted_delivery_is_repeated,
         legacy_frames_at_the_same_level,
         a_frame_wraps_in_a_16_bit_stack,

@@ -48,7 +48,8 @@ bool x86_dec_far(struct x86_dec *d, struct x86_op *op, unsigned arg)
         return true;
     }
     op->fn = arg == X86_FAR_JMP ? x86_sys_jmp_far : x86_sys_call_far;
-    op->imm = d->opnd[0].ptr.offset | (uint64_t)d->opnd[0].ptr.segment << 32;
+    op->imm = (op->size == 2 ? d->opnd[0].ptr.offset & 0xffff : d->opnd[0].ptr.offset) |
+              (uint64_t)d->opnd[0].ptr.segment << 32;
     return true;
 }
 
