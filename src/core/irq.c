@@ -72,8 +72,8 @@ void core_vcpu_nmi(struct vcpu *vcpu)
 
 void core_vcpu_init_ipi(struct vcpu *vcpu)
 {
-    /* A SIPI from before the INIT has no effect any more. */
-    atomic_fetch_and(&vcpu->requests, ~VCPU_REQ_SIPI);
+    /* What came before the INIT has no effect any more. */
+    atomic_fetch_and(&vcpu->requests, ~(VCPU_REQ_SIPI | VCPU_REQ_NMI));
     core_vcpu_request(vcpu, VCPU_REQ_INIT);
 }
 
