@@ -103,6 +103,9 @@ bool core_mem_page(struct vm *vm, uint64_t gpa, struct core_page *page);
  * guest state. If the calling thread's own vCPU is in it, it leaves it while it waits for its turn
  * (pointers from core_mem_page must be looked up again) and is back in it after core_world_go.
  * Stops of several threads queue up; it does not nest.
+ *
+ * A vCPU that has stopped the world and then comes to a callback (a locked access to a device) lets
+ * the world go for the time of it: core_guest_leave starts it, core_guest_enter stops it again.
  */
 void core_guest_enter(struct vcpu *vcpu);
 void core_guest_leave(struct vcpu *vcpu);
@@ -165,6 +168,7 @@ struct vcpu {
     /* backend: set when an instruction was aborted after it made accesses. Its restart must come
      * before the delivery of any event; the backend clears it when that instruction is over. */
     bool restart;
+    bool world_dropped;     /* between core_guest_leave and _enter of who has stopped the world */
     bool irq_window_wanted; /* backend: VMM_EXIT_IRQ_WINDOW when irq_window opens, then cleared */
 
     /* backend: sorted by leaf, then subleaf; use core_cpuid for what the guest sees. */
@@ -223,7 +227,7 @@ struct vm {
     struct os_mutex world_lock;
     _Atomic uint32_t world; /* stopped; a futex word */
     _Atomic uint32_t world_waiters;
-    struct vcpu *world_self; /* the stopper's vCPU that goes back into guest state */
+    _Atomic(struct vcpu *) world_self; /* the stopper's vCPU that goes back into guest state */
 
     _Atomic uint32_t stopped;
     _Atomic uint32_t paused;       /* PAUSE_* (internal.h); not 0: vCPUs hold */

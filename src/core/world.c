@@ -18,40 +18,12 @@ struct vcpu *core_world_self(struct vm *vm)
     return NULL;
 }
 
-void core_guest_enter(struct vcpu *vcpu)
+/* Under world_lock until start_world. `self`: the thread's vCPU that was in guest state, or NULL.
+ */
+static void stop_world(struct vm *vm, struct vcpu *self)
 {
-    struct vm *vm = vcpu->vm;
-
-    for (;;) {
-        if (atomic_load_explicit(&vcpu->requests, memory_order_relaxed) & VCPU_REQ_WORLD)
-            atomic_fetch_and(&vcpu->requests, ~VCPU_REQ_WORLD);
-        atomic_store(&vcpu->in_guest, 1);
-        if (!atomic_load(&vm->world))
-            return;
-        core_guest_leave(vcpu);
-        atomic_fetch_add(&vm->world_waiters, 1);
-        os_wait(&vm->world, 1, UINT64_MAX);
-        atomic_fetch_sub(&vm->world_waiters, 1);
-    }
-}
-
-void core_guest_leave(struct vcpu *vcpu)
-{
-    atomic_store(&vcpu->in_guest, 0);
-    if (atomic_load(&vcpu->vm->world))
-        os_wake(&vcpu->in_guest);
-}
-
-void core_world_stop(struct vm *vm)
-{
-    struct vcpu *self = core_world_self(vm);
-
-    if (self && atomic_load_explicit(&self->in_guest, memory_order_relaxed))
-        core_guest_leave(self);
-    else
-        self = NULL;
     os_mutex_lock(&vm->world_lock);
-    vm->world_self = self;
+    atomic_store(&vm->world_self, self);
     atomic_store(&vm->world, 1);
     for (uint32_t i = 0; i < vm->max_vcpus; i++) {
         struct vcpu *vcpu = atomic_load(&vm->vcpus[i]);
@@ -64,15 +36,71 @@ void core_world_stop(struct vm *vm)
     }
 }
 
-void core_world_go(struct vm *vm)
+static void start_world(struct vm *vm)
 {
-    struct vcpu *self = vm->world_self;
-
-    vm->world_self = NULL;
+    atomic_store(&vm->world_self, NULL);
     atomic_store(&vm->world, 0);
     if (atomic_load(&vm->world_waiters))
         os_wake(&vm->world);
     os_mutex_unlock(&vm->world_lock);
+}
+
+static void leave(struct vcpu *vcpu)
+{
+    atomic_store(&vcpu->in_guest, 0);
+    if (atomic_load(&vcpu->vm->world))
+        os_wake(&vcpu->in_guest);
+}
+
+void core_guest_enter(struct vcpu *vcpu)
+{
+    struct vm *vm = vcpu->vm;
+
+    if (vcpu->world_dropped) {
+        vcpu->world_dropped = false;
+        stop_world(vm, vcpu);
+        return;
+    }
+    for (;;) {
+        if (atomic_load_explicit(&vcpu->requests, memory_order_relaxed) & VCPU_REQ_WORLD)
+            atomic_fetch_and(&vcpu->requests, ~VCPU_REQ_WORLD);
+        atomic_store(&vcpu->in_guest, 1);
+        if (!atomic_load(&vm->world))
+            return;
+        leave(vcpu);
+        atomic_fetch_add(&vm->world_waiters, 1);
+        os_wait(&vm->world, 1, UINT64_MAX);
+        atomic_fetch_sub(&vm->world_waiters, 1);
+    }
+}
+
+void core_guest_leave(struct vcpu *vcpu)
+{
+    /* Only this thread can have made it world_self, so the comparison cannot go wrong. */
+    if (atomic_load_explicit(&vcpu->vm->world_self, memory_order_relaxed) == vcpu) {
+        vcpu->world_dropped = true;
+        start_world(vcpu->vm);
+        return;
+    }
+    leave(vcpu);
+}
+
+void core_world_stop(struct vm *vm)
+{
+    struct vcpu *self = core_world_self(vm);
+
+    if (self && atomic_load_explicit(&self->in_guest, memory_order_relaxed))
+        leave(self);
+    else
+        self = NULL;
+    stop_world(vm, self);
+}
+
+void core_world_go(struct vm *vm)
+{
+    struct vcpu *self = atomic_load(&vm->world_self);
+
+    start_world(vm);
     if (self)
         core_guest_enter(self);
 }
