@@ -378,6 +378,11 @@ int vm_device_add(struct vm *vm, const struct vmm_device_ops *ops, void *opaque,
     return 0;
 }
 
+const char *vmm_strerror(int err)
+{
+    return err ? "failed" : "no error";
+}
+
 int vm_fail(struct vm *vm, int code, const char *op, const char *format, ...)
 {
     va_list ap;

@@ -3,6 +3,7 @@
 #include <check.h>
 
 #include "core/boot/acpi.h"
+#include "core/boot/boot.h"
 #include "fake_vm.h"
 #include <vmm/vcpu.h>
 
@@ -203,6 +204,144 @@ START_TEST(the_hpet_table_is_the_hpet)
 }
 END_TEST
 
+/* ---- What firmware does with fw_cfg: it runs the loader script over the files ---- */
+
+struct file {
+    char name[56];
+    uint8_t bytes[0x8000];
+    uint32_t len;
+    uint32_t address; /* where firmware put it */
+};
+
+static uint64_t be(const uint8_t *p, unsigned n)
+{
+    uint64_t v = 0;
+
+    while (n-- > 0)
+        v = v << 8 | *p++;
+    return v;
+}
+
+static void fw_bytes(unsigned key, uint8_t *p, uint32_t n)
+{
+    outw(vm, 0x510, key);
+    while (n-- > 0)
+        *p++ = (uint8_t)inb(vm, 0x511);
+}
+
+static void load_file(const char *name, struct file *file)
+{
+    static uint8_t dir[4 + 64 * 64];
+
+    fw_bytes(VMM_FW_CFG_FILE_DIR, dir, sizeof dir);
+    for (uint64_t i = 0; i < be(dir, 4); i++) {
+        const uint8_t *entry = dir + 4 + 64 * i;
+        if (strcmp((const char *)entry + 8, name) != 0)
+            continue;
+        strcpy(file->name, name);
+        file->len = (uint32_t)be(entry, 4);
+        ck_assert_uint_le(file->len, sizeof file->bytes);
+        fw_bytes((unsigned)be(entry + 4, 2), file->bytes, file->len);
+        return;
+    }
+    ck_abort_msg("no file %s", name);
+}
+
+static struct file script, files[2];
+
+static struct file *file_named(const uint8_t *name)
+{
+    for (int i = 0; i < 2; i++)
+        if (strcmp(files[i].name, (const char *)name) == 0)
+            return &files[i];
+    ck_abort_msg("no file %s", (const char *)name);
+    return NULL;
+}
+
+static void add_le(uint8_t *p, unsigned n, uint64_t add)
+{
+    add += le(p, n);
+    for (unsigned i = 0; i < n; i++)
+        p[i] = (uint8_t)(add >> (8 * i));
+}
+
+static uint8_t sum(const uint8_t *p, uint64_t n)
+{
+    uint8_t s = 0;
+
+    while (n-- > 0)
+        s = (uint8_t)(s + *p++);
+    return s;
+}
+
+static void run_entry(const uint8_t *e, uint32_t *place)
+{
+    struct file *f = file_named(e + 4), *target;
+    uint32_t align = (uint32_t)le(e + 60, 4);
+
+    switch (le(e, 4)) {
+    case 1: /* allocate */
+        *place = (*place + align - 1) / align * align;
+        f->address = *place;
+        *place += f->len;
+        break;
+    case 2: /* add pointer */
+        target = file_named(e + 60);
+        ck_assert_uint_le(le(e + 116, 4) + e[120], f->len);
+        ck_assert_uint_lt(le(f->bytes + le(e + 116, 4), e[120]), target->len);
+        add_le(f->bytes + le(e + 116, 4), e[120], target->address);
+        break;
+    case 3: /* add checksum */
+        ck_assert_uint_le(le(e + 64, 4) + le(e + 68, 4), f->len);
+        ck_assert_uint_eq(f->bytes[le(e + 60, 4)], 0);
+        f->bytes[le(e + 60, 4)] = (uint8_t)-sum(f->bytes + le(e + 64, 4), le(e + 68, 4));
+        break;
+    default:
+        ck_abort_msg("unknown command %u", (unsigned)le(e, 4));
+    }
+}
+
+/* The table at an address, whose checksum must be right. */
+static const uint8_t *installed(uint64_t address, const char *signature)
+{
+    const uint8_t *p = files[0].bytes + (address - files[0].address);
+
+    ck_assert_uint_lt(address - files[0].address, files[0].len);
+    ck_assert_mem_eq(p, signature, 4);
+    ck_assert_uint_eq(sum(p, le(p + 4, 4)), 0);
+    return p;
+}
+
+START_TEST(firmware_can_install_the_acpi_tables)
+{
+    static struct boot boot;
+    uint32_t place = 0x12345;
+
+    ck_assert_int_eq(create(0x2000000, 0, 1), 0);
+    boot.vm = vm;
+    boot.pc = &pc;
+    ck_assert_int_eq(boot_tables_fw_cfg(&boot), 0);
+    load_file("etc/table-loader", &script);
+    load_file("etc/acpi/tables", &files[0]);
+    load_file("etc/acpi/rsdp", &files[1]);
+    ck_assert_uint_eq(script.len % 128, 0);
+    for (uint32_t i = 0; i < script.len; i += 128)
+        run_entry(script.bytes + i, &place);
+    const uint8_t *rsdp = files[1].bytes;
+    ck_assert_mem_eq(rsdp, "RSD PTR ", 8);
+    ck_assert_uint_eq(sum(rsdp, 20), 0);
+    ck_assert_uint_eq(sum(rsdp, 36), 0);
+    const uint8_t *rsdt = installed(le(rsdp + 16, 4), "RSDT");
+    const uint8_t *xsdt = installed(le(rsdp + 24, 8), "XSDT");
+    ck_assert_uint_eq(le(rsdt + 36, 4), le(xsdt + 36, 8));
+    const uint8_t *fadt = installed(le(xsdt + 36, 8), "FACP");
+    installed(le(xsdt + 44, 8), "APIC");
+    installed(le(xsdt + 52, 8), "HPET");
+    installed(le(fadt + 40, 4), "DSDT");
+    ck_assert_uint_eq(le(fadt + 140, 8), le(fadt + 40, 4));
+}
+END_TEST
+
 START_TEST(memory_past_3_gib_continues_at_4_gib)
 {
     static uint8_t ram[8192] __attribute__((aligned(4096))); /* never touched */
@@ -314,6 +453,7 @@ int main(void)
     tcase_add_test(tc, firmware_learns_of_cpus_and_memory);
     tcase_add_test(tc, the_fadt_names_registers_that_work);
     tcase_add_test(tc, the_hpet_table_is_the_hpet);
+    tcase_add_test(tc, firmware_can_install_the_acpi_tables);
     tcase_add_test(tc, memory_past_3_gib_continues_at_4_gib);
     tcase_add_test(tc, parts_can_be_left_out);
     tcase_add_test(tc, each_part_alone_can_be_left_out);
