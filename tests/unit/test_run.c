@@ -90,6 +90,43 @@ START_TEST(wake_stops)
 }
 END_TEST
 
+/* Handlers call each other as tail calls: the stack does not grow with what has been executed. */
+FAKE_ASM(stack_use, 64,
+         "mov (%rsi), %rax\n"
+         "mov $1000, %ecx\n"
+         "1: mov %rbx, (%rdi)\n"
+         "add (%rdi), %rbx\n"
+         "push %rbx\n"
+         "addl $1, (%rdi)\n"
+         "pop %rbx\n"
+         "dec %ecx\n"
+         "jnz 1b\n"
+         "mov (%rsi), %rax\n"
+         "hlt\n");
+
+static uintptr_t frames[2];
+static unsigned nframes;
+
+static int note_frame(void *ctx, uint64_t gpa, unsigned size, bool write, uint64_t *value)
+{
+    (void)ctx, (void)gpa, (void)size, (void)write, (void)value;
+    frames[nframes++ & 1] = (uintptr_t)__builtin_frame_address(0);
+    return X86_ENV_OK;
+}
+
+START_TEST(handlers_do_not_pile_up)
+{
+    fake_long64(f);
+    f->env.mmu.mmio = note_frame;
+    f->cpu->gpr[VMM_RSI] = FAKE_MMIO;
+    f->cpu->gpr[VMM_RDI] = FAKE_DATA;
+    nframes = 0;
+    ck_assert_int_eq(FAKE_EXEC(f, stack_use), FAKE_HLT);
+    ck_assert_uint_eq(nframes, 2);
+    ck_assert_uint_le(frames[0] - frames[1] + 1024, 2048);
+}
+END_TEST
+
 /* ---- interrupts ---- */
 
 FAKE_ASM(sti_nop, 64, "sti\n inc %rax\n inc %rax\n hlt\n");
@@ -362,6 +399,7 @@ int main(void)
     tcase_add_test(t, steps_one_instruction);
     tcase_add_test(t, step_does_not_chain);
     tcase_add_test(t, wake_stops);
+    tcase_add_test(t, handlers_do_not_pile_up);
     tcase_add_test(t, sti_shadow_covers_one_instruction);
     tcase_add_test(t, mov_ss_shadow_covers_one_instruction);
     tcase_add_test(t, interrupt_ends_hlt);
