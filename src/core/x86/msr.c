@@ -44,10 +44,10 @@ enum {
 
 /* What a CPU that speculates on nothing is not vulnerable to: RDCL_NO, SKIP_L1DFL_VMENTRY, SSB_NO,
  * MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO,
- * RFDS_NO. */
+ * RFDS_NO, ITS_NO. */
 #define ARCH_CAPABILITIES                                                                          \
-    (1ull << 0 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 | 1ull << 13 |          \
-     1ull << 14 | 1ull << 15 | 1ull << 20 | 1ull << 24 | 1ull << 26 | 1ull << 27)
+    (1ull << 62 | 1ull << 0 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 |          \
+     1ull << 13 | 1ull << 14 | 1ull << 15 | 1ull << 20 | 1ull << 24 | 1ull << 26 | 1ull << 27)
 
 #define PLATFORM_INFO      (1ull << 31) /* CPUID faulting */
 #define MICROCODE_REVISION (1ull << 32)
