@@ -536,7 +536,8 @@ END_TEST
 
 START_TEST(irq_window_exit_is_one_shot)
 {
-    static const struct fake_op code[] = {{.kind = OP_NOP}, {.kind = OP_STI}, {.kind = OP_HLT}};
+    static const struct fake_op code[] = {
+        {.kind = OP_NOP}, {.kind = OP_STI}, {.kind = OP_HLT}, {.kind = OP_NOP}, {.kind = OP_HLT}};
 
     fake_cpu(vcpu)->code = code;
     ck_assert_int_eq(vcpu_request_irq_window(vcpu, 1), 0);
@@ -544,8 +545,8 @@ START_TEST(irq_window_exit_is_one_shot)
     ck_assert_uint_eq(ex.rip, 2);
     ck_assert_uint_eq(run(), VMM_EXIT_HLT);
     ck_assert_int_eq(inject(VMM_EVENT_INTERRUPT, 0x21, 0), 0);
-    vcpu_set_budget(vcpu, 1, 0);
-    run();
+    ck_assert_uint_eq(run(), VMM_EXIT_HLT);
+    ck_assert_uint_eq(ex.rip, 5);
     ck_assert_uint_eq(fake_cpu(vcpu)->last_event, 0x22);
 }
 END_TEST
