@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* test_pc.c: the ready-made PC: its memory, its devices at their places, and what it leaves out. */
 #include <check.h>
+#include <sys/mman.h>
 
 #include "core/boot/acpi.h"
 #include "core/boot/boot.h"
@@ -344,10 +345,11 @@ END_TEST
 
 START_TEST(memory_past_3_gib_continues_at_4_gib)
 {
-    static uint8_t ram[8192] __attribute__((aligned(4096))); /* never touched */
-    struct vmm_pc_config config = {
-        .size = sizeof config, .memory = VMM_PC_LOW_RAM_MAX + 0x100000, .ram = ram};
+    const size_t len = VMM_PC_LOW_RAM_MAX + 0x100000;
+    uint8_t *ram = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    struct vmm_pc_config config = {.size = sizeof config, .memory = len, .ram = ram};
 
+    ck_assert_ptr_ne(ram, MAP_FAILED);
     ck_assert_int_eq(vmm_pc_create(vm, &config, &pc), 0);
     ck_assert_uint_eq(pc.low_ram, VMM_PC_LOW_RAM_MAX);
     ck_assert_uint_eq(pc.high_ram, 0x100000);
@@ -358,6 +360,7 @@ START_TEST(memory_past_3_gib_continues_at_4_gib)
     ck_assert_ptr_null(vm_mem_ptr(vm, VMM_PC_HIGH_RAM, 0x100001));
     outb(vm, 0x70, 0x5b);
     ck_assert_uint_eq(inb(vm, 0x71), 0x10); /* CMOS: 64 KiB units above 4 GiB */
+    munmap(ram, len);
 }
 END_TEST
 
