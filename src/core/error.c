@@ -97,18 +97,15 @@ void core_error_set(struct vmm_error *error, int code, int os_errno, const char 
     vsnprintf(error->text, sizeof(error->text), format, ap);
 }
 
-/* Records the failure; `flags` says which addresses it is about. */
-static int fail(struct vm *vm, int code, int os_errno, const char *op, uint32_t flags,
-                uint64_t address, const char *format, va_list ap)
+/* Records the failure; `flags` says whether it is about `gpa`. */
+static int fail(struct vm *vm, int code, int os_errno, const char *op, uint32_t flags, uint64_t gpa,
+                const char *format, va_list ap)
 {
     struct vmm_error error;
 
     core_error_set(&error, code, os_errno, vm->ops->name, op, format, ap);
     error.flags = flags;
-    if (flags & VMM_ERROR_HAS_GPA)
-        error.gpa = address;
-    if (flags & VMM_ERROR_HAS_RIP)
-        error.rip = address;
+    error.gpa = gpa;
     os_mutex_lock(&vm->error_lock);
     vm->error = error;
     os_mutex_unlock(&vm->error_lock);
@@ -141,16 +138,6 @@ int core_fail_gpa(struct vm *vm, int code, const char *op, uint64_t gpa, const c
 
     va_start(ap, format);
     fail(vm, code, 0, op, VMM_ERROR_HAS_GPA, gpa, format, ap);
-    va_end(ap);
-    return code;
-}
-
-int core_fail_rip(struct vm *vm, int code, const char *op, uint64_t rip, const char *format, ...)
-{
-    va_list ap;
-
-    va_start(ap, format);
-    fail(vm, code, 0, op, VMM_ERROR_HAS_RIP, rip, format, ap);
     va_end(ap);
     return code;
 }

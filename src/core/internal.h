@@ -17,8 +17,6 @@ int core_fail_os(struct vm *vm, int code, const char *op, int os_errno, const ch
     __attribute__((format(printf, 5, 6)));
 int core_fail_gpa(struct vm *vm, int code, const char *op, uint64_t gpa, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
-int core_fail_rip(struct vm *vm, int code, const char *op, uint64_t rip, const char *format, ...)
-    __attribute__((format(printf, 5, 6)));
 /* Fills a struct vmm_error; vm_create has no VM to ask yet. */
 void core_error_set(struct vmm_error *error, int code, int os_errno, const char *backend,
                     const char *op, const char *format, va_list ap);
