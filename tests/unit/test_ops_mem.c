@@ -139,6 +139,21 @@ END_TEST
 FAKE_ASM(lock_add, 64, "lock addl %ecx, (%rdi)\n hlt");
 FAKE_ASM(plain_add, 64, "addl %ecx, (%rdi)\n hlt");
 
+START_TEST(locks_that_split_a_cache_line_exclude_others)
+{
+    start(FAKE_DATA + 0x3e);
+    fake_put(f, FAKE_DATA + 0x3e, 4, OPERAND);
+    f->locks = 0;
+    ck_assert_int_eq(FAKE_EXEC(f, lock_add), FAKE_HLT);
+    ck_assert_uint_eq(f->locks, 2);
+    ck_assert_uint_eq(fake_get(f, FAKE_DATA + 0x3e, 4), (uint32_t)(OPERAND + 0x13579bdf));
+    f->cpu->rip = FAKE_TEXT;
+    gpr[VMM_RDI] = FAKE_DATA + 0x3c;
+    ck_assert_int_eq(FAKE_EXEC(f, lock_add), FAKE_HLT);
+    ck_assert_uint_eq(f->locks, 2);
+}
+END_TEST
+
 START_TEST(locks_of_page_crossings_exclude_others)
 {
     start(0x80ffe);
@@ -444,6 +459,7 @@ int main(void)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_loop_test(tc, rmw_everywhere, 0, NRMW);
     tcase_add_loop_test(tc, rmw_without_effect, 0, NRMW);
+    tcase_add_test(tc, locks_that_split_a_cache_line_exclude_others);
     tcase_add_test(tc, locks_of_page_crossings_exclude_others);
     tcase_add_test(tc, cmpxchg16b_is_aligned);
     tcase_add_test(tc, absolute_addresses_of_64_bits);

@@ -332,8 +332,8 @@ X86_MEM_FUNCS(64)
  *     if (!x86_rmw_end(cpu, op, &m)) return x86_leave(cpu, op);    -- before registers and cc
  * change
  *
- * m.p points to guest memory, or to a copy that x86_rmw_end stores back (MMIO, page crossing;
- * with `lock`, other vCPUs are excluded in between).
+ * m.p points to guest memory, or to a copy that x86_rmw_end stores back (MMIO, page crossing, and
+ * with `lock` all that splits a cache line; other vCPUs are excluded in between then).
  */
 struct x86_rmw {
     void *p;
@@ -346,6 +346,12 @@ bool x86_rmw_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, b
                   struct x86_rmw *m);
 bool x86_rmw_end_slow(struct x86_cpu *cpu, const struct x86_op *op, struct x86_rmw *m);
 
+/* The host may refuse locked accesses across cache lines, or punish them (split lock detection). */
+static inline bool x86_splits_line(uint64_t linear, unsigned size)
+{
+    return (linear & 63) + size > 64;
+}
+
 static inline bool x86_rmw_begin(struct x86_cpu *cpu, const struct x86_op *op, unsigned size,
                                  bool lock, struct x86_rmw *m)
 {
@@ -353,7 +359,7 @@ static inline bool x86_rmw_begin(struct x86_cpu *cpu, const struct x86_op *op, u
         return false;
     m->p = mmu_fast_write(&cpu->mmu, cpu->mmu_idx, m->linear, size);
     m->slow = false;
-    if (x86_unlikely(!m->p))
+    if (x86_unlikely(!m->p || (lock && x86_splits_line(m->linear, size))))
         return x86_rmw_slow(cpu, op, size, lock, m);
     return true;
 }

@@ -164,6 +164,7 @@ bool x86_sys_write(struct x86_cpu *cpu, uint64_t linear, const void *buf, unsign
 bool x86_rmw_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, bool lock,
                   struct x86_rmw *m)
 {
+    bool splits = lock && x86_splits_line(m->linear, size);
     bool crosses = (m->linear & ~MMU_PAGE_MASK) + size > MMU_PAGE_SIZE;
     int r;
 
@@ -173,9 +174,11 @@ bool x86_rmw_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, b
     if (!aligned(cpu, m->linear, size))
         return false;
     r = mmu_rmw_begin(&cpu->mmu, cpu->mmu_idx, m->linear, size, &m->mmu);
-    if (r == MMU_OK && !m->mmu.host) {
-        /* A copy. Devices need no exclusion, memory that crosses a page does. */
-        if (lock && crosses) {
+    if (r == MMU_OK && (!m->mmu.host || splits)) {
+        /* A copy. Devices need no exclusion, memory that is not one host access does. */
+        splits = splits && (m->mmu.host || crosses);
+        m->mmu.host = NULL;
+        if (splits) {
             cpu->env->lock(cpu->env->mmu.ctx);
             m->locked = true;
         }

@@ -34,7 +34,9 @@ static bool rmw_begin_at(struct x86_cpu *cpu, const struct x86_op *op, uint64_t 
         return false;
     m->p = mmu_fast_write(&cpu->mmu, cpu->mmu_idx, m->linear, size);
     m->slow = false;
-    return x86_likely(m->p) || x86_rmw_slow(cpu, op, size, lock, m);
+    if (x86_unlikely(!m->p || (lock && x86_splits_line(m->linear, size))))
+        return x86_rmw_slow(cpu, op, size, lock, m);
+    return true;
 }
 
 #define BT_REG(name, insn, bits, offset)                                                           \

@@ -110,10 +110,16 @@ static inline bool x86_linear_at(struct x86_cpu *cpu, const struct x86_op *op, u
     return true;
 }
 
-/* Where the memory operand is, if it can be read and written there at once; else NULL. */
-static inline void *x86_fast_rmw(struct x86_cpu *cpu, const struct x86_op *op, unsigned size)
+/* Where the memory operand is, if it can be read and written there at once, with the host's LOCK
+ * prefix if `lock`; else NULL. */
+static inline void *x86_fast_rmw(struct x86_cpu *cpu, const struct x86_op *op, unsigned size,
+                                 bool lock)
 {
-    return mmu_fast_write(&cpu->mmu, cpu->mmu_idx, x86_ea_fast(cpu, op), size);
+    uint64_t a = x86_ea_fast(cpu, op);
+
+    if (lock && x86_unlikely(x86_splits_line(a, size)))
+        return NULL;
+    return mmu_fast_write(&cpu->mmu, cpu->mmu_idx, a, size);
 }
 
 /* x86_push and x86_pop of 8 bytes, in 64-bit mode only. */
@@ -171,7 +177,7 @@ static inline void x86_add_sp(struct x86_cpu *cpu, uint64_t n)
     {                                                                                              \
         uint##bits##_t s = (source), d = 0;                                                        \
         uint16_t cc = cpu->cc;                                                                     \
-        x86_u##bits *p = x86_fast_rmw(cpu, op, bits / 8);                                          \
+        x86_u##bits *p = x86_fast_rmw(cpu, op, bits / 8, lock);                                    \
                                                                                                    \
         if (x86_unlikely(!p))                                                                      \
             return name##_slow(cpu, op);                                                           \
