@@ -208,6 +208,13 @@ static inline void native_from_cpu(struct native_state *s, const struct x86_cpu 
     s->flags = (s->flags & ~(uint64_t)X86_ARITH) | x86_cc_to_flags(cpu->cc);
 }
 
+/* The op behind the instruction. */
+static inline const struct x86_op *native_behind(struct x86_cpu *cpu, const struct x86_op *op)
+{
+    (void)cpu;
+    return op;
+}
+
 /* Executes one instruction in the software CPU, without its run loop. */
 static inline struct native_end native_emulate(struct fake *f, struct native_state *s,
                                                const uint8_t *insn, unsigned len)
@@ -226,6 +233,7 @@ static inline struct native_end native_emulate(struct fake *f, struct native_sta
     native_to_cpu(s, cpu);
     memset(&blk, 0, sizeof(blk));
     blk.b.n = 1;
+    blk.ops[1].fn = native_behind;
     cpu->blk = &blk.b;
     cpu->gpr[X86_RIP0] = FAKE_TEXT;
     cpu->event.valid = false;

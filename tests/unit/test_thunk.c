@@ -417,7 +417,6 @@ START_TEST(random_bytes_are_harmless)
             unsigned h = rnd() % 10;
             uint8_t code[16], *p = (uint8_t *)&s;
             struct x86_op op = {0};
-            bool end;
 
             for (unsigned b = 0; b < 16; b++)
                 code[b] = (uint8_t)rnd();
@@ -442,7 +441,6 @@ START_TEST(random_bytes_are_harmless)
             op.len = native_insn.length;
             if (!x86_dec_vec(&d, &op))
                 continue;
-            (void)end;
             for (unsigned b = 0; b < sizeof(s); b++)
                 p[b] = (uint8_t)rnd();
             native_emulate(f, &s, code, native_insn.length);

@@ -26,6 +26,7 @@ struct dec {
     unsigned mem_index;
     unsigned id[3]; /* register numbers of ModRM.reg, ModRM.rm and vvvv on the host */
     bool has[3];
+    bool vectors; /* there is a vector, mask or MMX register */
 };
 
 static bool is_gpr(ZydisRegisterClass c)
@@ -128,6 +129,7 @@ static bool register_operand(struct dec *v, const ZydisDecodedOperand *o)
     } else {
         return false;
     }
+    v->vectors |= !is_gpr(c);
     if (slot < 3) {
         v->id[slot] = id;
         v->has[slot] = true;
@@ -160,7 +162,7 @@ static bool operands(struct dec *v)
             return false;
         }
     }
-    return v->has[SLOT_REG] || v->has[SLOT_RM] || v->has[SLOT_VVVV];
+    return v->vectors;
 }
 
 /* ---- the instruction for the host ---- */

@@ -46,7 +46,7 @@ void vec_clear_above(struct x86_cpu *cpu, unsigned reg, unsigned length)
 
 static void fp_begin(const struct x86_cpu *cpu, const struct vec_form *f, struct vec_ctx *c)
 {
-    uint32_t m = cpu->fpu.mxcsr;
+    uint32_t m = cpu->fpu.mxcsr & X86_MXCSR_MASK; /* the host must not fault on others */
 
     c->mxcsr_in = (m & ~ALL_EXCEPTIONS) | 0x1f80;
     c->unmasked = f->sae ? 0 : ~(m >> 7) & ALL_EXCEPTIONS;
