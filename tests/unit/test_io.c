@@ -64,10 +64,23 @@ static struct vmm_io_ops dev_ops(uint8_t min, uint8_t max)
                                .release = dev_release};
 }
 
+/* What the script's instruction does: up to four accesses, in this order. */
+static struct {
+    bool port, write;
+    uint64_t addr;
+    uint32_t size;
+    uint64_t value; /* written, or what was read */
+} step[4];
+static uint32_t steps, begun;
+
+static struct vcpu_exit x = {.size = sizeof(x)};
+
 static void setup(void)
 {
     script_setup();
     memset(&dev, 0, sizeof(dev));
+    memset(step, 0, sizeof(step));
+    x = (struct vcpu_exit){.size = sizeof(x)};
 }
 
 static struct mmio *mmio_dev(uint64_t gpa, uint64_t len, uint8_t min, uint8_t max)
@@ -292,15 +305,6 @@ END_TEST
 
 /* ---- results, from vCPUs ---- */
 
-/* What the script's instruction does: up to four accesses, in this order. */
-static struct {
-    bool port, write;
-    uint64_t addr;
-    uint32_t size;
-    uint64_t value; /* written, or what was read */
-} step[4];
-static uint32_t steps, begun;
-
 static int make_steps(struct vcpu *vcpu, uint64_t serial)
 {
     begun++;
@@ -324,8 +328,6 @@ static void load_script(uint32_t n)
     begun = 0;
     script[0] = (struct script_cpu){.insn = make_steps, .count = 1, .serial = script[0].serial};
 }
-
-static struct vcpu_exit x = {.size = sizeof(x)};
 
 static uint32_t run(void)
 {
