@@ -293,7 +293,7 @@ FAKE_ASM(sse32, 32, "movdqa (%ebx), %xmm0\n paddd %xmm0, %xmm0\n movd %xmm0, %ea
 FAKE_ASM(vex32, 32, ".byte 0xc4,0xe3,0xf9,0x16,0xc0,0x01\n hlt"); /* VPEXTRQ: is VPEXTRD here */
 FAKE_ASM(sse16, 16, "movdqa (%bx), %xmm0\n paddd %xmm0, %xmm0\n movd %xmm0, %eax\n hlt");
 FAKE_ASM(vex16, 16, "vpaddd %xmm0, %xmm0, %xmm0\n hlt");
-FAKE_ASM(env16, 16, "fninit\n fld1\n fld 6(%bx)\n fnstenv (%bx)\n fnsave 0x40(%bx)\n hlt");
+FAKE_ASM(env16, 16, "fninit\n fld1\n flds 6(%bx)\n fnstenv (%bx)\n fnsave 0x40(%bx)\n hlt");
 FAKE_ASM(env32, 32, "fninit\n fld1\n fadds (%ebx)\n fnstenv (%ebx)\n fldenv (%ebx)\n hlt");
 
 START_TEST(protected_mode)

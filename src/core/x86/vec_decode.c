@@ -162,7 +162,8 @@ static bool operands(struct dec *v)
             return false;
         }
     }
-    return v->vectors;
+    /* Conversions of memory to general registers have none. */
+    return v->vectors || d->insn.meta.exception_class != ZYDIS_EXCEPTION_CLASS_NONE;
 }
 
 /* ---- the instruction for the host ---- */
