@@ -13,10 +13,10 @@ struct mmio;
 struct pio;
 
 /* Results of read and write callbacks. Anything else counts as NOBODY. */
-#define VMM_IO_OK 0
+#define VMM_IO_OK     0
 #define VMM_IO_NOBODY 1 /* as if no device were there: reads give all ones, writes are dropped */
-#define VMM_IO_DEFER 2  /* the vCPU waits inside vcpu_run until mmio_complete */
-#define VMM_IO_EXIT 3   /* vcpu_run returns with VMM_EXIT_MMIO or _PIO */
+#define VMM_IO_DEFER  2 /* the vCPU waits inside vcpu_run until mmio_complete */
+#define VMM_IO_EXIT   3 /* vcpu_run returns with VMM_EXIT_MMIO or _PIO */
 
 struct vmm_io_ops {
     uint32_t size;
@@ -35,15 +35,16 @@ struct vmm_io_ops {
 /*
  * Size rules. An access larger than max_access, or one that is not naturally aligned, is delivered
  * as a sequence of smaller aligned ones in ascending address order; bytes outside the
- * registration go to whoever is there. One smaller than min_access is NOBODY. Callbacks of one
+ * registration go to whoever is there; where no registration is, vcpu_run exits with
+ * VMM_EXIT_MMIO or _PIO. One smaller than min_access is NOBODY. Callbacks of one
  * registration may run on several vCPU threads at once: devices have their own lock.
  */
 
 /*
  * Registers callbacks for [gpa, gpa+len). Must not overlap another MMIO registration
  * (VMM_E_EXIST); memory regions win over MMIO where both exist, except for writes to a read-only
- * region. `ops` is copied, its name is not. *out may be NULL: then it lives until vm_destroy. May be
- * called while vCPUs run. ANY.
+ * region. `ops` is copied, its name is not. *out may be NULL: then it lives until vm_destroy. May
+ * be called while vCPUs run. ANY.
  */
 int mmio_register(struct vm *vm, uint64_t gpa, uint64_t len, const struct vmm_io_ops *ops,
                   void *opaque, struct mmio **out);

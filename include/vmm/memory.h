@@ -24,7 +24,8 @@ extern "C" {
  *
  * Host writes: the guest sees what the host stores through its own pointer at the latest at the
  * next vcpu_run; code that was already executed and is overwritten by the host while a vCPU is
- * inside vcpu_run needs vm_mem_write or vm_mem_changed.
+ * inside vcpu_run needs vm_mem_write or vm_mem_changed. So does code that is executed at one
+ * address and overwritten through another, when the same host memory is mapped at both.
  */
 
 /*
