@@ -135,6 +135,10 @@ static bool probe(struct x86_cpu *cpu, uint64_t sp, unsigned size)
     if ((cpu->mode & X86_MODE_CODE) != X86_MODE_CODE64 &&
         !x86_seg_check(cpu, VMM_SS, sp, size, true, &linear))
         return false;
+    if (cpu->mmu_idx == MMU_USER_ALIGN && (linear & (size - 1))) {
+        x86_raise_err(cpu, X86_AC_, 0);
+        return false;
+    }
     r = mmu_probe(&cpu->mmu, cpu->mmu_idx, linear, size, MMU_WRITE);
     if (r != MMU_OK)
         x86_mmu_failed(cpu, r, VMM_SS);
