@@ -266,6 +266,21 @@ START_TEST(triple_fault_shuts_down)
 }
 END_TEST
 
+/* Each handler faults at its first instruction, on a stack that begins anew each time: no
+ * instruction is ever retired, but timers are polled and a budget ends. */
+START_TEST(faulting_handlers_use_up_a_budget)
+{
+    fake_long64(f);
+    fake_put(f, FAKE_TSS + 0x24, 8, FAKE_STACK0);
+    f->mem[FAKE_IDT + X86_UD * 16 + 4] = 1;
+    f->mem[FAKE_HANDLERS + X86_UD * 16] = 0x06;
+    FAKE_LOAD(f, ud2);
+    ck_assert_int_eq(fake_run(f, 100000), X86_STOP_ATTENTION);
+    ck_assert_uint_eq(f->done, 100000);
+    ck_assert_uint_ge(f->polls, 10);
+}
+END_TEST
+
 /* ---- fetching ---- */
 
 START_TEST(fetch_from_mmio_exits)
@@ -410,6 +425,7 @@ int main(void)
     tcase_add_test(t, host_sees_exceptions_first);
     tcase_add_test(t, single_step_traps_after_the_next_instruction);
     tcase_add_test(t, triple_fault_shuts_down);
+    tcase_add_test(t, faulting_handlers_use_up_a_budget);
     tcase_add_test(t, fetch_from_mmio_exits);
     tcase_add_test(t, fetch_from_not_executable_memory_exits);
     tcase_add_test(t, fetch_at_non_canonical_address_faults);

@@ -5,6 +5,9 @@
 
 #define DR6_BS 0x4000u
 
+#define MAX_FRUITLESS 64  /* event deliveries without an instruction; each further counts as one */
+#define MAX_TURNS     512 /* of the slow loop without a poll */
+
 /* ---- leaving a block ---- */
 
 const struct x86_op *x86_leave(struct x86_cpu *cpu, const struct x86_op *op)
@@ -243,7 +246,8 @@ static bool deliver(struct x86_cpu *cpu)
     }
     cpu->host_exception_pass = false;
     cpu->rep_serial++;
-    if (insn)
+    /* A guest whose handlers fault at their first instruction would never use up a budget. */
+    if (insn || ++cpu->fruitless > MAX_FRUITLESS)
         cpu->countdown--;
     if (!ok) {
         cpu->activity = VMM_SHUTDOWN;
@@ -310,6 +314,7 @@ static bool execute(struct x86_cpu *cpu, bool single)
             cpu->rflags |= X86_RF;
         return false;
     }
+    cpu->fruitless = 0;
     if (shadow)
         cpu->shadow = cpu->shadow == shadow ? 0 : cpu->shadow & (uint8_t)~shadow;
     if (cpu->tf_trap && !(cpu->shadow & VMM_SHADOW_MOV_SS))
@@ -349,6 +354,7 @@ static void turn(struct x86_cpu *cpu, bool step)
 enum x86_stop x86_run(struct x86_cpu *cpu, uint64_t limit, bool step, uint64_t *done)
 {
     uint64_t begin = retired(cpu), used;
+    unsigned turns = 0;
 
     cpu->stop = X86_STOP_NONE;
     cpu->blk = NULL;
@@ -358,7 +364,8 @@ enum x86_stop x86_run(struct x86_cpu *cpu, uint64_t limit, bool step, uint64_t *
         if (cpu->stop)
             break;
         x86_cache_tidy(cpu);
-        if (cpu->countdown < X86_BLOCK_MAX) {
+        if (cpu->countdown < X86_BLOCK_MAX || ++turns > MAX_TURNS) {
+            turns = 0;
             reload(cpu, limit - used);
             cpu->env->poll(cpu->env->mmu.ctx);
         }

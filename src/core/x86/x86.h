@@ -267,6 +267,7 @@ struct x86_cpu {
     bool tf_trap; /* #DB for TF follows the instruction; SYSCALL and SYSRET set it at their end */
     bool restart; /* an aborted instruction comes before any event */
     uint64_t rep_serial;     /* counts iterations of string instructions */
+    unsigned fruitless;      /* events delivered since the last instruction was retired */
     uint64_t retired;        /* instructions up to the last time that countdown was reloaded */
     int64_t countdown_start; /* its value at that time */
     uint8_t cur_idx;         /* op->idx of the instruction that is in a slow path */
