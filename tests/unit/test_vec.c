@@ -286,7 +286,7 @@ static uint64_t random_address(void)
 /* Small indices in the register that holds them. */
 static void random_indices(struct native_state *s, unsigned reg)
 {
-    unsigned size = rnd() % 2 ? 4 : 8;
+    unsigned size = native_insn.opcode & 1 ? 8 : 4; /* of the indices, as opcodes go */
     uint8_t bytes[64];
 
     for (unsigned i = 0; i < 64; i += size) {
