@@ -449,6 +449,27 @@ START_TEST(clflush_checks_its_address)
 }
 END_TEST
 
+FAKE_ASM(monitor_mwait, 64, "monitor\n mwait\n hlt");
+
+START_TEST(monitor_and_mwait)
+{
+    gpr[VMM_RAX] = FAKE_DATA;
+    ck_assert_int_eq(FAKE_EXEC(f, monitor_mwait), FAKE_HLT);
+    ck_assert_uint_eq(f->cpu->monitor_linear, FAKE_DATA);
+    fake_long64(f);
+    gpr[VMM_RCX] = 2;
+    ck_assert_int_eq(FAKE_EXEC(f, monitor_mwait), X86_GP);
+    fake_long64(f);
+    protect(0x81000, 0);
+    gpr[VMM_RAX] = 0x81000;
+    gpr[VMM_RCX] = 0;
+    ck_assert_int_eq(FAKE_EXEC(f, monitor_mwait), X86_PF_);
+    fake_long64(f);
+    fake_user(f);
+    ck_assert_int_eq(FAKE_EXEC(f, monitor_mwait), X86_UD);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("ops_mem");
@@ -475,6 +496,7 @@ int main(void)
     tcase_add_test(tc, xchg_with_itself_is_nop);
     tcase_add_test(tc, random_numbers);
     tcase_add_test(tc, clflush_checks_its_address);
+    tcase_add_test(tc, monitor_and_mwait);
     suite_add_tcase(s, tc);
     srunner_run_all(sr, CK_ENV);
     failed = srunner_ntests_failed(sr);

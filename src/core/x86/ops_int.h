@@ -115,6 +115,7 @@ x86_dec_fn x86_dec_fence;
 x86_dec_fn x86_dec_clflush;
 x86_dec_fn x86_dec_random;
 x86_dec_fn x86_dec_bound;
+x86_dec_fn x86_dec_monitor;
 x86_dec_fn x86_dec_ud;
 
 #define X86_OPS_MOV(X)                                                                             \
@@ -345,6 +346,8 @@ x86_dec_fn x86_dec_ud;
     X(RDRAND, x86_dec_random, X86_RDRAND)                                                          \
     X(RDSEED, x86_dec_random, X86_RDSEED)                                                          \
     X(BOUND, x86_dec_bound, 0)                                                                     \
+    X(MONITOR, x86_dec_monitor, 0)                                                                 \
+    X(MWAIT, x86_dec_monitor, 1)                                                                   \
     X(UD0, x86_dec_ud, 0)                                                                          \
     X(UD1, x86_dec_ud, 0)                                                                          \
     X(UD2, x86_dec_ud, 0)

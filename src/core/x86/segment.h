@@ -144,7 +144,8 @@ static inline bool x86_within_limit(const struct vmm_segment *s, uint64_t offset
 
         return offset > s->limit && last <= max;
     }
-    return last <= s->limit;
+    /* With a limit of 4 GiB accesses wrap around instead. */
+    return last <= s->limit || s->limit == 0xffffffffu;
 }
 
 /* x86_sys_read of 8 bytes. */
