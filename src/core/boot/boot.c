@@ -132,9 +132,21 @@ static int detect(struct boot *boot, uint32_t *kind)
                      boot->kernel->len, first[0], first[1], first[2], first[3]);
 }
 
+/* A vCPU that somebody runs cannot be set up: better known before memory is written. */
+static int check_vcpu(struct boot *boot)
+{
+    struct vcpu_regs regs = {.size = sizeof(regs), .groups = VMM_REGS_GPR};
+    int err = vcpu_get_regs(boot->vcpu, &regs);
+
+    return err ? boot_fail(&boot->error, err, "the boot vCPU: %s", vmm_strerror(err)) : 0;
+}
+
 static int run(struct boot *boot, uint32_t kind, const struct vmm_boot *request)
 {
     int err = take_request(boot, request);
+
+    if (!err)
+        err = check_vcpu(boot);
 
     if (!err && kind == VMM_BOOT_AUTO)
         err = detect(boot, &kind);

@@ -150,6 +150,8 @@ int boot_modules(struct boot *boot, uint64_t gpa[BOOT_MAX_MODULES]);
 /* ---- ELF ---- */
 
 #define BOOT_ELF_MAX_LOADS 64u
+#define BOOT_ELF_MAX_PHDRS 1024u
+#define BOOT_ELF_MAX_NOTES 4096u
 
 struct boot_segment {
     uint32_t index; /* of the program header */
@@ -165,6 +167,7 @@ struct boot_elf_image {
     uint64_t entry; /* as in the header */
     uint32_t nload;
     struct boot_segment load[BOOT_ELF_MAX_LOADS]; /* PT_LOAD with memsz > 0 */
+    uint32_t nnotes;                              /* looked at */
     bool has_pvh;
     uint64_t pvh_entry;      /* physical address from XEN_ELFNOTE_PHYS32_ENTRY */
     const uint8_t *sections; /* section header table inside the image, NULL: none or unusable */

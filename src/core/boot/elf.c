@@ -86,6 +86,9 @@ static int check_phdrs(Elf *handle, const GElf_Ehdr *header, const struct vmm_im
                          "%zu program headers at 0x%" PRIx64
                          " are past the end of the image (0x%" PRIx64 " bytes)",
                          *n, (uint64_t)header->e_phoff, image->len);
+    if (*n > BOOT_ELF_MAX_PHDRS)
+        return boot_fail(error, VMM_E_LIMIT, "%zu program headers, at most %u", *n,
+                         BOOT_ELF_MAX_PHDRS);
     return 0;
 }
 
@@ -143,12 +146,13 @@ static void take_note(const uint8_t *name, uint32_t namesz, const uint8_t *desc,
     elf->pvh_entry = descsz == 8 ? boot_get64(desc) : boot_get32(desc);
 }
 
-/* A truncated note ends the walk: what follows cannot be found. */
+/* A truncated note ends the walk: what follows cannot be found. Neither can one behind very many
+ * others: notes are few, and note segments that overlap must not add up to hours. */
 static void scan_notes(const uint8_t *p, uint64_t len, uint64_t align, struct boot_elf_image *elf)
 {
     uint64_t at = 0;
 
-    while (!elf->has_pvh && len - at >= 12) {
+    while (!elf->has_pvh && elf->nnotes < BOOT_ELF_MAX_NOTES && len - at >= 12) {
         uint32_t namesz = boot_get32(p + at), descsz = boot_get32(p + at + 4);
         uint32_t type = boot_get32(p + at + 8);
         uint64_t desc = (at + 12 + namesz + align - 1) & ~(align - 1);
@@ -156,6 +160,7 @@ static void scan_notes(const uint8_t *p, uint64_t len, uint64_t align, struct bo
         if (desc > len || descsz > len - desc)
             return;
         take_note(p + at + 12, namesz, p + desc, descsz, type, elf);
+        elf->nnotes++;
         at = (desc + descsz + align - 1) & ~(align - 1);
         if (at > len)
             return;

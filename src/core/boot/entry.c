@@ -7,6 +7,12 @@
 #define GDT_CODE64 0x00af9b000000ffffull
 #define GDT_DATA   0x00cf93000000ffffull
 
+#define CR0_PE 0x01u
+#define CR0_ET 0x10u
+
+/* The task register of the PVH boot ABI: a TSS just as long as the processor needs one. */
+#define TSS_LIMIT 0x67u
+
 #define AR_CODE32 (VMM_AR_G | VMM_AR_DB | VMM_AR_P | VMM_AR_S | 0xbu)
 #define AR_CODE64 (VMM_AR_G | VMM_AR_L | VMM_AR_P | VMM_AR_S | 0xbu)
 #define AR_DATA   (VMM_AR_G | VMM_AR_DB | VMM_AR_P | VMM_AR_S | 0x3u)
@@ -74,6 +80,7 @@ static void set_segments(struct vcpu_regs *regs, bool long_mode)
     for (size_t i = 0; i < sizeof(data); i++)
         regs->seg[data[i]] =
             (struct vmm_segment){.limit = 0xffffffff, .ar = AR_DATA, .selector = BOOT_DS};
+    regs->seg[VMM_TR].limit = TSS_LIMIT;
 }
 
 int boot_stack(struct boot *boot, uint64_t *top)
@@ -92,7 +99,8 @@ int boot_enter(struct boot *boot, const struct boot_entry *entry)
                                .rip = entry->rip,
                                .rsp = entry->rsp};
     struct vcpu_regs regs = {.size = sizeof(regs),
-                             .groups = VMM_REGS_GPR | VMM_REGS_SEG | VMM_REGS_DT};
+                             .groups =
+                                 VMM_REGS_GPR | VMM_REGS_SEG | VMM_REGS_DT | VMM_REGS_CONTROL};
     uint64_t gdt = 0;
     int err = write_gdt(&boot->mem, entry->long_mode, &gdt);
 
@@ -111,6 +119,8 @@ int boot_enter(struct boot *boot, const struct boot_entry *entry)
         regs.gdt = (struct vmm_dtable){.base = gdt, .limit = 8 * GDT_ENTRIES - 1};
         regs.idt = (struct vmm_dtable){0};
         set_segments(&regs, entry->long_mode);
+        if (!entry->long_mode)
+            regs.cr0 = CR0_PE | CR0_ET; /* PVH: no other bit that can be written */
         err = vcpu_set_regs(boot->vcpu, &regs);
     }
     return err ? boot_fail(&boot->error, err, "the CPU state at the entry point was refused: %s",

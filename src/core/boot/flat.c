@@ -11,7 +11,7 @@
 
 /* A stack of at least 1 KiB in segment 0 that does not touch the image: below 0x7c00 as after a
  * BIOS, else below the image, else at the top of the segment, else above the image in its own. */
-static void choose_stack(uint64_t start, uint64_t end, uint64_t *ss, uint64_t *sp)
+static int choose_stack(struct boot *boot, uint64_t start, uint64_t end, uint64_t *ss, uint64_t *sp)
 {
     *ss = 0;
     if (end + STACK_ROOM <= FLAT_DEFAULT || start >= FLAT_DEFAULT)
@@ -20,10 +20,15 @@ static void choose_stack(uint64_t start, uint64_t end, uint64_t *ss, uint64_t *s
         *sp = start & ~15ull;
     else if (end + STACK_ROOM <= 0xfff0)
         *sp = 0xfff0;
-    else {
+    else if (end + 15 + STACK_ROOM <= BOOT_LOW_RAM_END) {
         *ss = (end + 15) >> 4;
         *sp = STACK_ROOM;
-    }
+    } else
+        return boot_fail(&boot->error, VMM_E_NOSPACE,
+                         "the flat image at 0x%" PRIx64 "-0x%" PRIx64
+                         " leaves no room for a stack below 640 KiB",
+                         start, end);
+    return 0;
 }
 
 static int check_request(struct boot *boot, uint64_t start)
@@ -65,17 +70,16 @@ static int set_regs(struct boot *boot, uint64_t start, uint64_t ss, uint64_t sp)
 int boot_flat(struct boot *boot)
 {
     uint64_t start = boot->load_addr ? boot->load_addr : FLAT_DEFAULT;
-    uint64_t ss, sp;
+    uint64_t ss = 0, sp = 0;
     int err = check_request(boot, start);
 
     if (!err)
         err = boot_mem_claim(&boot->mem, start, boot->kernel->len, "flat image");
     if (!err)
+        err = choose_stack(boot, start, start + boot->kernel->len, &ss, &sp);
+    if (!err)
         err = boot_mem_write(&boot->mem, start, boot->kernel->data, boot->kernel->len);
     if (!err)
         err = boot_tables(boot);
-    if (err)
-        return err;
-    choose_stack(start, start + boot->kernel->len, &ss, &sp);
-    return set_regs(boot, start, ss, sp);
+    return err ? err : set_regs(boot, start, ss, sp);
 }

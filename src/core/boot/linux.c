@@ -46,6 +46,9 @@
 #define VID_MODE_NORMAL 0xffffu
 #define ENTRY64         0x200u
 
+/* Kernels before 2.10 do not say how much memory unpacking takes: allow for a ratio of three. */
+#define UNPACK_FACTOR 3u
+
 struct linux_image {
     uint32_t version;
     uint32_t header_end;
@@ -167,8 +170,9 @@ static int linux_parse(const struct vmm_image *image, struct linux_image *linux_
     linux_->initrd_max = boot_get32(h + H_INITRD_ADDR_MAX);
     linux_->cmdline_max = boot_get32(h + H_CMDLINE_SIZE);
     linux_->pref_address = BOOT_1M;
-    linux_->init_size = linux_->code_len;
+    linux_->init_size = linux_->code_len * UNPACK_FACTOR;
     if (linux_->version >= 0x20a) {
+        linux_->init_size = linux_->code_len;
         linux_->pref_address = boot_get64(h + H_PREF_ADDRESS);
         if (boot_get32(h + H_INIT_SIZE) > linux_->code_len)
             linux_->init_size = boot_get32(h + H_INIT_SIZE);

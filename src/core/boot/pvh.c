@@ -13,6 +13,9 @@
 
 #define MEMMAP_MAX (BOOT_MAX_RANGES + 1u)
 
+/* So that the end of a module fits into 32 bits. */
+#define MODULES_END (BOOT_4G - BOOT_PAGE)
+
 int boot_modules(struct boot *boot, uint64_t gpa[BOOT_MAX_MODULES])
 {
     struct boot_mem *mem = &boot->mem;
@@ -28,7 +31,10 @@ int boot_modules(struct boot *boot, uint64_t gpa[BOOT_MAX_MODULES])
     for (uint32_t i = 0; !err && i < boot->nmodules; i++) {
         const struct vmm_image *module = &boot->modules[i];
 
-        err = boot_mem_place_low(mem, module->len, BOOT_PAGE, min, BOOT_4G, "module", &gpa[i]);
+        err = boot_mem_place_low(mem, module->len, BOOT_PAGE, min, MODULES_END, "module", &gpa[i]);
+        if (err) /* better below a part of the kernel than nowhere */
+            err = boot_mem_place_low(mem, module->len, BOOT_PAGE, BOOT_1M, MODULES_END, "module",
+                                     &gpa[i]);
         if (!err)
             err = boot_mem_write(mem, gpa[i], module->data, module->len);
     }
