@@ -69,7 +69,8 @@ bool x86_ea_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, bo
 /* Alignment checking of CPL 3 accesses (SDM Vol. 3A 7.15, #AC). */
 static bool aligned(struct x86_cpu *cpu, uint64_t linear, unsigned size)
 {
-    if (cpu->mmu_idx != MMU_USER_ALIGN || size > 8 || !(linear & (size - 1)))
+    if (cpu->mmu_idx != MMU_USER_ALIGN || size > 8 || !(linear & (size - 1)) ||
+        !mmu_canonical(&cpu->mmu, linear)) /* the MMU will tell */
         return true;
     x86_raise_err(cpu, X86_AC_, 0);
     return false;
