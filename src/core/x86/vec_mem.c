@@ -18,22 +18,39 @@ static bool part_linear(struct x86_cpu *cpu, const struct x86_op *op, uint64_t o
     return x86_seg_check(cpu, op->seg, a, size, write, linear);
 }
 
-static bool read_part(struct x86_cpu *cpu, const struct x86_op *op, uint64_t offset, unsigned size,
-                      void *buf)
+/* Parts of operands of more than 8 bytes are not subject to alignment checking (SDM Vol. 2, tables
+ * of exception types). Returns what cpu->mmu_idx is to be afterwards. */
+static uint8_t ignore_alignment(struct x86_cpu *cpu, const struct vec_form *f)
 {
-    uint64_t linear;
+    uint8_t idx = cpu->mmu_idx;
 
-    return part_linear(cpu, op, offset, size, false, &linear) &&
-           x86_read(cpu, op, op->seg, linear, buf, size);
+    if (idx == MMU_USER_ALIGN && f->mem_size > 8)
+        cpu->mmu_idx = MMU_USER;
+    return idx;
 }
 
-static bool write_part(struct x86_cpu *cpu, const struct x86_op *op, uint64_t offset, unsigned size,
-                       const void *buf)
+static bool read_part(struct x86_cpu *cpu, const struct x86_op *op, const struct vec_form *f,
+                      uint64_t offset, unsigned size, void *buf)
 {
+    uint8_t idx = ignore_alignment(cpu, f);
     uint64_t linear;
+    bool ok = part_linear(cpu, op, offset, size, false, &linear) &&
+              x86_read(cpu, op, op->seg, linear, buf, size);
 
-    return part_linear(cpu, op, offset, size, true, &linear) &&
-           x86_write(cpu, op, op->seg, linear, buf, size);
+    cpu->mmu_idx = idx;
+    return ok;
+}
+
+static bool write_part(struct x86_cpu *cpu, const struct x86_op *op, const struct vec_form *f,
+                       uint64_t offset, unsigned size, const void *buf)
+{
+    uint8_t idx = ignore_alignment(cpu, f);
+    uint64_t linear;
+    bool ok = part_linear(cpu, op, offset, size, true, &linear) &&
+              x86_write(cpu, op, op->seg, linear, buf, size);
+
+    cpu->mmu_idx = idx;
+    return ok;
 }
 
 /* Bits of the memory operand's own elements. */
@@ -56,7 +73,7 @@ bool vec_read_masked(struct x86_cpu *cpu, const struct x86_op *op, const struct 
     for (uint64_t bits = fold(f, mask); bits; bits &= bits - 1) {
         unsigned i = (unsigned)__builtin_ctzll(bits) * f->elem;
 
-        if (!read_part(cpu, op, i, f->elem, buf + i))
+        if (!read_part(cpu, op, f, i, f->elem, buf + i))
             return false;
     }
     return true;
@@ -96,7 +113,7 @@ bool vec_write_masked(struct x86_cpu *cpu, const struct x86_op *op, const struct
         uint64_t rest = ~(mask >> first);
         unsigned n = rest ? (unsigned)__builtin_ctzll(rest) : 64;
 
-        if (!write_part(cpu, op, (uint64_t)first * f->elem, n * f->elem, buf + first * f->elem))
+        if (!write_part(cpu, op, f, (uint64_t)first * f->elem, n * f->elem, buf + first * f->elem))
             return false;
         mask = first + n == 64 ? 0 : mask >> (first + n) << (first + n);
     }
@@ -188,7 +205,7 @@ static const struct x86_op *run_compress(struct x86_cpu *cpu, const struct x86_o
     VEC_CHECK(cpu, op, f->class);
     for (uint64_t m = writemask(cpu, f); m; m &= m - 1, used += f->elem)
         memcpy(buf + used, cpu->fpu.vec[f->reg] + (unsigned)__builtin_ctzll(m) * f->elem, f->elem);
-    if (used && !write_part(cpu, op, 0, used, buf))
+    if (used && !write_part(cpu, op, f, 0, used, buf))
         return x86_leave(cpu, op);
     return op + 1;
 }
@@ -204,7 +221,7 @@ static const struct x86_op *run_expand(struct x86_cpu *cpu, const struct x86_op 
         return vec_redecode(cpu, op);
     VEC_CHECK(cpu, op, f->class);
     mask = writemask(cpu, f);
-    if (mask && !read_part(cpu, op, 0, (unsigned)__builtin_popcountll(mask) * f->elem, buf))
+    if (mask && !read_part(cpu, op, f, 0, (unsigned)__builtin_popcountll(mask) * f->elem, buf))
         return x86_leave(cpu, op);
     reg = cpu->fpu.vec[f->reg];
     for (unsigned i = 0; i < f->n; i++) {
