@@ -72,15 +72,6 @@ uint64_t core_tsc_deadline(struct vcpu *vcpu, uint64_t tsc)
     return (tsc - vcpu->tsc_offset + 1) / 2;
 }
 
-int vm_get_caps(struct vm *of, struct vm_caps *caps)
-{
-    (void)of;
-    memset(caps, 0, sizeof(*caps));
-    caps->size = sizeof(*caps);
-    caps->gpa_bits = 40;
-    return 0;
-}
-
 static void irq_setup(void)
 {
     vm = fake_vm_new();

@@ -359,6 +359,7 @@ int vm_get_caps(struct vm *vm, struct vm_caps *caps)
 {
     (void)vm;
     caps->max_vcpus = FAKE_MAX_VCPUS;
+    caps->gpa_bits = 40;
     return 0;
 }
 
