@@ -50,6 +50,9 @@ struct vmm_backend_ops {
     int (*run)(struct vcpu *vcpu, bool step);
     void (*wake)(struct vcpu *vcpu); /* ANY+SIG; may be NULL if run polls vcpu->requests */
 
+    /* vcpu_reset, set_* and translate too are called in guest state, or with the world stopped:
+     * what mem_map_changed and code_changed do to a vCPU never meets them. */
+
     /* The groups in regs->groups. The core has checked the groups, the reserved members and the
      * EVENTS group; the engine checks the rest as a VM entry does: VMM_E_INVAL, nothing changed and
      * a vm_fail that names the check. The core itself does tsc, and with an irqchip cr8 and

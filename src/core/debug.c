@@ -61,7 +61,9 @@ int vcpu_set_debug(struct vcpu *vcpu, const struct vmm_debug *debug)
     err = core_vcpu_claim(vcpu, __func__, &nested);
     if (err)
         return err;
+    bool entered = core_engine_enter(vcpu);
     err = vcpu->vm->ops->set_debug(vcpu, &own);
+    core_engine_leave(vcpu, entered);
     core_vcpu_release(vcpu, nested);
     return err;
 }

@@ -92,7 +92,11 @@ void core_vcpu_fini(struct vcpu *vcpu);
 
 /* Some groups of registers, without checks of the caller. Claimed, or the owner's thread. */
 void core_regs_get(struct vcpu *vcpu, uint32_t groups, struct vcpu_regs *regs);
-/* The engine's set_regs, in guest state: engines read page directory pointers from guest memory. */
+/* Around calls of the engine's functions that change a vCPU: whoever stops the world may look at,
+ * and change, what the engine has of it. _enter tells whether _leave has anything to undo. */
+bool core_engine_enter(struct vcpu *vcpu);
+void core_engine_leave(struct vcpu *vcpu, bool entered);
+/* The engine's set_regs, with these two. */
 int core_regs_set(struct vcpu *vcpu, const struct vcpu_regs *regs);
 /* VMM_MODE_* and CPL from the groups GPR, SEG and CONTROL. */
 uint32_t core_regs_mode(const struct vcpu_regs *regs);

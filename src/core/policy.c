@@ -411,7 +411,11 @@ static int set_cpuid(struct vcpu *vcpu, const struct vmm_cpuid *entries, uint32_
     if (n)
         memcpy(vcpu->cpuid, table, n * sizeof(*table));
     vcpu->ncpuid = n;
-    return vcpu->vm->ops->set_cpuid(vcpu);
+
+    bool entered = core_engine_enter(vcpu);
+    err = vcpu->vm->ops->set_cpuid(vcpu);
+    core_engine_leave(vcpu, entered);
+    return err;
 }
 
 int vcpu_set_cpuid(struct vcpu *vcpu, const struct vmm_cpuid *entries, uint32_t n)

@@ -164,15 +164,26 @@ static void drop_if_moved(struct vcpu *vcpu, uint64_t rip)
     vcpu->restart = false;
 }
 
+bool core_engine_enter(struct vcpu *vcpu)
+{
+    if (atomic_load(&vcpu->in_guest) || atomic_load(&vcpu->vm->world_self) == vcpu)
+        return false;
+    core_guest_enter(vcpu);
+    return true;
+}
+
+void core_engine_leave(struct vcpu *vcpu, bool entered)
+{
+    if (entered)
+        core_guest_leave(vcpu);
+}
+
 int core_regs_set(struct vcpu *vcpu, const struct vcpu_regs *regs)
 {
-    bool inside = atomic_load(&vcpu->in_guest);
-
-    if (!inside)
-        core_guest_enter(vcpu);
+    bool entered = core_engine_enter(vcpu);
     int err = vcpu->vm->ops->set_regs(vcpu, regs);
-    if (!inside)
-        core_guest_leave(vcpu);
+
+    core_engine_leave(vcpu, entered);
     return err;
 }
 
@@ -247,6 +258,15 @@ int vcpu_get_xsave(struct vcpu *vcpu, void *area, uint32_t len)
     return err;
 }
 
+static int engine_set_xsave(struct vcpu *vcpu, const void *area, uint32_t len)
+{
+    bool entered = core_engine_enter(vcpu);
+    int err = vcpu->vm->ops->set_xsave(vcpu, area, len);
+
+    core_engine_leave(vcpu, entered);
+    return err;
+}
+
 int vcpu_set_xsave(struct vcpu *vcpu, const void *area, uint32_t len)
 {
     bool nested;
@@ -260,7 +280,7 @@ int vcpu_set_xsave(struct vcpu *vcpu, const void *area, uint32_t len)
     int err = core_vcpu_claim(vcpu, __func__, &nested);
     if (err)
         return err;
-    err = vcpu->vm->ops->set_xsave(vcpu, area, len);
+    err = engine_set_xsave(vcpu, area, len);
     if (err)
         vm_fail(vcpu->vm, err, __func__, "the area has components or bits that this CPU lacks");
     core_vcpu_release(vcpu, nested);
@@ -294,6 +314,15 @@ int vcpu_get_msr(struct vcpu *vcpu, uint32_t index, uint64_t *value)
     return err;
 }
 
+static int engine_set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value)
+{
+    bool entered = core_engine_enter(vcpu);
+    int err = vcpu->vm->ops->set_msr(vcpu, index, value);
+
+    core_engine_leave(vcpu, entered);
+    return err;
+}
+
 int vcpu_set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value)
 {
     bool nested;
@@ -310,7 +339,7 @@ int vcpu_set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value)
     else if (core_msr_is_apic(vcpu, index))
         err = lapic_write_msr(vcpu->lapic, index, value, true) ? VMM_E_NOENT : 0;
     else
-        err = vcpu->vm->ops->set_msr(vcpu, index, value);
+        err = engine_set_msr(vcpu, index, value);
     if (err)
         vm_fail(vcpu->vm, err, __func__, "MSR %#x is not modelled or cannot hold %#llx", index,
                 (unsigned long long)value);
@@ -425,7 +454,7 @@ static int set_mode(struct vcpu *vcpu, const struct vcpu_setup *s)
     memcpy(area + 24, &mxcsr, sizeof(mxcsr));
     int err = set_groups(vcpu, "vcpu_set_mode", &r, false);
     if (!err)
-        err = vm->ops->set_xsave(vcpu, area, sizeof(area));
+        err = engine_set_xsave(vcpu, area, sizeof(area));
     return err;
 }
 
@@ -469,13 +498,10 @@ int vcpu_set_mode(struct vcpu *vcpu, const struct vcpu_setup *setup)
 
 static bool translate(struct vcpu *vcpu, uint64_t gva, uint64_t *gpa)
 {
-    bool inside = atomic_load(&vcpu->in_guest), ok = false;
-
-    if (!inside)
-        core_guest_enter(vcpu);
+    bool entered = core_engine_enter(vcpu), ok = false;
     int err = vcpu->vm->ops->translate(vcpu, gva, gpa, &ok);
-    if (!inside)
-        core_guest_leave(vcpu);
+
+    core_engine_leave(vcpu, entered);
     return !err && ok;
 }
 

@@ -93,7 +93,7 @@ static void start_at(struct vcpu *vcpu, uint8_t vector)
     regs.seg[VMM_CS].selector = (uint16_t)(vector << 8);
     regs.seg[VMM_CS].base = (uint64_t)vector << 12;
     regs.activity = VMM_ACTIVE;
-    vcpu->vm->ops->set_regs(vcpu, &regs);
+    core_regs_set(vcpu, &regs);
 }
 
 static void pend_nmi(struct vcpu *vcpu)
@@ -105,7 +105,7 @@ static void pend_nmi(struct vcpu *vcpu)
     if (regs.nmi_pending || regs.activity == VMM_WAIT_SIPI)
         return;
     regs.nmi_pending = 1;
-    vcpu->vm->ops->set_regs(vcpu, &regs);
+    core_regs_set(vcpu, &regs);
 }
 
 /* Does what is asked for; true: vcpu->exit is filled. */

@@ -105,19 +105,24 @@ static void set_activity(struct vcpu *vcpu, uint32_t activity)
 
     core_regs_get(vcpu, VMM_REGS_EVENTS, &regs);
     regs.activity = activity;
-    vcpu->vm->ops->set_regs(vcpu, &regs);
+    core_regs_set(vcpu, &regs);
 }
 
 void core_vcpu_reset(struct vcpu *vcpu, bool init)
 {
+    bool entered = core_engine_enter(vcpu);
+
+    vcpu->vm->ops->vcpu_reset(vcpu, init);
+    core_engine_leave(vcpu, entered);
     core_io_drop(vcpu);
     vcpu->answer = ANSWER_NONE;
     vcpu->restart = false;
-    vcpu->vm->ops->vcpu_reset(vcpu, init);
     if (!init) {
         core_tsc_reset(vcpu);
         vcpu->irq_window_wanted = false;
+        os_mutex_lock(&vcpu->vm->lock);
         vcpu->nexit_requests = 0;
+        os_mutex_unlock(&vcpu->vm->lock);
     } else if (vcpu->lapic) {
         lapic_reset(vcpu->lapic, true);
     }
@@ -207,9 +212,7 @@ static int create(struct vm *vm, uint32_t id, void *data, struct vcpu **out)
                            vmm_strerror(err));
         }
     }
-    os_mutex_lock(&vm->lock);
     core_vcpu_reset(vcpu, false);
-    os_mutex_unlock(&vm->lock);
     atomic_store(&vcpu->alive, true);
     *out = vcpu;
     return 0;

@@ -435,9 +435,7 @@ int vm_reset(struct vm *vm)
 
         if (!vcpu)
             continue;
-        os_mutex_lock(&vm->lock);
         core_vcpu_reset(vcpu, false);
-        os_mutex_unlock(&vm->lock);
         /* What was asked for before has no meaning after it, but for the host program's wishes. */
         atomic_fetch_and(&vcpu->requests, VCPU_REQ_KICK | VCPU_REQ_STOP | VCPU_REQ_PAUSE);
     }

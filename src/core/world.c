@@ -25,13 +25,17 @@ static void stop_world(struct vm *vm, struct vcpu *self)
     os_mutex_lock(&vm->world_lock);
     atomic_store(&vm->world_self, self);
     atomic_store(&vm->world, 1);
+    /* All are asked before any is waited for, so that the waits overlap. */
     for (uint32_t i = 0; i < vm->max_vcpus; i++) {
         struct vcpu *vcpu = atomic_load(&vm->vcpus[i]);
 
-        if (!vcpu || !atomic_load(&vcpu->in_guest))
-            continue;
-        core_vcpu_request(vcpu, VCPU_REQ_WORLD);
-        while (atomic_load(&vcpu->in_guest))
+        if (vcpu && atomic_load(&vcpu->in_guest))
+            core_vcpu_request(vcpu, VCPU_REQ_WORLD);
+    }
+    for (uint32_t i = 0; i < vm->max_vcpus; i++) {
+        struct vcpu *vcpu = atomic_load(&vm->vcpus[i]);
+
+        while (vcpu && atomic_load(&vcpu->in_guest))
             os_wait(&vcpu->in_guest, 1, UINT64_MAX);
     }
 }

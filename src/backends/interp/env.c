@@ -61,12 +61,22 @@ static bool alone(const struct vm *vm)
     return vm->max_vcpus == 1;
 }
 
+/* Stops the world unless this vCPU has: a locked access may write to code. */
+static bool stop_world(struct vcpu *vcpu)
+{
+    if (atomic_load_explicit(&vcpu->vm->world_self, memory_order_relaxed) == vcpu)
+        return false;
+    core_world_stop(vcpu->vm);
+    return true;
+}
+
 static void env_code_written(void *ctx, uint64_t gpa, unsigned len)
 {
     struct vcpu *vcpu = vcpu_of(ctx);
     struct vm *vm = vcpu->vm;
     uint64_t own = 1ull << vcpu->id, bits, empty = 0;
     struct core_page page;
+    bool stopped;
 
     atomic_thread_fence(memory_order_seq_cst);
     if (!core_mem_page(vm, gpa, &page) || !page.host)
@@ -77,7 +87,7 @@ static void env_code_written(void *ctx, uint64_t gpa, unsigned len)
             atomic_fetch_and(page.code, ~own);
         return;
     }
-    core_world_stop(vm);
+    stopped = stop_world(vcpu);
     if (core_mem_page(vm, gpa, &page) && page.host) {
         bits = atomic_load_explicit(page.code, memory_order_relaxed);
         for (unsigned i = 0; i < vm->max_vcpus; i++) {
@@ -88,7 +98,8 @@ static void env_code_written(void *ctx, uint64_t gpa, unsigned len)
         }
         atomic_fetch_and(page.code, ~empty);
     }
-    core_world_go(vm);
+    if (stopped)
+        core_world_go(vm);
 }
 
 static void env_code_decoded(void *ctx, uint64_t gpa)

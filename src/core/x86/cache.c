@@ -452,14 +452,23 @@ void x86_cache_tidy(struct x86_cpu *cpu)
 
 /* ---- finding and making blocks ---- */
 
-/* The code of a block with a page crossing: the page behind `code`, which must be the block's. */
-static bool find_tail(struct x86_cpu *cpu, const struct x86_code *code, struct x86_code *tail)
+/*
+ * The code of a block with a page crossing: the page behind `code`, which must be the block's. The
+ * walk may write to page tables that share a page with code, which drops blocks and gives other
+ * threads a turn. *again: memory was mapped anew meanwhile; look `code` up again.
+ */
+static bool find_tail(struct x86_cpu *cpu, const struct x86_code *code, struct x86_code *tail,
+                      bool *again)
 {
     uint64_t linear = (code->linear & MMU_PAGE_MASK) + MMU_PAGE_SIZE;
+    uint64_t flushes = cpu->mmu.flush_gen;
 
     if ((cpu->mode & X86_MODE_CODE) != X86_MODE_CODE64)
         linear = (uint32_t)linear;
-    return x86_fetch(cpu, linear, tail);
+    if (!x86_fetch(cpu, linear, tail))
+        return false;
+    *again = cpu->mmu.flush_gen != flushes;
+    return !*again;
 }
 
 /* Whether memory still holds what the block, in one page, was decoded from. */
@@ -468,13 +477,17 @@ static bool unchanged(const struct x86_block *b, const struct x86_code *code)
     return b->hash == hash_code(code->page + (code->gpa & ~MMU_PAGE_MASK), b->bytes, NULL, 0);
 }
 
-static struct x86_block *lookup(struct x86_cpu *cpu, const struct x86_code *code, uint32_t mode)
+/* NULL: there is none, an exception is queued, cpu->stop is set, or *again is. */
+static struct x86_block *lookup(struct x86_cpu *cpu, const struct x86_code *code, uint32_t mode,
+                                bool *again)
 {
     struct x86_cache *c = cpu->cache;
     struct x86_code tail = {0};
+    struct x86_block *b, *next;
     bool have_tail = false;
 
-    for (struct x86_block *b = *bucket(c, code->gpa, mode); b; b = b->next_hash) {
+    for (b = *bucket(c, code->gpa, mode); b; b = next) {
+        next = b->next_hash;
         if (b->gpa != code->gpa || b->mode != mode)
             continue;
         if (b->gpa2 != MMU_NO_TAG && b->epoch != c->epoch) {
@@ -482,13 +495,15 @@ static struct x86_block *lookup(struct x86_cpu *cpu, const struct x86_code *code
             kill(cpu, b);
             return NULL;
         }
-        if (b->gpa2 != MMU_NO_TAG) {
-            if (!have_tail && !find_tail(cpu, code, &tail))
+        if (b->gpa2 != MMU_NO_TAG && !have_tail) {
+            if (!find_tail(cpu, code, &tail, again))
                 return NULL;
             have_tail = true;
-            if (tail.gpa != b->gpa2)
-                continue;
+            next = *bucket(c, code->gpa, mode); /* b may be gone */
+            continue;
         }
+        if (b->gpa2 != MMU_NO_TAG && tail.gpa != b->gpa2)
+            continue;
         if (x86_likely(b->epoch == c->epoch))
             return b;
         if (unchanged(b, code)) {
@@ -582,8 +597,8 @@ struct x86_block *x86_cache_get(struct x86_cpu *cpu, const struct x86_code *code
         hint->epoch == cpu->cache->epoch)
         return hint;
     cpu->count.block_lookups++;
-    b = lookup(cpu, code, mode);
-    if (x86_likely(b) || cpu->event.valid || cpu->stop)
+    b = lookup(cpu, code, mode, again);
+    if (x86_likely(b) || *again || cpu->event.valid || cpu->stop)
         return b;
 
     reserve(cpu);
@@ -600,14 +615,15 @@ struct x86_block *x86_cache_get(struct x86_cpu *cpu, const struct x86_code *code
     if (!key.n) {
         struct x86_code tail;
 
-        if (!find_tail(cpu, code, &tail))
+        if (!find_tail(cpu, code, &tail, again))
             return NULL;
         pg2 = get_page(cpu, tail.gpa);
-        if (!pg2) {
+        if (!pg2 || *page_slot(cpu->cache, code->gpa) != pg) {
             *again = true;
             return NULL;
         }
         key.gpa2 = tail.gpa;
+        memcpy(bytes, code->page + offset, avail);
         memcpy(bytes + avail, tail.page, INSN_MAX);
         key.n =
             (uint8_t)decode_run(cpu, mode | X86_MODE_SINGLE, bytes, avail + INSN_MAX, ops, &len);
