@@ -192,6 +192,22 @@ START_TEST(recheck_finds_changes)
 }
 END_TEST
 
+/* 15 bytes, the last seven of which are no whole word. */
+FAKE_ASM(long_constant, 64, "mov $1, %cl\n mov $1, %dl\n movabs $0, %rax\n hlt\n");
+
+START_TEST(recheck_finds_changes_of_every_byte)
+{
+    ck_assert_int_eq(FAKE_EXEC(f, long_constant), FAKE_HLT);
+    for (unsigned i = 0; i < 8; i++) {
+        f->mem[FAKE_TEXT + 6 + i] = 1;
+        f->cpu->rip = FAKE_TEXT;
+        x86_cache_recheck(f->cpu);
+        ck_assert_int_eq(fake_go(f), FAKE_HLT);
+        ck_assert_uint_eq(f->cpu->gpr[VMM_RAX], 0x0101010101010101 >> (56 - 8 * i));
+    }
+}
+END_TEST
+
 START_TEST(recheck_finds_changes_across_pages)
 {
     static const uint64_t at = FAKE_TEXT + 4096 - 3;
@@ -299,6 +315,7 @@ int main(void)
     tcase_add_test(t, data_beside_code);
     tcase_add_test(t, page_without_blocks_is_no_code_page);
     tcase_add_test(t, recheck_finds_changes);
+    tcase_add_test(t, recheck_finds_changes_of_every_byte);
     tcase_add_test(t, recheck_finds_changes_across_pages);
     tcase_add_test(t, flush_inside_an_instruction);
     tcase_add_test(t, invalidate_tells_what_is_left);

@@ -142,8 +142,8 @@ static uint32_t hash_bytes(uint32_t h, const uint8_t *p, unsigned n)
     }
     w = 0;
     memcpy(&w, p, n);
-    x = mix(x ^ w ^ (uint64_t)n << 56);
-    return (uint32_t)(x ^ x >> 32);
+    /* mix has folded the upper half, on which all bytes act, into the lower one. */
+    return (uint32_t)mix(x ^ w ^ (uint64_t)n << 56);
 }
 
 static uint32_t hash_code(const uint8_t *head, unsigned nhead, const uint8_t *tail, unsigned ntail)
