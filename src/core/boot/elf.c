@@ -75,20 +75,37 @@ static int check_header(const GElf_Ehdr *header, struct boot_elf_image *elf,
     return 0;
 }
 
-/* The count may live in section 0 (PN_XNUM); libelf knows, but clips nothing against the image. */
+static int phdrs_past_end(const struct vmm_image *image, size_t n, uint64_t offset,
+                          struct boot_error *error)
+{
+    return boot_fail(error, VMM_E_TRUNCATED,
+                     "%zu program headers at 0x%" PRIx64
+                     " are past the end of the image (0x%" PRIx64 " bytes)",
+                     n, offset, image->len);
+}
+
+/* The count may live in section 0 (PN_XNUM), which libelf reads. It also refuses tables past the
+ * end of the image, but does not say so: an image cut short must be told from a damaged one. */
 static int check_phdrs(Elf *handle, const GElf_Ehdr *header, const struct vmm_image *image,
                        size_t *n, struct boot_error *error)
 {
+    uint64_t offset = header->e_phoff, size = header->e_phentsize;
+
+    if (header->e_phnum == PN_XNUM && header->e_shoff != 0 &&
+        !in_image(image, header->e_shoff, header->e_shentsize))
+        return boot_fail(error, VMM_E_TRUNCATED,
+                         "section header 0 at 0x%" PRIx64
+                         " is past the end of the image (0x%" PRIx64 " bytes)",
+                         (uint64_t)header->e_shoff, image->len);
+    if (header->e_phnum != PN_XNUM && !in_image(image, offset, header->e_phnum * size))
+        return phdrs_past_end(image, header->e_phnum, offset, error);
     if (elf_getphdrnum(handle, n) != 0)
         return boot_fail(error, VMM_E_FORMAT, "ELF program headers: %s", elf_errmsg(-1));
-    if (*n > UINT32_MAX || !in_image(image, header->e_phoff, *n * (uint64_t)header->e_phentsize))
-        return boot_fail(error, VMM_E_TRUNCATED,
-                         "%zu program headers at 0x%" PRIx64
-                         " are past the end of the image (0x%" PRIx64 " bytes)",
-                         *n, (uint64_t)header->e_phoff, image->len);
     if (*n > BOOT_ELF_MAX_PHDRS)
         return boot_fail(error, VMM_E_LIMIT, "%zu program headers, at most %u", *n,
                          BOOT_ELF_MAX_PHDRS);
+    if (!in_image(image, offset, *n * size))
+        return phdrs_past_end(image, *n, offset, error);
     return 0;
 }
 
