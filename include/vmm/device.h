@@ -105,10 +105,12 @@ void vmm_i8042_mouse(struct vmm_i8042 *i8042, int dx, int dy, int dz, uint32_t b
 /* What the guest has lit: 1 scroll lock, 2 num lock, 4 caps lock. ANY. */
 uint32_t vmm_i8042_leds(struct vmm_i8042 *i8042);
 
-/* isa-debug-exit: a write of v requests VMM_EXIT_USER with value (v << 1) | 1. */
+/* isa-debug-exit on ports port .. port+len-1: a write of v requests VMM_EXIT_USER with value
+ * (v << 1) | 1; reads give 0. */
 int vmm_debug_exit_create(struct vm *vm, uint16_t port, uint16_t len);
 
-/* pvpanic on ISA port 0x505: requests VMM_EXIT_PANIC with the event bits. */
+/* pvpanic on a port, usually 0x505: requests VMM_EXIT_PANIC with the event bits, 1 panicked, 2 a
+ * crash kernel takes over. */
 int vmm_pvpanic_create(struct vm *vm, uint16_t port);
 
 /* QEMU-compatible firmware configuration device at 0x510 (selector, data, DMA). It comes with the

@@ -44,7 +44,8 @@ struct vmm_io_ops {
  * Registers callbacks for [gpa, gpa+len). Must not overlap another MMIO registration
  * (VMM_E_EXIST); memory regions win over MMIO where both exist, except for writes to a read-only
  * region. `ops` is copied, its name is not. *out may be NULL: then it lives until vm_destroy. May
- * be called while vCPUs run. ANY.
+ * be called while vCPUs run; *out is set before the first callback runs. VMM_E_INVAL (an empty
+ * range, bad ops), VMM_E_RANGE, VMM_E_EXIST, VMM_E_NOMEM. ANY.
  */
 int mmio_register(struct vm *vm, uint64_t gpa, uint64_t len, const struct vmm_io_ops *ops,
                   void *opaque, struct mmio **out);
@@ -59,8 +60,9 @@ void mmio_unregister(struct mmio *mmio);
 /* Moves the registration to another address (a PCI BAR). VMM_E_EXIST, VMM_E_RANGE. ANY. */
 int mmio_move(struct mmio *mmio, uint64_t gpa);
 
-/* Completes the access for which a callback returned VMM_IO_DEFER on that vCPU; `value` is what
- * a read returns. VMM_E_STATE if none is waiting. Also before the callback has returned. ANY. */
+/* Completes the access, to memory or a port, for which a callback returned VMM_IO_DEFER on that
+ * vCPU; `value` is what a read returns. VMM_E_STATE if none is waiting. Also before the callback
+ * has returned. ANY. */
 int mmio_complete(struct vcpu *vcpu, uint64_t value);
 
 /* The same for ports port .. port+len-1. */

@@ -10,7 +10,9 @@ extern "C" {
 #endif
 
 /* All of these need VMM_IRQCHIP_PC, else VMM_E_STATE. Lines 0-15 are the ISA lines: they reach the
- * 8259 pair and the IOAPIC (line 0 as pin 2); 16-23 reach the IOAPIC only. */
+ * 8259 pair and the IOAPIC (line 0 as pin 2); 16-23 reach the IOAPIC only. Line 2 is the slave
+ * 8259's: setting it has no effect. A device may hold its own lock while it calls these functions.
+ */
 #define VMM_IRQ_LINES 24u
 
 /* Sets the level of a line: asserted or not. VMM_E_RANGE. Idempotent: devices

@@ -46,13 +46,14 @@ int vm_mem_map_fd(struct vm *vm, uint64_t gpa, int fd, uint64_t offset, uint64_t
                   uint32_t prot);
 
 /* Maps `len` bytes of zeroed library memory, touched lazily. *host (may be NULL) gets the pointer,
- * valid until vm_mem_unmap or vm_destroy. ANY. */
+ * valid until vm_mem_unmap or vm_destroy. Results as vm_mem_map. ANY. */
 int vm_mem_alloc(struct vm *vm, uint64_t gpa, uint64_t len, uint32_t prot, void **host);
 
 /* Unmaps the region that begins at `gpa`. VMM_E_NOENT if none does. ANY. */
 int vm_mem_unmap(struct vm *vm, uint64_t gpa);
 
-/* Changes the protection of the whole region that begins at `gpa`. ANY. */
+/* Changes the protection of the whole region that begins at `gpa`. VMM_E_NOENT, VMM_E_INVAL,
+ * VMM_E_PERM (see vm_mem_map_fd). ANY. */
 int vm_mem_protect(struct vm *vm, uint64_t gpa, uint32_t prot);
 
 /* Host pointer of [gpa, gpa+len) if one region holds all of it, else NULL. Valid as long as that
@@ -68,7 +69,7 @@ int vm_mem_read(struct vm *vm, uint64_t gpa, void *buf, uint64_t len);
 int vm_mem_write(struct vm *vm, uint64_t gpa, const void *buf, uint64_t len);
 
 /* Tells that the host changed memory behind the library's back: drops cached code, marks dirty.
- * ANY. */
+ * VMM_E_RANGE if part of it is not memory. ANY. */
 int vm_mem_changed(struct vm *vm, uint64_t gpa, uint64_t len);
 
 /*

@@ -12,8 +12,8 @@ extern "C" {
 struct vmm_timer;
 
 /*
- * Timers run on vCPU threads: a vCPU that executes guest code looks at the clock every few
- * microseconds of guest execution, a halted one sleeps until the earliest deadline. No thread is
+ * Timers run on vCPU threads: a vCPU that executes guest code looks at the clock often (interp:
+ * every 8192 instructions or sooner), a halted one sleeps until the earliest deadline. No thread is
  * created, and nothing fires while no vCPU is inside vcpu_run. `fire` gets the deadline that was
  * set; it runs with no library lock held and may set the timer again.
  */

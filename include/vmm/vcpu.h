@@ -47,18 +47,18 @@ enum vmm_exit_reason {
 /* "MMIO" for VMM_EXIT_MMIO; "?" for an unknown reason. ANY+SIG. */
 const char *vmm_exit_name(uint32_t reason);
 
-#define VMM_ACCESS_READ 0u
+#define VMM_ACCESS_READ  0u
 #define VMM_ACCESS_WRITE 1u
-#define VMM_ACCESS_EXEC 2u
+#define VMM_ACCESS_EXEC  2u
 
 /* CPU mode in an exit. */
-#define VMM_MODE_REAL 0u
-#define VMM_MODE_VM86 1u
-#define VMM_MODE_PROT16 2u
-#define VMM_MODE_PROT32 3u
+#define VMM_MODE_REAL     0u
+#define VMM_MODE_VM86     1u
+#define VMM_MODE_PROT16   2u
+#define VMM_MODE_PROT32   3u
 #define VMM_MODE_COMPAT16 4u
 #define VMM_MODE_COMPAT32 5u
-#define VMM_MODE_LONG64 6u
+#define VMM_MODE_LONG64   6u
 
 struct vcpu_exit_mmio {
     uint64_t gpa;
@@ -98,7 +98,7 @@ struct vcpu_exit_cpuid {
 };
 
 struct vcpu_exit_debug {
-    uint64_t dr6; /* cause bits, as in DR6 */
+    uint64_t dr6;  /* cause bits, as in DR6 */
     uint64_t addr; /* linear address of the access or instruction */
     uint32_t vector;
     uint32_t error;
@@ -122,8 +122,10 @@ struct vcpu_exit_user {
 struct vcpu_exit {
     uint32_t size;
     uint32_t reason; /* VMM_EXIT_* */
-    uint64_t rip;    /* of the instruction that exits; after the fact for INTERRUPTED and alike */
-    uint32_t mode;   /* VMM_MODE_* */
+    /* Of the instruction that exits; behind it for HLT, HYPERCALL, WATCH and STEP; of the next one
+     * for exits that no instruction causes. */
+    uint64_t rip;
+    uint32_t mode; /* VMM_MODE_* */
     uint8_t cpl;
     uint8_t insn_len; /* bytes valid in insn, 0 if not known */
     uint8_t reserved[2];
@@ -148,12 +150,12 @@ struct vcpu_exit {
  */
 int vcpu_create(struct vm *vm, uint32_t id, void *data, struct vcpu **out);
 
-/* VMM_E_BUSY while a thread is inside vcpu_run with it. ANY. */
+/* VMM_E_BUSY while a thread uses it, inside vcpu_run or another function of class OWNER. ANY. */
 int vcpu_destroy(struct vcpu *vcpu);
 
-struct vm *vcpu_vm(struct vcpu *vcpu);     /* ANY */
-uint32_t vcpu_id(struct vcpu *vcpu);       /* ANY */
-void *vcpu_data(struct vcpu *vcpu);        /* ANY */
+struct vm *vcpu_vm(struct vcpu *vcpu); /* ANY */
+uint32_t vcpu_id(struct vcpu *vcpu);   /* ANY */
+void *vcpu_data(struct vcpu *vcpu);    /* ANY */
 
 /* vCPU `id`, or NULL. ANY. */
 struct vcpu *vm_vcpu(struct vm *vm, uint32_t id);
@@ -164,8 +166,9 @@ struct vcpu *vcpu_current(struct vm *vm);
 /*
  * Runs guest code on the calling thread until an exit that nobody inside the library handles.
  * Timers, interrupts and halted waiting (with an irqchip) are handled inside. Returns 0 with *exit
- * filled; VMM_E_BUSY if another thread runs it, VMM_E_INVAL for a bad struct; never a negative
- * value because of something that the guest did. Not from a callback. OWNER.
+ * filled; VMM_E_BUSY if another thread runs it, VMM_E_INVAL for a bad struct, VMM_E_STATE from
+ * inside a callback of the VM; never a negative value because of something that the guest did.
+ * OWNER.
  */
 int vcpu_run(struct vcpu *vcpu, struct vcpu_exit *exit);
 
@@ -188,21 +191,24 @@ int vcpu_step(struct vcpu *vcpu, struct vcpu_exit *exit);
 
 /* Reads or writes the groups named in regs->groups. Writes are checked as a VM entry would check
  * them (reserved bits, canonical addresses, mode consistency): VMM_E_INVAL and nothing changed.
+ * Another value of RIP drops an instruction that waits for its completion (struct vcpu_exit).
  * OWNER; not while it runs (VMM_E_BUSY), except from its own callbacks. */
 int vcpu_get_regs(struct vcpu *vcpu, struct vcpu_regs *regs);
 int vcpu_set_regs(struct vcpu *vcpu, const struct vcpu_regs *regs);
 
 /* x87, SSE, AVX ... state as an XSAVE area in standard form (SDM Vol. 1 13.4). `len` at least
- * vm_caps.xsave_size for get (VMM_E_NOSPACE); 576 or more for set. OWNER. */
+ * vm_caps.xsave_size for get (VMM_E_NOSPACE); 576 or more for set. VMM_E_INVAL for components and
+ * bits that the CPU lacks: nothing changed. OWNER. */
 int vcpu_get_xsave(struct vcpu *vcpu, void *area, uint32_t len);
 int vcpu_set_xsave(struct vcpu *vcpu, const void *area, uint32_t len);
 
-/* One MSR, whatever the policy for the guest. VMM_E_NOENT if it is not modelled. OWNER. */
+/* One MSR, whatever the policy for the guest. VMM_E_NOENT if it is not modelled; a value that it
+ * cannot hold is VMM_E_INVAL, for MSRs of the local APIC VMM_E_NOENT too. OWNER. */
 int vcpu_get_msr(struct vcpu *vcpu, uint32_t index, uint64_t *value);
 int vcpu_set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value);
 
 /* Modes that vcpu_set_mode prepares. */
-#define VMM_SETUP_REAL 0u   /* real mode: cs.base = rip & ~0xffff, other segments 0 */
+#define VMM_SETUP_REAL   0u /* real mode: cs.base = rip & ~0xffff, other segments 0 */
 #define VMM_SETUP_PROT32 1u /* flat 32-bit protected mode, paging off; no GDT in memory needed */
 #define VMM_SETUP_LONG64 2u /* 64-bit mode at CPL 0 on the page table at cr3 */
 #define VMM_SETUP_USER64 3u /* 64-bit mode at CPL 3 on the page table at cr3 */
@@ -233,7 +239,7 @@ int vcpu_write_virt(struct vcpu *vcpu, uint64_t gva, const void *buf, uint64_t l
 
 /* Events to inject. */
 #define VMM_EVENT_INTERRUPT 0u /* external interrupt; needs an open window, else VMM_E_STATE */
-#define VMM_EVENT_NMI 2u       /* pended; taken when NMIs are not blocked */
+#define VMM_EVENT_NMI       2u /* pended; taken when NMIs are not blocked */
 #define VMM_EVENT_EXCEPTION 3u /* delivered before the next instruction, whatever RFLAGS.IF */
 
 struct vmm_event {
@@ -247,7 +253,9 @@ struct vmm_event {
     uint64_t cr2; /* for #PF, if has_cr2 */
 };
 
-/* Queues an event. VMM_E_BUSY if one is queued already. OWNER. */
+/* Queues an event. VMM_E_BUSY if one is queued already (an NMI: if one is pending), VMM_E_STATE for
+ * an interrupt without an open window, VMM_E_INVAL for one that cannot be: error codes must be
+ * there exactly for exceptions that have one in the current mode. OWNER. */
 int vcpu_inject(struct vcpu *vcpu, const struct vmm_event *event);
 
 /* vcpu_run returns VMM_EXIT_IRQ_WINDOW as soon as an external interrupt could be taken. One
@@ -283,12 +291,12 @@ int vcpu_set_cpuid(struct vcpu *vcpu, const struct vmm_cpuid *entries, uint32_t 
 /* ---- MSR policy ---- */
 
 #define VMM_MSR_DEFAULT 0u /* modelled MSRs work, others raise #GP */
-#define VMM_MSR_DENY 1u    /* #GP even if it is modelled */
-#define VMM_MSR_IGNORE 2u  /* reads 0, writes are dropped */
-#define VMM_MSR_EXIT 3u    /* VMM_EXIT_MSR */
+#define VMM_MSR_DENY    1u /* #GP even if it is modelled */
+#define VMM_MSR_IGNORE  2u /* reads 0, writes are dropped */
+#define VMM_MSR_EXIT    3u /* VMM_EXIT_MSR */
 
 /* Sets the policy for the MSRs first..last; a later call overrides an earlier one. At most 64
- * ranges (VMM_E_LIMIT). OWNER. */
+ * ranges (VMM_E_LIMIT; those that a later one covers do not count). OWNER. */
 int vcpu_msr_policy(struct vcpu *vcpu, uint32_t first, uint32_t last, uint32_t policy);
 
 #ifdef __cplusplus

@@ -14,17 +14,17 @@ struct vm;
 #define VMM_MAX_VCPUS 64u
 
 /* How `backends` of struct vm_config is read. */
-#define VMM_SELECT_AUTO 0u    /* the best backend that works; `backends` is ignored */
-#define VMM_SELECT_PREFER 1u  /* the first of `backends` that works, else as AUTO */
+#define VMM_SELECT_AUTO    0u /* the best backend that works; `backends` is ignored */
+#define VMM_SELECT_PREFER  1u /* the first of `backends` that works, else as AUTO */
 #define VMM_SELECT_REQUIRE 2u /* the first of `backends` that works, else VMM_E_NODEV */
 
 #define VMM_IRQCHIP_NONE 0u /* no interrupt controllers: HLT exits, vcpu_inject delivers */
-#define VMM_IRQCHIP_PC 1u   /* 8259 pair, IOAPIC and a local APIC per vCPU */
+#define VMM_IRQCHIP_PC   1u /* 8259 pair, IOAPIC and a local APIC per vCPU */
 
 /* Flags of struct vm_config. */
 #define VMM_VM_EXIT_HYPERCALL 1u /* VMCALL/VMMCALL exit with VMM_EXIT_HYPERCALL, default #UD */
-#define VMM_VM_EXIT_CPUID 2u     /* CPUID exits with VMM_EXIT_CPUID instead of using the table */
-#define VMM_VM_EXIT_HLT 4u       /* HLT exits even when there are interrupt controllers */
+#define VMM_VM_EXIT_CPUID     2u /* CPUID exits with VMM_EXIT_CPUID instead of using the table */
+#define VMM_VM_EXIT_HLT       4u /* HLT exits even when there are interrupt controllers */
 
 /* One backend's answer to "can you run here?". */
 struct vmm_backend_report {
@@ -36,15 +36,15 @@ struct vmm_backend_report {
 
 struct vm_config {
     uint32_t size;
-    uint32_t flags;              /* VMM_VM_* */
-    uint32_t select;             /* VMM_SELECT_* */
-    uint32_t irqchip;            /* VMM_IRQCHIP_* */
-    const char *const *backends; /* NULL-terminated names; copied */
-    uint32_t max_vcpus;          /* 0: 1; at most VMM_MAX_VCPUS */
-    uint32_t nreports;           /* capacity of `reports` */
-    struct vmm_backend_report *reports; /* NULL, or filled with each backend's answer */
-    struct vmm_error *error;     /* NULL, or filled when vm_create fails */
-    uint64_t tsc_khz;            /* guest TSC frequency; 0: the host's */
+    uint32_t flags;                     /* VMM_VM_* */
+    uint32_t select;                    /* VMM_SELECT_* */
+    uint32_t irqchip;                   /* VMM_IRQCHIP_* */
+    const char *const *backends;        /* NULL-terminated names; copied */
+    uint32_t max_vcpus;                 /* 0: 1; at most VMM_MAX_VCPUS */
+    uint32_t nreports;                  /* capacity of `reports` */
+    struct vmm_backend_report *reports; /* NULL, or filled; [0].size is that of all elements */
+    struct vmm_error *error;            /* NULL, or filled when vm_create fails */
+    uint64_t tsc_khz;                   /* guest TSC frequency, 1 MHz to 100 GHz; 0: the host's */
 };
 
 /*
@@ -74,23 +74,25 @@ void vm_stop(struct vm *vm);
 
 /*
  * Holds all vCPUs inside vcpu_run and stops the guest clock; returns when no guest instruction
- * and no callback runs any more. Nests not: VMM_E_STATE when paused. Not from a callback. ANY.
+ * and no callback runs any more. vcpu_kick and vm_stop still make vcpu_run return. VMM_E_STATE if
+ * the VM is paused already, or from a callback. ANY.
  */
 int vm_pause(struct vm *vm);
 
-/* Undoes vm_pause or vm_stop. VMM_E_STATE if neither is in force. ANY. */
+/* Undoes vm_pause and vm_stop. VMM_E_STATE if neither is in force. ANY. */
 int vm_resume(struct vm *vm);
 
 /*
  * Power-on reset: vCPUs to their reset state (all but the first wait for SIPI when there is an
- * irqchip), every device's reset callback, interrupt controllers; memory keeps its content.
- * QUIET.
+ * irqchip), every device's reset callback, interrupt controllers; memory keeps its content. Exits
+ * that were requested before are forgotten; kicks and vm_stop stay in force. QUIET.
  */
 int vm_reset(struct vm *vm);
 
 /*
  * Makes vcpu_run return `reason` (VMM_EXIT_POWEROFF, _RESET, _PANIC or _USER) once on each vCPU,
- * with `value` in the exit's user.value. For device callbacks. VMM_E_INVAL for other reasons. ANY.
+ * with `value` in the exit's user.value. For device callbacks. Up to four different requests wait
+ * for each vCPU; then the latest replaces the one before it. VMM_E_INVAL for other reasons. ANY.
  */
 int vm_request_exit(struct vm *vm, uint32_t reason, uint64_t value);
 
@@ -98,15 +100,15 @@ int vm_request_exit(struct vm *vm, uint32_t reason, uint64_t value);
 uint64_t vm_clock(struct vm *vm);
 
 /* Capabilities that differ between backends. */
-#define VMM_CAP_MEM_EXEC 1u     /* execute permission of regions is enforced */
-#define VMM_CAP_INSN_BUDGET 2u  /* instruction budgets are exact */
-#define VMM_CAP_STEP 4u         /* vcpu_step and VMM_EXIT_STEP */
-#define VMM_CAP_BREAKPOINT 8u   /* breakpoints */
-#define VMM_CAP_WATCHPOINT 16u  /* watchpoints */
-#define VMM_CAP_EXIT_CPUID 32u
+#define VMM_CAP_MEM_EXEC       1u  /* execute permission of regions is enforced */
+#define VMM_CAP_INSN_BUDGET    2u  /* instruction budgets are exact */
+#define VMM_CAP_STEP           4u  /* vcpu_step and VMM_EXIT_STEP */
+#define VMM_CAP_BREAKPOINT     8u  /* breakpoints */
+#define VMM_CAP_WATCHPOINT     16u /* watchpoints */
+#define VMM_CAP_EXIT_CPUID     32u
 #define VMM_CAP_EXIT_HYPERCALL 64u
-#define VMM_CAP_TSC_KHZ 128u /* vm_config.tsc_khz can differ from the host's */
-#define VMM_CAP_HW 256u      /* uses hardware virtualization */
+#define VMM_CAP_TSC_KHZ        128u /* vm_config.tsc_khz can differ from the host's */
+#define VMM_CAP_HW             256u /* uses hardware virtualization */
 
 struct vm_caps {
     uint32_t size;
@@ -127,14 +129,14 @@ int vm_get_caps(struct vm *vm, struct vm_caps *caps);
 struct vm_stats {
     uint32_t size;
     uint32_t nvcpus;
-    uint64_t insns;          /* guest instructions retired (software backends) */
-    uint64_t exits;          /* returns from vcpu_run */
-    uint64_t mmio;           /* MMIO accesses delivered to callbacks */
-    uint64_t pio;            /* port accesses delivered to callbacks */
-    uint64_t irqs;           /* external interrupts taken by the guest */
-    uint64_t exceptions;     /* exceptions delivered to the guest */
-    uint64_t halts;          /* HLT or MWAIT waits */
-    uint64_t tlb_misses;     /* software TLB fills */
+    uint64_t insns;      /* guest instructions retired (software backends) */
+    uint64_t exits;      /* returns from vcpu_run */
+    uint64_t mmio;       /* MMIO accesses delivered to callbacks */
+    uint64_t pio;        /* port accesses delivered to callbacks */
+    uint64_t irqs;       /* external interrupts taken by the guest */
+    uint64_t exceptions; /* exceptions delivered to the guest */
+    uint64_t halts;      /* HLT or MWAIT waits */
+    uint64_t tlb_misses; /* software TLB fills */
     uint64_t tlb_flushes;
     uint64_t blocks_decoded; /* blocks decoded or translated */
     uint64_t blocks_flushed; /* blocks dropped: self-modifying code, unmap or a full cache */
@@ -147,7 +149,8 @@ int vm_get_stats(struct vm *vm, struct vm_stats *stats);
 
 /*
  * Asks each backend of this build whether it works here; fills up to `n` reports, best first, and
- * returns the number of backends. `reports[i].size` must be set. ANY.
+ * returns the number of backends. reports[0].size must be set, and is that of all elements:
+ * VMM_E_INVAL. ANY.
  */
 int vmm_backend_probe(struct vmm_backend_report *reports, uint32_t n);
 
