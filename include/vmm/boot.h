@@ -23,26 +23,27 @@ struct vmm_image {
 int vmm_image_load(const char *path, uint64_t max, struct vmm_image *image, struct vmm_error *err);
 void vmm_image_free(struct vmm_image *image);
 
-#define VMM_BOOT_AUTO 0u
-#define VMM_BOOT_LINUX 1u     /* bzImage, 64-bit entry (Documentation/arch/x86/boot.rst) */
-#define VMM_BOOT_PVH 2u       /* ELF with XEN_ELFNOTE_PHYS32_ENTRY */
+#define VMM_BOOT_AUTO      0u
+#define VMM_BOOT_LINUX     1u /* bzImage, 64-bit entry (Documentation/arch/x86/boot.rst) */
+#define VMM_BOOT_PVH       2u /* ELF with XEN_ELFNOTE_PHYS32_ENTRY */
 #define VMM_BOOT_MULTIBOOT 3u /* Multiboot 0.6.96: ELF or address fields */
-#define VMM_BOOT_ELF 4u       /* plain ELF32 (protected mode) or ELF64 (long mode) */
-#define VMM_BOOT_FLAT 5u      /* raw code at `load_addr` in real mode */
-#define VMM_BOOT_FIRMWARE 6u  /* ROM that ends at 4 GiB, also below 1 MiB; reset vector */
+#define VMM_BOOT_ELF       4u /* plain ELF32 (protected mode) or ELF64 (long mode) */
+#define VMM_BOOT_FLAT      5u /* raw code at `load_addr` in real mode */
+#define VMM_BOOT_FIRMWARE  6u /* ROM that ends at 4 GiB, also below 1 MiB; reset vector */
 
 #define VMM_BOOT_NO_ACPI 1u /* write no ACPI tables */
 
 struct vmm_boot {
     uint32_t size;
-    uint32_t flags;           /* VMM_BOOT_NO_ACPI */
-    struct vmm_image kernel;  /* the image to start */
-    const struct vmm_image *modules; /* initrds (concatenated, 4-byte aligned) or multiboot modules */
+    uint32_t flags;          /* VMM_BOOT_NO_ACPI */
+    struct vmm_image kernel; /* the image to start */
+    const struct vmm_image
+        *modules; /* initrds (concatenated, 4-byte aligned) or multiboot modules */
     uint32_t nmodules;
     uint32_t reserved;
-    const char *cmdline;      /* NULL: empty. Copied into the guest */
-    const struct vmm_pc *pc;  /* memory map and ACPI tables describe it; NULL: regions only */
-    uint64_t load_addr;       /* flat: physical address, default 0x7c00 */
+    const char *cmdline;     /* NULL: empty. Copied into the guest */
+    const struct vmm_pc *pc; /* memory map and ACPI tables describe it; NULL: regions only */
+    uint64_t load_addr;      /* flat: physical address, default 0x7c00 */
 };
 
 /* Name of a VMM_BOOT_* kind, "linux". ANY. */

@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-#define VMM_BREAK_EXEC 0u
-#define VMM_BREAK_WRITE 1u
+#define VMM_BREAK_EXEC   0u
+#define VMM_BREAK_WRITE  1u
 #define VMM_BREAK_ACCESS 3u
 
 struct vmm_breakpoint {
