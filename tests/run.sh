@@ -53,7 +53,7 @@ packages=(cmake ninja-build gcc g++ make pkg-config libzydis-dev libelf-dev libu
 if wants clang || wants asan || wants fuzz; then
     packages+=(clang-14 libclang-rt-14-dev)
 fi
-wants gcc && packages+=(clang-14) # the headers compile with both
+wants gcc && packages+=(clang-14 acpica-tools) # the headers compile with both; iasl checks AML
 wants format && packages+=(clang-format-14 git)
 tests/need-packages.sh "${packages[@]}" || exit 1
 

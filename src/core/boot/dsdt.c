@@ -124,8 +124,6 @@ static void put_pci(struct aml *aml, const struct acpi_config *config)
     aml_eisaid(aml, "PNP0A03");
     aml_name(aml, "_UID");
     aml_int(aml, 0);
-    aml_name(aml, "_ADR");
-    aml_int(aml, 0);
     aml_name(aml, "_BBN");
     aml_int(aml, 0);
     crs = aml_crs_begin(aml);
