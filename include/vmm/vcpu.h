@@ -214,7 +214,8 @@ int vcpu_set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value);
 #define VMM_SETUP_USER64 3u /* 64-bit mode at CPL 3 on the page table at cr3 */
 
 /*
- * Puts the vCPU into a ready-made state: flat segments, interrupts off, other registers zero.
+ * Puts the vCPU into a ready-made state: flat segments, interrupts off, other registers zero, no
+ * instruction that waits for its completion. IA32_APIC_BASE and the TSC stay.
  * `cr3` is used by the long modes; if it is 0, identity page tables for the first 4 GiB are written
  * into guest memory at `tables` (6 pages; 0: VMM_E_INVAL). OWNER.
  */

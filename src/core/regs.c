@@ -147,21 +147,25 @@ static bool reserved_set(const struct vcpu_regs *r)
 }
 
 /*
- * After a change of RIP the instruction that waits for its restart is not executed any more. A
- * callback that changes registers runs inside an instruction, which goes on.
+ * The instruction that waits for its restart is not executed any more. A callback that changes
+ * registers runs inside an instruction, which goes on.
  */
-static void drop_if_moved(struct vcpu *vcpu, uint64_t rip)
+static void drop(struct vcpu *vcpu)
 {
-    struct vcpu_regs regs;
-
     if (atomic_load(&vcpu->where) != VCPU_OUT)
-        return;
-    core_regs_get(vcpu, VMM_REGS_GPR, &regs);
-    if (regs.rip == rip)
         return;
     core_io_drop(vcpu);
     vcpu->answer = ANSWER_NONE;
     vcpu->restart = false;
+}
+
+static void drop_if_moved(struct vcpu *vcpu, uint64_t rip)
+{
+    struct vcpu_regs regs;
+
+    core_regs_get(vcpu, VMM_REGS_GPR, &regs);
+    if (regs.rip != rip)
+        drop(vcpu);
 }
 
 bool core_engine_enter(struct vcpu *vcpu)
@@ -453,9 +457,10 @@ static int set_mode(struct vcpu *vcpu, const struct vcpu_setup *s)
     memcpy(area, &fcw, sizeof(fcw));
     memcpy(area + 24, &mxcsr, sizeof(mxcsr));
     int err = set_groups(vcpu, "vcpu_set_mode", &r, false);
-    if (!err)
-        err = engine_set_xsave(vcpu, area, sizeof(area));
-    return err;
+    if (err)
+        return err;
+    drop(vcpu); /* also at the same RIP */
+    return engine_set_xsave(vcpu, area, sizeof(area));
 }
 
 static const char *check_setup(const struct vcpu_setup *s)

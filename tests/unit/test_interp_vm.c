@@ -117,6 +117,22 @@ START_TEST(port_exits)
 }
 END_TEST
 
+/* Also at the address where an instruction waits for its completion. */
+START_TEST(ready_made_state_begins_anew)
+{
+    begin(VMM_IRQCHIP_NONE, 1);
+    for (int i = 0; i < 2; i++) {
+        LOAD(0xe4, 0x60, /* in al, 0x60 */
+             0xf4);      /* hlt */
+        ck_assert_uint_eq(run(), VMM_EXIT_PIO);
+    }
+    ex.u.pio.data = 0x41;
+    ck_assert_uint_eq(run(), VMM_EXIT_HLT);
+    ck_assert_uint_eq(regs_of(vcpu).gpr[VMM_RAX], 0x41);
+    end();
+}
+END_TEST
+
 START_TEST(mmio_read_modify_write_exits)
 {
     begin(VMM_IRQCHIP_NONE, 1);
@@ -534,6 +550,7 @@ int main(void)
     tcase_add_test(tc, adds_and_halts);
     tcase_add_test(tc, starts_at_the_reset_vector);
     tcase_add_test(tc, port_exits);
+    tcase_add_test(tc, ready_made_state_begins_anew);
     tcase_add_test(tc, mmio_read_modify_write_exits);
     tcase_add_test(tc, locked_access_to_a_device);
     tcase_add_test(tc, instruction_budget_is_exact);
