@@ -75,6 +75,7 @@ static void build_tables(void)
     put64(GDT + DIFF_DS - 3, 0x00cff3000000ffff);
     put64(GDT + DIFF_CS64 - 3, 0x00affb000000ffff);
     put64(TSS + 4, KERNEL + STACK_TOP);
+    mem[TSS + 102] = 104; /* no I/O bitmap */
     for (unsigned v = 0; v < 256; v++) {
         uint64_t handler = KERNEL + HANDLERS + 4 * v;
         uint64_t dpl = v == 3 || v == 4 ? 3 : 0;
