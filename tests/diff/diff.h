@@ -58,7 +58,7 @@ struct diff_unit {
     uint16_t off, len;
     uint16_t insn;      /* offset of the instruction itself */
     uint32_t undefined; /* flags that are undefined before it */
-    bool gather;        /* a fault leaves elements after the faulting one open */
+    bool loose; /* what a fault leaves behind, and its address, are the processor's choice */
 };
 
 struct diff_case {

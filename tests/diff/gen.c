@@ -657,6 +657,26 @@ static bool writes_segment(const ZydisDecodedInstruction *in, const ZydisDecoded
     return false;
 }
 
+/* Several accesses in an order of the processor's choosing (gathers, which are not in this list, as
+ * well); what was done before the one that faulted may stay done. */
+static bool fault_is_loose(ZydisMnemonic mnemonic)
+{
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_POPA:
+    case ZYDIS_MNEMONIC_POPAD:
+    case ZYDIS_MNEMONIC_CMPSB:
+    case ZYDIS_MNEMONIC_CMPSW:
+    case ZYDIS_MNEMONIC_CMPSD:
+    case ZYDIS_MNEMONIC_CMPSQ:
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool try_insn(struct gen *g)
 {
     ZydisDecodedInstruction in;
@@ -665,7 +685,7 @@ static bool try_insn(struct gen *g)
     struct diff_unit *u = &g->c->units[g->unit];
     unsigned start = g->c->len;
     uint32_t set = 0, undefined = g->undefined[g->unit];
-    bool gather = false;
+    bool loose = false;
 
     guess(g, bytes);
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&g->decoder, bytes, 15, &in, ops)))
@@ -679,12 +699,13 @@ static bool try_insn(struct gen *g)
     if (in.cpu_flags != NULL && in.cpu_flags->tested & undefined)
         return false;
 
+    loose = fault_is_loose(in.mnemonic);
     set_up_values(g, &in, ops, &set);
     for (unsigned i = 0; i < in.operand_count; i++) {
         if (ops[i].type != ZYDIS_OPERAND_TYPE_MEMORY || ops[i].mem.type == ZYDIS_MEMOP_TYPE_AGEN)
             continue;
         if (ops[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB)
-            gather = true;
+            loose = true;
         if (!aim(g, &in, &ops[i], bytes, &set)) {
             g->c->len = start;
             return false;
@@ -695,7 +716,7 @@ static bool try_insn(struct gen *g)
     u->insn = (uint16_t)g->c->len;
     emit(g, bytes, in.length);
     u->len = (uint16_t)(g->c->len - start);
-    u->gather = gather;
+    u->loose = loose;
     if (in.cpu_flags != NULL) {
         undefined &= ~(in.cpu_flags->modified | in.cpu_flags->set_0 | in.cpu_flags->set_1);
         undefined |= in.cpu_flags->undefined;

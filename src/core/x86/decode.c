@@ -101,6 +101,12 @@ void x86_dec_mem(const struct x86_dec *d, unsigned i, struct x86_op *op)
     op->index = mem_reg(o->mem.index);
     op->scale = o->mem.scale > 1 ? (uint8_t)__builtin_ctz(o->mem.scale) : 0;
     op->disp = (int32_t)o->mem.disp.value;
+    /* Zydis takes REX.B for a base where a SIB byte has none (mod 0, base 5; 32-bit addresses). */
+    if (o->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN && d->insn.raw.modrm.mod == 0 &&
+        d->insn.raw.modrm.rm == 4 && d->insn.raw.sib.base == 5 && d->insn.address_width != 16) {
+        op->base = X86_ZERO;
+        op->disp = (int32_t)d->insn.raw.disp.value;
+    }
     op->seg = mem_seg(d, o);
     op->asz = d->insn.address_width == 64   ? X86_A64
               : d->insn.address_width == 32 ? X86_A32

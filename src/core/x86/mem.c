@@ -66,10 +66,12 @@ bool x86_ea_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, bo
     return x86_seg_check(cpu, op->seg, offset, size, write, linear);
 }
 
-/* Alignment checking of CPL 3 accesses (SDM Vol. 3A 7.15, #AC). */
+/* Alignment checking of CPL 3 accesses (SDM Vol. 3A 7.15, #AC). x87's 10 bytes count as 8. */
 static bool aligned(struct x86_cpu *cpu, uint64_t linear, unsigned size)
 {
-    if (cpu->mmu_idx != MMU_USER_ALIGN || size > 8 || !(linear & (size - 1)) ||
+    unsigned unit = size == 10 ? 8 : size;
+
+    if (cpu->mmu_idx != MMU_USER_ALIGN || unit > 8 || !(linear & (unit - 1)) ||
         !mmu_canonical(&cpu->mmu, linear)) /* the MMU will tell */
         return true;
     x86_raise_err(cpu, X86_AC_, 0);

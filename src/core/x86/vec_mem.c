@@ -18,13 +18,13 @@ static bool part_linear(struct x86_cpu *cpu, const struct x86_op *op, uint64_t o
     return x86_seg_check(cpu, op->seg, a, size, write, linear);
 }
 
-/* Parts of operands of more than 8 bytes are not subject to alignment checking (SDM Vol. 2, tables
- * of exception types). Returns what cpu->mmu_idx is to be afterwards. */
-static uint8_t ignore_alignment(struct x86_cpu *cpu, const struct vec_form *f)
+/* Parts of operands, and operands of more than 8 bytes, are not subject to alignment checking (SDM
+ * Vol. 2, tables of exception types). Returns what cpu->mmu_idx is to be afterwards. */
+static uint8_t ignore_alignment(struct x86_cpu *cpu, const struct vec_form *f, unsigned size)
 {
     uint8_t idx = cpu->mmu_idx;
 
-    if (idx == MMU_USER_ALIGN && f->mem_size > 8)
+    if (idx == MMU_USER_ALIGN && (f->mem_size > 8 || size < f->mem_size))
         cpu->mmu_idx = MMU_USER;
     return idx;
 }
@@ -32,7 +32,7 @@ static uint8_t ignore_alignment(struct x86_cpu *cpu, const struct vec_form *f)
 static bool read_part(struct x86_cpu *cpu, const struct x86_op *op, const struct vec_form *f,
                       uint64_t offset, unsigned size, void *buf)
 {
-    uint8_t idx = ignore_alignment(cpu, f);
+    uint8_t idx = ignore_alignment(cpu, f, size);
     uint64_t linear;
     bool ok = part_linear(cpu, op, offset, size, false, &linear) &&
               x86_read(cpu, op, op->seg, linear, buf, size);
@@ -44,7 +44,7 @@ static bool read_part(struct x86_cpu *cpu, const struct x86_op *op, const struct
 static bool write_part(struct x86_cpu *cpu, const struct x86_op *op, const struct vec_form *f,
                        uint64_t offset, unsigned size, const void *buf)
 {
-    uint8_t idx = ignore_alignment(cpu, f);
+    uint8_t idx = ignore_alignment(cpu, f, size);
     uint64_t linear;
     bool ok = part_linear(cpu, op, offset, size, true, &linear) &&
               x86_write(cpu, op, op->seg, linear, buf, size);
