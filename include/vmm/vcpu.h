@@ -146,11 +146,14 @@ struct vcpu_exit {
 /*
  * Creates vCPU number `id` (0 .. max_vcpus-1; also its APIC id) in its reset state: real mode at
  * F000:FFF0. With an irqchip, ids above 0 wait for SIPI. `data` is returned by vcpu_data.
- * VMM_E_RANGE, VMM_E_EXIST, VMM_E_NOMEM. ANY.
+ * VMM_E_RANGE, VMM_E_EXIST, VMM_E_NOMEM; VMM_E_BUSY while another thread destroys the one with
+ * this number or resets the VM. ANY.
  */
 int vcpu_create(struct vm *vm, uint32_t id, void *data, struct vcpu **out);
 
-/* VMM_E_BUSY while a thread uses it, inside vcpu_run or another function of class OWNER. ANY. */
+/* VMM_E_BUSY while a thread uses it, inside vcpu_run or another function of class OWNER. After it
+ * the functions of that class refuse the handle with VMM_E_STATE, until vcpu_create has made the
+ * same one valid again. ANY. */
 int vcpu_destroy(struct vcpu *vcpu);
 
 struct vm *vcpu_vm(struct vcpu *vcpu); /* ANY */
@@ -192,7 +195,8 @@ int vcpu_step(struct vcpu *vcpu, struct vcpu_exit *exit);
 /* Reads or writes the groups named in regs->groups. Writes are checked as a VM entry would check
  * them (reserved bits, canonical addresses, mode consistency): VMM_E_INVAL and nothing changed.
  * Another value of RIP drops an instruction that waits for its completion (struct vcpu_exit).
- * OWNER; not while it runs (VMM_E_BUSY), except from its own callbacks. */
+ * OWNER; not while it runs (VMM_E_BUSY), except from its own callbacks: what those write is there
+ * when the rest of their instruction is executed, and RIP cannot be moved (VMM_E_STATE). */
 int vcpu_get_regs(struct vcpu *vcpu, struct vcpu_regs *regs);
 int vcpu_set_regs(struct vcpu *vcpu, const struct vcpu_regs *regs);
 

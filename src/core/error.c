@@ -68,7 +68,7 @@ int core_copy_in(void *own, uint32_t own_size, const void *caller, uint32_t min)
     if (!caller)
         return VMM_E_INVAL;
     memcpy(&size, caller, sizeof(size));
-    if (size < min)
+    if (size < min || size > CORE_STRUCT_MAX)
         return VMM_E_INVAL;
     for (uint32_t i = own_size; i < size; i++)
         if (((const uint8_t *)caller)[i])
@@ -116,6 +116,8 @@ int vm_fail(struct vm *vm, int code, const char *op, const char *format, ...)
 {
     va_list ap;
 
+    if (!vm)
+        return code;
     va_start(ap, format);
     fail(vm, code, 0, op, 0, 0, format, ap);
     va_end(ap);

@@ -22,8 +22,11 @@ void core_error_set(struct vmm_error *error, int code, int os_errno, const char 
                     const char *op, const char *format, va_list ap);
 /* Copies a library-made struct to a caller's, up to the size that the caller has set. */
 void core_copy_out(void *caller, const void *own, uint32_t own_size);
+/* Larger sizes of a caller's struct are no version of it but garbage. */
+#define CORE_STRUCT_MAX 65536u
 /* Copies a caller's struct, whose first member is its size, to *own: missing members become zero.
- * VMM_E_INVAL if it is NULL or shorter than `min`, VMM_E_UNSUPPORTED for a non-zero tail. */
+ * VMM_E_INVAL if it is NULL, shorter than `min` or longer than CORE_STRUCT_MAX, VMM_E_UNSUPPORTED
+ * for a non-zero tail. */
 int core_copy_in(void *own, uint32_t own_size, const void *caller, uint32_t min);
 
 /* ---- world.c ---- */

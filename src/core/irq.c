@@ -23,6 +23,8 @@ static int checked_line(struct vm *vm, const char *op, uint32_t line, int err)
 
 int vm_irq_set(struct vm *vm, uint32_t line, int level)
 {
+    if (!vm)
+        return VMM_E_INVAL;
     if (!vm->irqchip)
         return no_irqchip(vm, __func__);
     return checked_line(vm, __func__, line, irqchip_set_line(vm->irqchip, line, level));
@@ -30,6 +32,8 @@ int vm_irq_set(struct vm *vm, uint32_t line, int level)
 
 int vm_irq_pulse(struct vm *vm, uint32_t line)
 {
+    if (!vm)
+        return VMM_E_INVAL;
     if (!vm->irqchip)
         return no_irqchip(vm, __func__);
     int err = irqchip_set_line(vm->irqchip, line, 1);
@@ -40,6 +44,8 @@ int vm_irq_pulse(struct vm *vm, uint32_t line)
 
 int vm_irq_msi(struct vm *vm, uint64_t address, uint32_t data)
 {
+    if (!vm)
+        return VMM_E_INVAL;
     if (!vm->irqchip)
         return no_irqchip(vm, __func__);
     int err = irqchip_msi(vm->irqchip, address, data);
@@ -53,6 +59,8 @@ int vm_irq_msi(struct vm *vm, uint64_t address, uint32_t data)
 int vm_irq_on_eoi(struct vm *vm, uint32_t line, void (*eoi)(void *opaque, uint32_t line),
                   void *opaque)
 {
+    if (!vm)
+        return VMM_E_INVAL;
     if (!vm->irqchip)
         return no_irqchip(vm, __func__);
     return checked_line(vm, __func__, line, irqchip_on_eoi(vm->irqchip, line, eoi, opaque));

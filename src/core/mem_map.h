@@ -24,7 +24,7 @@ struct mem_region {
     _Atomic uint8_t *dirty; /* one per page */
 };
 
-/* Sorted by address; replaced as a whole when regions come and go. */
+/* Sorted by address; replaced as a whole when regions come. */
 struct mem_map {
     _Atomic uint32_t hit; /* the region found last; a hint */
     uint32_t n;

@@ -268,21 +268,19 @@ static struct mem_region *region_at(struct vm *vm, uint64_t gpa)
 /* World stopped. *gone gets what is to be freed. */
 static int remove_stopped(struct vm *vm, uint64_t gpa, struct mem_region *gone)
 {
-    struct mem_map *old = vm->mem, *map;
+    struct mem_map *map = vm->mem;
     struct mem_region *r = region_at(vm, gpa);
 
     if (!r)
         return core_fail_gpa(vm, VMM_E_NOENT, "vm_mem_unmap", gpa, "no region begins at 0x%llx",
                              (unsigned long long)gpa);
-    map = map_new(old->n - 1);
-    if (!map)
-        return core_fail_gpa(vm, VMM_E_NOMEM, "vm_mem_unmap", gpa,
-                             "no memory for the map of regions");
-    uint32_t i = (uint32_t)(r - old->r);
+    /* In place: taking something away must not fail for want of memory. */
     *gone = *r;
-    memcpy(map->r, old->r, i * sizeof(map->r[0]));
-    memcpy(map->r + i, old->r + i + 1, (map->n - i) * sizeof(map->r[0]));
-    publish(vm, map, gone);
+    core_write_lock(&vm->mem_lock);
+    map->n--;
+    memmove(r, r + 1, (size_t)(map->r + map->n - r) * sizeof(*r));
+    core_write_unlock(&vm->mem_lock);
+    vm->ops->mem_map_changed(vm, gone->gpa, gone->len);
     return 0;
 }
 

@@ -66,7 +66,7 @@ static int check_groups(struct vcpu *vcpu, const char *op, const struct vcpu_reg
 {
     if (!regs)
         return vm_fail(vcpu->vm, VMM_E_INVAL, op, "regs is NULL");
-    if (regs->size < 2 * sizeof(uint32_t) || regs->size > 65536)
+    if (regs->size < 2 * sizeof(uint32_t) || regs->size > CORE_STRUCT_MAX)
         return vm_fail(vcpu->vm, VMM_E_INVAL, op,
                        "regs->size is %u, but a struct vcpu_regs has %zu", regs->size,
                        sizeof(*regs));
@@ -146,14 +146,9 @@ static bool reserved_set(const struct vcpu_regs *r)
     return (r->groups & VMM_REGS_EVENTS) && bits;
 }
 
-/*
- * The instruction that waits for its restart is not executed any more. A callback that changes
- * registers runs inside an instruction, which goes on.
- */
+/* The instruction that waits for its restart is not executed any more. */
 static void drop(struct vcpu *vcpu)
 {
-    if (atomic_load(&vcpu->where) != VCPU_OUT)
-        return;
     core_io_drop(vcpu);
     vcpu->answer = ANSWER_NONE;
     vcpu->restart = false;
@@ -459,7 +454,8 @@ static int set_mode(struct vcpu *vcpu, const struct vcpu_setup *s)
     int err = set_groups(vcpu, "vcpu_set_mode", &r, false);
     if (err)
         return err;
-    drop(vcpu); /* also at the same RIP */
+    if (atomic_load(&vcpu->where) == VCPU_OUT)
+        drop(vcpu); /* also at the same RIP; but a callback's instruction goes on */
     return engine_set_xsave(vcpu, area, sizeof(area));
 }
 

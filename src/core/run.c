@@ -273,7 +273,7 @@ static int check_exit(struct vm *vm, const char *op, const struct vcpu_exit *exi
 
     if (!exit)
         return vm_fail(vm, VMM_E_INVAL, op, "exit is NULL");
-    if (exit->size < min || exit->size > 65536)
+    if (exit->size < min || exit->size > CORE_STRUCT_MAX)
         return vm_fail(vm, VMM_E_INVAL, op, "exit->size is %u, but a struct vcpu_exit has %zu",
                        exit->size, sizeof(*exit));
     return 0;

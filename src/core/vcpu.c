@@ -38,7 +38,8 @@ void core_request_all(struct vm *vm, uint32_t bits)
 
 void vcpu_kick(struct vcpu *vcpu)
 {
-    core_vcpu_request(vcpu, VCPU_REQ_KICK);
+    if (vcpu)
+        core_vcpu_request(vcpu, VCPU_REQ_KICK);
 }
 
 void core_vcpu_where(struct vcpu *vcpu, uint32_t where)
@@ -55,8 +56,14 @@ int core_vcpu_claim(struct vcpu *vcpu, const char *op, bool *nested)
     uintptr_t self = os_thread_self(), owner = 0;
 
     *nested = false;
-    if (atomic_compare_exchange_strong(&vcpu->vm->owner[vcpu->id], &owner, self))
-        return 0;
+    if (atomic_compare_exchange_strong(&vcpu->vm->owner[vcpu->id], &owner, self)) {
+        if (atomic_load(&vcpu->alive))
+            return 0;
+        atomic_store(&vcpu->vm->owner[vcpu->id], 0);
+        return vm_fail(vcpu->vm, VMM_E_STATE, op, "vCPU %u has been destroyed", vcpu->id);
+    }
+    if (owner == self && !atomic_load(&vcpu->alive)) /* a callback of vm_destroy */
+        return vm_fail(vcpu->vm, VMM_E_STATE, op, "vCPU %u has been destroyed", vcpu->id);
     if (owner == self) {
         *nested = true;
         return 0;
@@ -229,14 +236,17 @@ int vcpu_create(struct vm *vm, uint32_t id, void *data, struct vcpu **out)
                        vm->max_vcpus);
 
     uintptr_t owner = 0;
-    int err = VMM_E_EXIST;
-    if (atomic_compare_exchange_strong(&vm->owner[id], &owner, os_thread_self())) {
-        if (!vm_vcpu(vm, id))
-            err = create(vm, id, data, out);
+    bool claimed = atomic_compare_exchange_strong(&vm->owner[id], &owner, os_thread_self());
+    int err;
+    if (vm_vcpu(vm, id))
+        err = vm_fail(vm, VMM_E_EXIST, __func__, "vCPU %u exists", id);
+    else if (!claimed)
+        err = vm_fail(vm, VMM_E_BUSY, __func__,
+                      "vCPU %u is being created or destroyed, or the VM reset", id);
+    else
+        err = create(vm, id, data, out);
+    if (claimed)
         atomic_store(&vm->owner[id], 0);
-    }
-    if (err == VMM_E_EXIST)
-        vm_fail(vm, err, __func__, "vCPU %u exists", id);
     return err;
 }
 
@@ -263,7 +273,7 @@ int vcpu_destroy(struct vcpu *vcpu)
 {
     bool nested;
 
-    if (!vcpu || !atomic_load(&vcpu->alive))
+    if (!vcpu)
         return VMM_E_INVAL;
     int err = core_vcpu_claim(vcpu, __func__, &nested);
     if (err)
@@ -294,14 +304,14 @@ void *vcpu_data(struct vcpu *vcpu)
 
 struct vcpu *vm_vcpu(struct vm *vm, uint32_t id)
 {
-    struct vcpu *vcpu = id < vm->max_vcpus ? atomic_load(&vm->vcpus[id]) : NULL;
+    struct vcpu *vcpu = vm && id < vm->max_vcpus ? atomic_load(&vm->vcpus[id]) : NULL;
 
     return vcpu && atomic_load(&vcpu->alive) ? vcpu : NULL;
 }
 
 struct vcpu *vcpu_current(struct vm *vm)
 {
-    struct vcpu *vcpu = core_world_self(vm);
+    struct vcpu *vcpu = vm ? core_world_self(vm) : NULL;
 
     return vcpu && atomic_load(&vcpu->where) == VCPU_RUN ? vcpu : NULL;
 }
@@ -309,8 +319,10 @@ struct vcpu *vcpu_current(struct vm *vm)
 int vcpu_set_budget(struct vcpu *vcpu, uint64_t insns, uint64_t ns)
 {
     bool nested;
-    int err = core_vcpu_claim(vcpu, __func__, &nested);
 
+    if (!vcpu)
+        return VMM_E_INVAL;
+    int err = core_vcpu_claim(vcpu, __func__, &nested);
     if (err)
         return err;
     vcpu->budget_insns = insns;

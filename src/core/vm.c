@@ -56,7 +56,8 @@ static void report_out(struct vmm_backend_report *reports, uint32_t i,
 
 static bool bad_reports(const struct vmm_backend_report *reports, uint32_t n)
 {
-    return n && (!reports || reports->size < 2 * sizeof(uint32_t) || reports->size > 65536);
+    return n &&
+           (!reports || reports->size < 2 * sizeof(uint32_t) || reports->size > CORE_STRUCT_MAX);
 }
 
 int vmm_backend_probe(struct vmm_backend_report *reports, uint32_t n)
@@ -380,6 +381,8 @@ int vm_destroy(struct vm *vm)
 
 void vm_stop(struct vm *vm)
 {
+    if (!vm)
+        return;
     atomic_store(&vm->stopped, 1);
     core_request_all(vm, VCPU_REQ_STOP);
 }
@@ -481,7 +484,7 @@ int vm_get_caps(struct vm *vm, struct vm_caps *caps)
 {
     if (!vm)
         return VMM_E_INVAL;
-    if (!caps || caps->size < 2 * sizeof(uint32_t) || caps->size > 65536)
+    if (!caps || caps->size < 2 * sizeof(uint32_t) || caps->size > CORE_STRUCT_MAX)
         return vm_fail(vm, VMM_E_INVAL, __func__, "caps->size is not set");
     core_copy_out(caps, &vm->caps, sizeof(vm->caps));
     return 0;
@@ -498,7 +501,7 @@ int vm_get_stats(struct vm *vm, struct vm_stats *stats)
 
     if (!vm)
         return VMM_E_INVAL;
-    if (!stats || stats->size < 2 * sizeof(uint32_t) || stats->size > 65536)
+    if (!stats || stats->size < 2 * sizeof(uint32_t) || stats->size > CORE_STRUCT_MAX)
         return vm_fail(vm, VMM_E_INVAL, __func__, "stats->size is not set");
     os_mutex_lock(&vm->lock);
     for (uint32_t i = 0; i < vm->max_vcpus; i++) {

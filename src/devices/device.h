@@ -10,10 +10,13 @@
 
 #define NS_PER_SEC 1000000000ull
 
+/* Larger structs are none: their size was not set. */
+#define CONFIG_MAX 65536u
+
 /*
  * Copies a caller's struct, whose first member is its size, into *dst of `len` bytes. What the
  * caller's version lacks becomes zero; a non-zero tail that this version does not know is
- * VMM_E_UNSUPPORTED; NULL or a size without any member is VMM_E_INVAL.
+ * VMM_E_UNSUPPORTED; NULL, or a size that is none, is VMM_E_INVAL.
  */
 static inline int config_copy(void *dst, uint32_t len, const void *src)
 {
@@ -24,7 +27,7 @@ static inline int config_copy(void *dst, uint32_t len, const void *src)
     if (!src)
         return VMM_E_INVAL;
     memcpy(&size, src, sizeof size);
-    if (size < 8)
+    if (size < 8 || size > CONFIG_MAX)
         return VMM_E_INVAL;
     for (uint32_t i = len; i < size; i++)
         if (tail[i])

@@ -265,7 +265,7 @@ static bool interp_irq_window(struct vcpu *vcpu)
 {
     const struct x86_cpu *cpu = interp_cpu(vcpu);
 
-    return (cpu->rflags & X86_IF) && !cpu->shadow && !cpu->event.valid;
+    return (cpu->rflags & X86_IF) && !cpu->shadow && !cpu->event.valid && !cpu->later.valid;
 }
 
 /* ---- state ---- */
@@ -276,10 +276,25 @@ static int interp_get_regs(struct vcpu *vcpu, struct vcpu_regs *regs)
     return VMM_OK;
 }
 
+/* A callback's instruction goes on when it returns, and its successor follows it. */
+static bool moves_inside_insn(struct x86_cpu *cpu, const struct vcpu_regs *regs)
+{
+    struct vcpu_regs now = {.groups = VMM_REGS_GPR};
+
+    if (!cpu->blk || !(regs->groups & VMM_REGS_GPR))
+        return false;
+    x86_get_regs(cpu, &now);
+    return regs->rip != now.rip;
+}
+
 static int interp_set_regs(struct vcpu *vcpu, const struct vcpu_regs *regs)
 {
-    const char *wrong = x86_set_regs(interp_cpu(vcpu), regs);
+    struct x86_cpu *cpu = interp_cpu(vcpu);
 
+    if (moves_inside_insn(cpu, regs))
+        return vm_fail(vcpu->vm, VMM_E_STATE, "vcpu_set_regs",
+                       "a callback cannot move RIP: its instruction is not over");
+    const char *wrong = x86_set_regs(cpu, regs);
     if (wrong)
         return vm_fail(vcpu->vm, VMM_E_INVAL, "vcpu_set_regs", "invalid state: %s", wrong);
     return VMM_OK;
@@ -307,8 +322,10 @@ static int interp_set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value)
 {
     uint64_t old;
 
-    if (x86_write_msr(interp_cpu(vcpu), index, value, true))
+    if (x86_write_msr(interp_cpu(vcpu), index, value, true)) {
+        x86_end_block(interp_cpu(vcpu));
         return VMM_OK;
+    }
     return x86_read_msr(interp_cpu(vcpu), index, &old, true) ? VMM_E_INVAL : VMM_E_NOENT;
 }
 
@@ -347,6 +364,7 @@ static int interp_set_debug(struct vcpu *vcpu, const struct vmm_debug *debug)
     }
     cpu->host_exceptions = debug->flags & VMM_DEBUG_EXCEPTIONS ? debug->exception_mask : 0;
     x86_breakpoints_changed(cpu);
+    x86_end_block(cpu);
     return VMM_OK;
 }
 

@@ -50,6 +50,9 @@ int vmm_boot_detect(const struct vmm_image *image)
 
 /* ---- the request ---- */
 
+/* Larger structs are none: their size was not set. */
+#define STRUCT_MAX 65536u
+
 /* Bytes that a newer caller's struct has beyond ours must be zero (vmm/base.h). */
 static bool tail_is_zero(const void *p, uint32_t size, size_t known)
 {
@@ -64,7 +67,7 @@ static bool tail_is_zero(const void *p, uint32_t size, size_t known)
 static int check_struct(struct boot *boot, const void *p, uint32_t size, size_t known,
                         const char *what)
 {
-    if (size < known)
+    if (size < known || size > STRUCT_MAX)
         return boot_fail(&boot->error, VMM_E_INVAL, "%s: size is %u, must be at least %zu", what,
                          size, known);
     if (!tail_is_zero(p, size, known))
@@ -132,13 +135,22 @@ static int detect(struct boot *boot, uint32_t *kind)
                      boot->kernel->len, first[0], first[1], first[2], first[3]);
 }
 
-/* A vCPU that somebody runs cannot be set up: better known before memory is written. */
-static int check_vcpu(struct boot *boot)
+/* A VM that runs cannot be set up: better known before memory is written. */
+static int check_quiet(struct boot *boot)
 {
-    struct vcpu_regs regs = {.size = sizeof(regs), .groups = VMM_REGS_GPR};
-    int err = vcpu_get_regs(boot->vcpu, &regs);
+    int err = 0;
 
-    return err ? boot_fail(&boot->error, err, "the boot vCPU: %s", vmm_strerror(err)) : 0;
+    if (vcpu_current(boot->vm))
+        return boot_fail(&boot->error, VMM_E_BUSY, "called from a callback of the VM");
+    for (uint32_t i = 0; i < VMM_MAX_VCPUS && !err; i++) {
+        struct vcpu_regs regs = {.size = sizeof(regs), .groups = VMM_REGS_GPR};
+        struct vcpu *vcpu = vm_vcpu(boot->vm, i);
+
+        err = vcpu ? vcpu_get_regs(vcpu, &regs) : 0;
+        if (err)
+            boot_fail(&boot->error, err, "vCPU %u: %s", i, vmm_strerror(err));
+    }
+    return err;
 }
 
 static int run(struct boot *boot, uint32_t kind, const struct vmm_boot *request)
@@ -146,8 +158,7 @@ static int run(struct boot *boot, uint32_t kind, const struct vmm_boot *request)
     int err = take_request(boot, request);
 
     if (!err)
-        err = check_vcpu(boot);
-
+        err = check_quiet(boot);
     if (!err && kind == VMM_BOOT_AUTO)
         err = detect(boot, &kind);
     if (!err)

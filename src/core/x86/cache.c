@@ -422,6 +422,16 @@ void x86_cache_flush(struct x86_cpu *cpu)
     }
 }
 
+void x86_end_block(struct x86_cpu *cpu)
+{
+    if (!cpu->blk)
+        return;
+    x86_wake(cpu);
+    x86_jump_flush(cpu);
+    if (!cpu->blk->dead)
+        kill(cpu, cpu->blk);
+}
+
 void x86_cache_recheck(struct x86_cpu *cpu)
 {
     x86_jump_flush(cpu);

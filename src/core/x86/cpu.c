@@ -102,7 +102,7 @@ void x86_reset(struct x86_cpu *cpu, bool init)
     cpu->cr2 = cpu->cr3 = cpu->cr4 = cpu->cr8 = cpu->efer = 0;
     cpu->dr = (struct x86_dr){.dr6 = 0xffff0ff0, .dr7 = 0x400};
 
-    cpu->event.valid = false;
+    cpu->event.valid = cpu->later.valid = false;
     cpu->shadow = 0;
     cpu->nmi_blocked = cpu->nmi_pending = false;
     cpu->activity = VMM_ACTIVE;

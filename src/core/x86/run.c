@@ -191,7 +191,10 @@ static bool intr_ready(struct x86_cpu *cpu)
 /* Queues what is to be delivered before the next instruction, by priority (SDM Vol. 3A 6.9). */
 static void queue_event(struct x86_cpu *cpu)
 {
-    if (cpu->pending_db && !(cpu->shadow & VMM_SHADOW_MOV_SS)) {
+    if (x86_unlikely(cpu->later.valid)) {
+        cpu->event = cpu->later;
+        cpu->later.valid = false;
+    } else if (cpu->pending_db && !(cpu->shadow & VMM_SHADOW_MOV_SS)) {
         uint64_t dr6 = cpu->pending_db;
 
         cpu->pending_db = 0;

@@ -83,7 +83,7 @@ static void get_msr(const struct x86_cpu *cpu, struct vcpu_regs *r)
 
 static void get_events(const struct x86_cpu *cpu, struct vcpu_regs *r)
 {
-    const struct x86_event *e = &cpu->event;
+    const struct x86_event *e = cpu->later.valid ? &cpu->later : &cpu->event;
 
     r->activity = cpu->activity;
     r->shadow = cpu->shadow;
@@ -173,29 +173,31 @@ static void set_msr(struct x86_cpu *cpu, const struct vcpu_regs *r)
     cpu->tsc_aux = r->tsc_aux;
 }
 
+/* Inside an instruction cpu->event is what that itself raises. */
 static void set_events(struct x86_cpu *cpu, const struct vcpu_regs *r)
 {
-    struct x86_event old = cpu->event;
+    struct x86_event *event = cpu->blk ? &cpu->later : &cpu->event, old = *event;
 
     cpu->activity = (uint8_t)r->activity;
     cpu->shadow = (uint8_t)r->shadow;
     cpu->nmi_blocked = r->nmi_blocked;
     cpu->nmi_pending = r->nmi_pending;
-    cpu->event = (struct x86_event){.valid = r->inject_valid};
+    cpu->later.valid = false;
+    *event = (struct x86_event){.valid = r->inject_valid};
     if (!r->inject_valid)
         return;
-    cpu->event.type = r->inject_type;
-    cpu->event.vector = r->inject_vector;
-    cpu->event.has_error = r->inject_has_error;
+    event->type = r->inject_type;
+    event->vector = r->inject_vector;
+    event->has_error = r->inject_has_error;
     if (r->inject_has_error)
-        cpu->event.error = r->inject_error;
+        event->error = r->inject_error;
     else if (r->inject_vector == X86_DB)
-        cpu->event.error = (uint32_t)r->dr[6] & X86_DR6_WRITE; /* as x86_raise_db */
+        event->error = (uint32_t)r->dr[6] & X86_DR6_WRITE; /* as x86_raise_db */
     /* The same page fault as the one that waits keeps its address. */
-    if (old.valid && old.type == cpu->event.type && old.vector == cpu->event.vector &&
+    if (old.valid && old.type == event->type && old.vector == event->vector &&
         !(r->groups & VMM_REGS_CONTROL)) {
-        cpu->event.has_cr2 = old.has_cr2;
-        cpu->event.cr2 = old.cr2;
+        event->has_cr2 = old.has_cr2;
+        event->cr2 = old.cr2;
     }
 }
 
@@ -224,7 +226,7 @@ static uint8_t cpl_of(const struct x86_cpu *cpu)
 
 const char *x86_set_regs(struct x86_cpu *cpu, const struct vcpu_regs *in)
 {
-    const uint32_t groups = in->groups;
+    const uint32_t groups = in->groups, rflags = cpu->rflags;
     struct vcpu_regs r;
     const char *wrong;
 
@@ -267,5 +269,7 @@ const char *x86_set_regs(struct x86_cpu *cpu, const struct vcpu_regs *in)
         x86_flush_tlb(cpu);
     if (groups & VMM_REGS_DEBUG)
         x86_breakpoints_changed(cpu);
+    if ((groups & ~VMM_REGS_GPR) || cpu->rflags != rflags)
+        x86_end_block(cpu);
     return NULL;
 }

@@ -259,6 +259,7 @@ struct x86_cpu {
     struct x86_fpu fpu;
 
     struct x86_event event; /* to be delivered */
+    struct x86_event later; /* injected by a callback: delivered after its instruction */
     uint8_t shadow;         /* VMM_SHADOW_*: cleared after the next instruction */
     bool nmi_blocked, nmi_pending;
     uint8_t activity;        /* VMM_ACTIVE ... */
@@ -333,6 +334,9 @@ uint64_t x86_serial(const struct x86_cpu *cpu);
 void x86_cache_flush(struct x86_cpu *cpu);
 /* Drops the blocks that overlap [gpa, gpa+len). True if the page has no blocks of this CPU left. */
 bool x86_cache_invalidate(struct x86_cpu *cpu, uint64_t gpa, uint64_t len);
+/* From a callback: state of which blocks make assumptions has changed. Ends the current block
+ * behind the instruction that the callback is about. */
+void x86_end_block(struct x86_cpu *cpu);
 /* Host memory may have changed behind our back: compare each block with memory at its next lookup.
  */
 void x86_cache_recheck(struct x86_cpu *cpu);
