@@ -174,6 +174,10 @@ END pdep
 SNIPPET andn 64
     andn %ecx, %ebx, %eax
 END andn
+SNIPPET sib_without_base 64
+    .byte 0x67, 0x41, 0x8b, 0x04, 0x25 # REX.B and an address size prefix
+    .long SNIP_DATA
+END sib_without_base
 SNIPPET bswap64 64
     bswap %rax
 END bswap64

@@ -63,6 +63,7 @@ static const struct snippet integer_rows[] = {
     {"crc32", LONG64, {{RAX, ~0ull}, {RBX, 'a'}}, {{RAX, 0x3e2fbccf}}},
     {"pdep", LONG64, {{RBX, 0x5}, {RCX, 0xf0f0}}, {{RAX, 0x50}}},
     {"andn", LONG64, {{RBX, 0xf0}, {RCX, 0xff}}, {{RAX, 0x0f}, {FLAGS, 0}}, .mask = CF | OF | SF | ZF},
+    {"sib_without_base", LONG64, {{R13, 0x1000}, {MEM, 42}}, {{RAX, 42}}},
     {"bswap64", LONG64, {{RAX, 0x0102030405060708}}, {{RAX, 0x0807060504030201}}},
 
     {"daa", PROT32, {{RAX, 0x9a}}, {{RAX, 0x00}, {FLAGS, CF | PF | AF | ZF}}, .mask = CF | PF | AF | ZF | SF},
