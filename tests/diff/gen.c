@@ -2,13 +2,12 @@
 /* gen.c: random cases. Instructions are random bytes that decode to something user mode may execute
  * and whose result only depends on the state that both sides share. MOVs in front of each make its
  * memory operands mostly hit the data. */
-#include <Zydis/Zydis.h>
 #include <cpuid.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "diff.h"
+#include "gen.h"
 
 struct gen {
     struct diff_case *c;
@@ -25,355 +24,18 @@ struct gen {
     unsigned nfixups;
 };
 
-static bool avx, avx512, bf16, fp16;
+static struct diff_features has;
 
 void diff_gen_init(bool has_avx, bool has_avx512)
 {
     unsigned eax, ebx, ecx, edx;
 
-    avx = has_avx;
-    avx512 = has_avx512;
+    has.avx = has_avx;
+    has.avx512 = has_avx512;
     __cpuid_count(7, 0, eax, ebx, ecx, edx);
-    fp16 = edx >> 23 & 1;
+    has.fp16 = edx >> 23 & 1;
     __cpuid_count(7, 1, eax, ebx, ecx, edx);
-    bf16 = eax >> 5 & 1;
-}
-
-/* ---- random numbers: xorshift64* ---- */
-
-static uint64_t rnd(struct gen *g)
-{
-    g->rng ^= g->rng >> 12;
-    g->rng ^= g->rng << 25;
-    g->rng ^= g->rng >> 27;
-    return g->rng * 0x2545f4914f6cdd1d;
-}
-
-static unsigned below(struct gen *g, unsigned n)
-{
-    return (unsigned)((rnd(g) >> 32) % n);
-}
-
-static bool percent(struct gen *g, unsigned p)
-{
-    return below(g, 100) < p;
-}
-
-/* Integers as programs have them, and corner cases. */
-static uint64_t interesting(struct gen *g)
-{
-    static const uint64_t corner[] = {0,
-                                      1,
-                                      2,
-                                      0x7f,
-                                      0x80,
-                                      0xff,
-                                      0x7fff,
-                                      0x8000,
-                                      0xffff,
-                                      0x7fffffff,
-                                      0x80000000,
-                                      0xffffffff,
-                                      0x100000000,
-                                      0x7fffffffffffffff,
-                                      0x8000000000000000,
-                                      0xffffffffffffffff,
-                                      0xffffffff80000000};
-
-    switch (below(g, 5)) {
-    case 0:
-        return corner[below(g, sizeof(corner) / sizeof(corner[0]))];
-    case 1:
-        return below(g, 256);
-    case 2:
-        return (uint64_t) - (int64_t)below(g, 70000);
-    case 3:
-        return rnd(g) >> below(g, 64);
-    default:
-        return rnd(g);
-    }
-}
-
-static double interesting_double(struct gen *g)
-{
-    switch (below(g, 4)) {
-    case 0:
-        return (double)(int64_t)interesting(g);
-    case 1:
-        return (double)(int)below(g, 2000) / 8 - 100;
-    case 2:
-        return 1.0 / (1 + below(g, 1000));
-    default: {
-        static const uint64_t special[] = {0,
-                                           0x8000000000000000,
-                                           0x7ff0000000000000,
-                                           0xfff0000000000000,
-                                           0x7ff8000000000000,
-                                           0x7ff0000000000001,
-                                           1,
-                                           0x000fffffffffffff,
-                                           0x7fefffffffffffff,
-                                           0x3ff0000000000000,
-                                           0x4059000000000001};
-        double d;
-
-        memcpy(&d, &special[below(g, sizeof(special) / sizeof(special[0]))], 8);
-        return d;
-    }
-    }
-}
-
-/* ---- initial state ---- */
-
-static void fill(struct gen *g, uint8_t *p, unsigned len)
-{
-    unsigned style = below(g, 7);
-
-    for (unsigned i = 0; i < len; i += 8) {
-        uint64_t v;
-        double d;
-        float f[2];
-
-        switch (style) {
-        case 0:
-        case 1:
-            v = rnd(g);
-            break;
-        case 2: /* small doublewords: indexes */
-            v = below(g, 2048) | (uint64_t)below(g, 2048) << 32;
-            break;
-        case 3:
-            v = below(g, 2048);
-            break;
-        case 4:
-            d = interesting_double(g);
-            memcpy(&v, &d, 8);
-            break;
-        case 5:
-            f[0] = (float)interesting_double(g);
-            f[1] = (float)interesting_double(g);
-            memcpy(&v, f, 8);
-            break;
-        default:
-            v = interesting(g);
-        }
-        memcpy(p + i, &v, 8);
-    }
-}
-
-static void fill_x87(struct gen *g, uint8_t *st)
-{
-    long double ld;
-
-    if (percent(g, 70)) {
-        ld = interesting_double(g);
-        memcpy(st, &ld, 10);
-    } else {
-        uint64_t m = rnd(g);
-        uint16_t e = (uint16_t)(percent(g, 50) ? rnd(g) : 0x3fff);
-
-        if (percent(g, 80))
-            m |= 1ull << 63;
-        memcpy(st, &m, 8);
-        memcpy(st + 8, &e, 2);
-    }
-}
-
-static void init_state(struct gen *g)
-{
-    struct diff_state *s = &g->c->init;
-
-    memset(s, 0, sizeof(*s));
-    for (unsigned i = 0; i < (g->mode32 ? 8 : 16); i++) {
-        s->gpr[i] = interesting(g);
-        if (percent(g, 25))
-            s->gpr[i] = DIFF_DATA + below(g, DIFF_DATA_SIZE);
-        if (g->mode32)
-            s->gpr[i] = (uint32_t)s->gpr[i];
-    }
-    s->gpr[4] = DIFF_DATA + 0x2000 + (below(g, 0x1000) & ~7u);
-    s->rflags = 0x202 | (rnd(g) & 0x8d5);
-    if (percent(g, 10))
-        s->rflags |= 0x400;
-    if (percent(g, 2))
-        s->rflags |= 0x40000;
-    if (!g->mode32) {
-        s->fs_base = percent(g, 70) ? 0 : DIFF_DATA;
-        s->gs_base = percent(g, 70) ? 0 : below(g, 256);
-    }
-    s->vec.fcw = 0x37f;
-    if (percent(g, 20))
-        s->vec.fcw = (uint16_t)((rnd(g) & 0xf3f) | 0x40);
-    s->vec.fsw = (uint16_t)(rnd(g) & 0x7f00);
-    s->vec.ftw = (uint8_t)(percent(g, 50) ? 0xff : rnd(g));
-    s->vec.mxcsr = 0x1f80;
-    if (percent(g, 20))
-        s->vec.mxcsr = rnd(g) & 0xffc0;
-    if (percent(g, 10))
-        s->vec.mxcsr |= rnd(g) & 0x3f;
-    for (unsigned i = 0; i < 8; i++) {
-        fill_x87(g, s->vec.st[i]);
-        if (avx512)
-            s->vec.k[i] = percent(g, 30) ? ~0ull : rnd(g);
-    }
-    for (unsigned i = 0; i < (avx512 ? 32 : 16); i++)
-        fill(g, s->vec.zmm[i], avx512 ? 64 : avx ? 32 : 16);
-    for (unsigned i = 0; i < DIFF_DATA_SIZE; i += 64)
-        fill(g, s->data + i, 64);
-}
-
-/* ---- which instructions ---- */
-
-static bool excluded(const ZydisDecodedInstruction *in)
-{
-    switch (in->mnemonic) {
-    /* Differ by machine, time, or what the kernel does with them. */
-    case ZYDIS_MNEMONIC_CPUID:
-    case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDTSCP:
-    case ZYDIS_MNEMONIC_RDPMC:
-    case ZYDIS_MNEMONIC_RDPID:
-    case ZYDIS_MNEMONIC_RDRAND:
-    case ZYDIS_MNEMONIC_RDSEED:
-    case ZYDIS_MNEMONIC_XGETBV:
-    case ZYDIS_MNEMONIC_RDPKRU:
-    case ZYDIS_MNEMONIC_WRPKRU:
-    case ZYDIS_MNEMONIC_SYSCALL:
-    case ZYDIS_MNEMONIC_SYSENTER:
-    case ZYDIS_MNEMONIC_INT:
-    case ZYDIS_MNEMONIC_INT1:
-    case ZYDIS_MNEMONIC_INT3:
-    case ZYDIS_MNEMONIC_SGDT:
-    case ZYDIS_MNEMONIC_SIDT:
-    case ZYDIS_MNEMONIC_SLDT:
-    case ZYDIS_MNEMONIC_STR:
-    case ZYDIS_MNEMONIC_SMSW:
-    case ZYDIS_MNEMONIC_LAR:
-    case ZYDIS_MNEMONIC_LSL:
-    case ZYDIS_MNEMONIC_VERR:
-    case ZYDIS_MNEMONIC_VERW:
-    case ZYDIS_MNEMONIC_LDS:
-    case ZYDIS_MNEMONIC_LES:
-    case ZYDIS_MNEMONIC_LFS:
-    case ZYDIS_MNEMONIC_LGS:
-    case ZYDIS_MNEMONIC_LSS:
-    case ZYDIS_MNEMONIC_VMCALL:
-    case ZYDIS_MNEMONIC_VMMCALL:
-    case ZYDIS_MNEMONIC_VMFUNC:
-    case ZYDIS_MNEMONIC_MONITOR:
-    case ZYDIS_MNEMONIC_MWAIT:
-    case ZYDIS_MNEMONIC_ENCLU:
-    case ZYDIS_MNEMONIC_XBEGIN:
-    case ZYDIS_MNEMONIC_XEND:
-    case ZYDIS_MNEMONIC_XABORT:
-    case ZYDIS_MNEMONIC_XTEST:
-    /* May trap later, or return to outside the code. */
-    case ZYDIS_MNEMONIC_POPF:
-    case ZYDIS_MNEMONIC_POPFD:
-    case ZYDIS_MNEMONIC_POPFQ:
-    case ZYDIS_MNEMONIC_IRET:
-    case ZYDIS_MNEMONIC_IRETD:
-    case ZYDIS_MNEMONIC_IRETQ:
-    case ZYDIS_MNEMONIC_RET:
-    /* Component use is tracked more or less exactly; FIP and FDP are not compared. */
-    case ZYDIS_MNEMONIC_XSAVE:
-    case ZYDIS_MNEMONIC_XSAVE64:
-    case ZYDIS_MNEMONIC_XSAVEC:
-    case ZYDIS_MNEMONIC_XSAVEC64:
-    case ZYDIS_MNEMONIC_XSAVEOPT:
-    case ZYDIS_MNEMONIC_XSAVEOPT64:
-    case ZYDIS_MNEMONIC_XSAVES:
-    case ZYDIS_MNEMONIC_XSAVES64:
-    case ZYDIS_MNEMONIC_XRSTOR:
-    case ZYDIS_MNEMONIC_XRSTOR64:
-    case ZYDIS_MNEMONIC_FXSAVE:
-    case ZYDIS_MNEMONIC_FXSAVE64:
-    case ZYDIS_MNEMONIC_FXRSTOR:
-    case ZYDIS_MNEMONIC_FXRSTOR64:
-    case ZYDIS_MNEMONIC_FNSAVE:
-    case ZYDIS_MNEMONIC_FNSTENV:
-    case ZYDIS_MNEMONIC_FLDENV:
-    case ZYDIS_MNEMONIC_FRSTOR:
-    /* Results that the manual leaves undefined. */
-    case ZYDIS_MNEMONIC_RDSSPD:
-    case ZYDIS_MNEMONIC_RDSSPQ:
-        return true;
-    case ZYDIS_MNEMONIC_BSWAP:
-    case ZYDIS_MNEMONIC_SHLD:
-    case ZYDIS_MNEMONIC_SHRD:
-        return in->operand_width == 16;
-    default:
-        return false;
-    }
-}
-
-/* Extensions that the guest may have; the host's kernel decides about others. */
-static bool extension_ok(const ZydisDecodedInstruction *in)
-{
-    switch (in->meta.isa_ext) {
-    case ZYDIS_ISA_EXT_ADOX_ADCX:
-    case ZYDIS_ISA_EXT_AES:
-    case ZYDIS_ISA_EXT_AVX:
-    case ZYDIS_ISA_EXT_AVX2:
-    case ZYDIS_ISA_EXT_AVX2GATHER:
-    case ZYDIS_ISA_EXT_AVXAES:
-    case ZYDIS_ISA_EXT_BASE:
-    case ZYDIS_ISA_EXT_BMI1:
-    case ZYDIS_ISA_EXT_BMI2:
-    case ZYDIS_ISA_EXT_CLFLUSHOPT:
-    case ZYDIS_ISA_EXT_CLFSH:
-    case ZYDIS_ISA_EXT_CLWB:
-    case ZYDIS_ISA_EXT_F16C:
-    case ZYDIS_ISA_EXT_FMA:
-    case ZYDIS_ISA_EXT_GFNI:
-    case ZYDIS_ISA_EXT_LONGMODE:
-    case ZYDIS_ISA_EXT_LZCNT:
-    case ZYDIS_ISA_EXT_MMX:
-    case ZYDIS_ISA_EXT_MOVBE:
-    case ZYDIS_ISA_EXT_PAUSE:
-    case ZYDIS_ISA_EXT_PCLMULQDQ:
-    case ZYDIS_ISA_EXT_PREFETCHWT1:
-    case ZYDIS_ISA_EXT_RDWRFSGS:
-    case ZYDIS_ISA_EXT_SHA:
-    case ZYDIS_ISA_EXT_SSE:
-    case ZYDIS_ISA_EXT_SSE2:
-    case ZYDIS_ISA_EXT_SSE3:
-    case ZYDIS_ISA_EXT_SSE4:
-    case ZYDIS_ISA_EXT_SSSE3:
-    case ZYDIS_ISA_EXT_VAES:
-    case ZYDIS_ISA_EXT_VPCLMULQDQ:
-    case ZYDIS_ISA_EXT_X87:
-        return true;
-    case ZYDIS_ISA_EXT_AVX512VEX: /* mask registers */
-    case ZYDIS_ISA_EXT_AVX512EVEX:
-        switch (in->meta.isa_set) {
-        case ZYDIS_ISA_SET_AVX512_VP2INTERSECT_128:
-        case ZYDIS_ISA_SET_AVX512_VP2INTERSECT_256:
-        case ZYDIS_ISA_SET_AVX512_VP2INTERSECT_512:
-        case ZYDIS_ISA_SET_AVX512ER_512:
-        case ZYDIS_ISA_SET_AVX512ER_SCALAR:
-        case ZYDIS_ISA_SET_AVX512PF_512:
-        case ZYDIS_ISA_SET_AVX512_4FMAPS_512:
-        case ZYDIS_ISA_SET_AVX512_4FMAPS_SCALAR:
-        case ZYDIS_ISA_SET_AVX512_4VNNIW_512:
-            return false;
-        /* The CPU may execute these although its hypervisor hides them in CPUID. */
-        case ZYDIS_ISA_SET_AVX512_BF16_128:
-        case ZYDIS_ISA_SET_AVX512_BF16_256:
-        case ZYDIS_ISA_SET_AVX512_BF16_512:
-            return bf16;
-        case ZYDIS_ISA_SET_AVX512_FP16_128:
-        case ZYDIS_ISA_SET_AVX512_FP16_128N:
-        case ZYDIS_ISA_SET_AVX512_FP16_256:
-        case ZYDIS_ISA_SET_AVX512_FP16_512:
-        case ZYDIS_ISA_SET_AVX512_FP16_SCALAR:
-            return fp16;
-        default:
-            return true;
-        }
-    default:
-        return false;
-    }
+    has.bf16 = eax >> 5 & 1;
 }
 
 /* ---- bytes ---- */
@@ -381,45 +43,45 @@ static bool extension_ok(const ZydisDecodedInstruction *in)
 static void random_bytes(struct gen *g, uint8_t *p, unsigned n)
 {
     for (unsigned i = 0; i < n; i++)
-        p[i] = (uint8_t)(rnd(g) >> 24);
+        p[i] = (uint8_t)(diff_rnd(&g->rng) >> 24);
 }
 
 /* Something with the look of an instruction, 15 bytes. */
 static void guess(struct gen *g, uint8_t *p)
 {
     static const uint8_t prefixes[] = {0x66, 0x66, 0x66, 0xf2, 0xf3, 0xf3, 0x67, 0x64, 0x65, 0xf0};
-    unsigned n = 0, form = below(g, 100);
+    unsigned n = 0, form = diff_below(&g->rng, 100);
 
     random_bytes(g, p, 15);
-    if (form < 18 && avx) {
-        if (percent(g, 30)) {
+    if (form < 18 && has.avx) {
+        if (diff_percent(&g->rng, 30)) {
             p[0] = 0xc5;
         } else {
             p[0] = 0xc4;
-            p[1] = (uint8_t)((p[1] & 0xe0) | (1 + below(g, 3)));
+            p[1] = (uint8_t)((p[1] & 0xe0) | (1 + diff_below(&g->rng, 3)));
         }
         if (g->mode32)
             p[1] |= 0xc0;
         return;
     }
-    if (form < 33 && avx512) {
+    if (form < 33 && has.avx512) {
         p[0] = 0x62;
-        p[1] = (uint8_t)((p[1] & 0xf0) | (1 + below(g, 3)));
+        p[1] = (uint8_t)((p[1] & 0xf0) | (1 + diff_below(&g->rng, 3)));
         p[2] |= 0x04;
         if (g->mode32)
             p[1] |= 0xc0;
         return;
     }
-    while (percent(g, 25) && n < 3)
-        p[n++] = prefixes[below(g, sizeof(prefixes))];
-    if (!g->mode32 && percent(g, 45))
-        p[n++] = (uint8_t)(0x40 | below(g, 16));
+    while (diff_percent(&g->rng, 25) && n < 3)
+        p[n++] = prefixes[diff_below(&g->rng, sizeof(prefixes))];
+    if (!g->mode32 && diff_percent(&g->rng, 45))
+        p[n++] = (uint8_t)(0x40 | diff_below(&g->rng, 16));
     if (form < 60)
         return;
     p[n++] = 0x0f;
     if (form < 85)
         return;
-    p[n++] = percent(g, 60) ? 0x38 : 0x3a;
+    p[n++] = diff_percent(&g->rng, 60) ? 0x38 : 0x3a;
 }
 
 /* ---- operands ---- */
@@ -459,17 +121,17 @@ static void emit_mov(struct gen *g, unsigned reg, uint64_t value)
 static uint64_t target(struct gen *g, unsigned bits)
 {
     unsigned size = bits / 8 ? bits / 8 : 1;
-    unsigned luck = below(g, 200);
+    unsigned luck = diff_below(&g->rng, 200);
     uint64_t a;
 
     if (luck == 0)
-        return rnd(g);
+        return diff_rnd(&g->rng);
     if (luck < 4)
-        return DIFF_DATA + DIFF_DATA_SIZE - below(g, 80);
+        return DIFF_DATA + DIFF_DATA_SIZE - diff_below(&g->rng, 80);
     if (luck < 6)
-        return DIFF_DATA - below(g, 80);
-    a = DIFF_DATA + 256 + below(g, DIFF_DATA_SIZE - 1024);
-    if (percent(g, 75))
+        return DIFF_DATA - diff_below(&g->rng, 80);
+    a = DIFF_DATA + 256 + diff_below(&g->rng, DIFF_DATA_SIZE - 1024);
+    if (diff_percent(&g->rng, 75))
         a &= ~(uint64_t)((size & (size - 1)) == 0 ? size - 1 : 15);
     return a;
 }
@@ -489,8 +151,8 @@ static bool aim(struct gen *g, const ZydisDecodedInstruction *in, const ZydisDec
     if (!g->mode32 && m->segment == ZYDIS_REGISTER_GS)
         a -= g->c->init.gs_base;
     if (g->mode32 && (m->segment == ZYDIS_REGISTER_FS || m->segment == ZYDIS_REGISTER_GS))
-        return percent(g, 5); /* null: faults */
-    if (g->mode32 && m->segment == ZYDIS_REGISTER_CS && percent(g, 90))
+        return diff_percent(&g->rng, 5); /* null: faults */
+    if (g->mode32 && m->segment == ZYDIS_REGISTER_CS && diff_percent(&g->rng, 90))
         return false;
     if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP) {
         uint64_t next = DIFF_CODE + g->c->len + in->length;
@@ -500,12 +162,12 @@ static bool aim(struct gen *g, const ZydisDecodedInstruction *in, const ZydisDec
         return true;
     }
     if (in->address_width == 16)
-        return percent(g, 5);
+        return diff_percent(&g->rng, 5);
     if (base < 0) {
         if (index >= 0 && !vsib)
-            return percent(g, 10);
+            return diff_percent(&g->rng, 10);
         if (vsib)
-            return percent(g, 10);
+            return diff_percent(&g->rng, 10);
         if (in->raw.disp.size == 32 && op->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN) {
             uint32_t d = (uint32_t)a;
 
@@ -516,11 +178,12 @@ static bool aim(struct gen *g, const ZydisDecodedInstruction *in, const ZydisDec
         return true;
     }
     if (base == index && !vsib)
-        return percent(g, 5);
+        return diff_percent(&g->rng, 5);
     if (*set & 1u << base)
         return true;
     if (index >= 0 && !vsib) {
-        index_value = percent(g, 80) ? below(g, 512) : interesting(g);
+        index_value =
+            diff_percent(&g->rng, 80) ? diff_below(&g->rng, 512) : diff_interesting(&g->rng);
         if (!(*set & 1u << index))
             emit_mov(g, (unsigned)index, index_value);
         *set |= 1u << index;
@@ -535,7 +198,7 @@ static void set_up_values(struct gen *g, const ZydisDecodedInstruction *in,
                           const ZydisDecodedOperand *ops, uint32_t *set)
 {
     if (in->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) {
-        emit_mov(g, 1, below(g, 40));
+        emit_mov(g, 1, diff_below(&g->rng, 40));
         *set |= 2;
     }
     switch (in->mnemonic) {
@@ -548,15 +211,15 @@ static void set_up_values(struct gen *g, const ZydisDecodedInstruction *in,
             unsigned reg = (unsigned)ZydisRegisterGetId(ops[1].reg.value);
 
             if (reg != 4) {
-                emit_mov(g, reg, (uint64_t)((int64_t)below(g, 4000) - 2000));
+                emit_mov(g, reg, (uint64_t)((int64_t)diff_below(&g->rng, 4000) - 2000));
                 *set |= 1u << reg;
             }
         }
         break;
     case ZYDIS_MNEMONIC_DIV:
     case ZYDIS_MNEMONIC_IDIV:
-        if (percent(g, 80)) {
-            emit_mov(g, 2, percent(g, 70) ? 0 : below(g, 16));
+        if (diff_percent(&g->rng, 80)) {
+            emit_mov(g, 2, diff_percent(&g->rng, 70) ? 0 : diff_below(&g->rng, 16));
             *set |= 4;
         }
         break;
@@ -564,7 +227,7 @@ static void set_up_values(struct gen *g, const ZydisDecodedInstruction *in,
     case ZYDIS_MNEMONIC_ENTER:
     case ZYDIS_MNEMONIC_LEAVE:
         emit_mov(g, in->mnemonic == ZYDIS_MNEMONIC_XLAT ? 3 : 5,
-                 DIFF_DATA + 0x2000 + below(g, 0x800));
+                 DIFF_DATA + 0x2000 + diff_below(&g->rng, 0x800));
         *set |= in->mnemonic == ZYDIS_MNEMONIC_XLAT ? 8 : 32;
         break;
     default:
@@ -576,7 +239,7 @@ static void set_up_values(struct gen *g, const ZydisDecodedInstruction *in,
 
 static void branch_to(struct gen *g, unsigned at, bool relative, uint32_t undefined)
 {
-    unsigned unit = g->unit + 1 + below(g, 4);
+    unsigned unit = g->unit + 1 + diff_below(&g->rng, 4);
 
     g->fixup[g->nfixups].at = at;
     g->fixup[g->nfixups].unit = unit;
@@ -592,7 +255,7 @@ static void gen_branch(struct gen *g)
     uint8_t b[16] = {0};
     unsigned reg;
 
-    switch (below(g, 8)) {
+    switch (diff_below(&g->rng, 8)) {
     case 0: /* jmp rel32 */
         emit(g, "\xe9\0\0\0\0", 5);
         branch_to(g, g->c->len - 4, true, undefined);
@@ -610,19 +273,19 @@ static void gen_branch(struct gen *g)
         branch_to(g, g->c->len - 7, false, undefined);
         break;
     case 4: /* mov imm32, reg; jmp or call reg */
-        reg = below(g, 8);
+        reg = diff_below(&g->rng, 8);
         if (reg == 4)
             reg = 0;
         b[0] = (uint8_t)(0xb8 | reg);
         b[5] = 0xff;
-        b[6] = (uint8_t)((percent(g, 50) ? 0xe0 : 0xd0) | reg);
+        b[6] = (uint8_t)((diff_percent(&g->rng, 50) ? 0xe0 : 0xd0) | reg);
         emit(g, b, 7);
         branch_to(g, g->c->len - 6, false, undefined);
         break;
     default: /* jcc rel32 whose condition is not undefined */
         for (unsigned tries = 0; tries < 20; tries++) {
             static const uint16_t tests[8] = {0x800, 1, 0x40, 0x41, 0x80, 4, 0x880, 0x8c0};
-            unsigned cond = below(g, 16);
+            unsigned cond = diff_below(&g->rng, 16);
 
             if (tests[cond >> 1] & undefined)
                 continue;
@@ -657,26 +320,6 @@ static bool writes_segment(const ZydisDecodedInstruction *in, const ZydisDecoded
     return false;
 }
 
-/* Several accesses in an order of the processor's choosing (gathers, which are not in this list, as
- * well); what was done before the one that faulted may stay done. */
-static bool fault_is_loose(ZydisMnemonic mnemonic)
-{
-    switch (mnemonic) {
-    case ZYDIS_MNEMONIC_POPA:
-    case ZYDIS_MNEMONIC_POPAD:
-    case ZYDIS_MNEMONIC_CMPSB:
-    case ZYDIS_MNEMONIC_CMPSW:
-    case ZYDIS_MNEMONIC_CMPSD:
-    case ZYDIS_MNEMONIC_CMPSQ:
-    case ZYDIS_MNEMONIC_MASKMOVQ:
-    case ZYDIS_MNEMONIC_MASKMOVDQU:
-    case ZYDIS_MNEMONIC_VMASKMOVDQU:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static bool try_insn(struct gen *g)
 {
     ZydisDecodedInstruction in;
@@ -690,16 +333,16 @@ static bool try_insn(struct gen *g)
     guess(g, bytes);
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&g->decoder, bytes, 15, &in, ops)))
         return false;
-    if (excluded(&in) || !extension_ok(&in) || is_branch(&in) || writes_segment(&in, ops))
+    if (!diff_insn_allowed(&in, &has) || is_branch(&in) || writes_segment(&in, ops))
         return false;
     if ((in.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED || in.meta.category == ZYDIS_CATEGORY_SYSTEM ||
          in.meta.category == ZYDIS_CATEGORY_IO || in.meta.category == ZYDIS_CATEGORY_IOSTRINGOP) &&
-        !percent(g, 2))
+        !diff_percent(&g->rng, 2))
         return false;
     if (in.cpu_flags != NULL && in.cpu_flags->tested & undefined)
         return false;
 
-    loose = fault_is_loose(in.mnemonic);
+    loose = diff_fault_is_loose(in.mnemonic);
     set_up_values(g, &in, ops, &set);
     for (unsigned i = 0; i < in.operand_count; i++) {
         if (ops[i].type != ZYDIS_OPERAND_TYPE_MEMORY || ops[i].mem.type == ZYDIS_MEMOP_TYPE_AGEN)
@@ -753,17 +396,17 @@ void diff_gen(struct diff_case *c, uint64_t seed, unsigned insns, bool code32)
     if (g.rng == 0)
         g.rng = 1;
     for (unsigned i = 0; i < 4; i++)
-        rnd(&g);
+        diff_rnd(&g.rng);
     ZydisDecoderInit(&g.decoder,
                      code32 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LONG_64,
                      code32 ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_64);
     memset(c, 0, sizeof(*c));
     c->code32 = code32;
-    init_state(&g);
+    diff_init_state(c, &g.rng, &has);
     for (g.unit = 0; g.unit < insns; g.unit++) {
         struct diff_unit *u = &c->units[g.unit];
 
-        if (insns > 1 && percent(&g, 10)) {
+        if (insns > 1 && diff_percent(&g.rng, 10)) {
             u->off = u->insn = (uint16_t)c->len;
             gen_branch(&g);
             u->len = (uint16_t)(c->len - u->off);
