@@ -35,6 +35,8 @@ void os_wake(_Atomic uint32_t *word);
 /* An identity of the calling thread that no other living thread has; never 0. */
 uintptr_t os_thread_self(void);
 void os_yield(void);
+/* What a thread does between two looks at a word that another is about to change. */
+void os_relax(void);
 
 /* Zeroed, lazily touched pages; NULL when there are none. */
 void *os_pages_alloc(size_t len);

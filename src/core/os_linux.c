@@ -59,6 +59,11 @@ void os_yield(void)
     sched_yield();
 }
 
+void os_relax(void)
+{
+    __builtin_ia32_pause();
+}
+
 /* ---- waiting ---- */
 
 void os_wait(_Atomic uint32_t *word, uint32_t seen, uint64_t deadline)

@@ -18,6 +18,19 @@ struct vcpu *core_world_self(struct vm *vm)
     return NULL;
 }
 
+/* Waits until *word is no longer 1. What is waited for takes microseconds, if the other thread runs
+ * at all: the sleep, which costs more, comes only after a while. */
+static void wait_while_1(_Atomic uint32_t *word)
+{
+    for (int i = 0; i < 256; i++) {
+        if (atomic_load_explicit(word, memory_order_relaxed) != 1)
+            break;
+        os_relax();
+    }
+    while (atomic_load(word) == 1)
+        os_wait(word, 1, UINT64_MAX);
+}
+
 /* Under world_lock until start_world. `self`: the thread's vCPU that was in guest state, or NULL.
  */
 static void stop_world(struct vm *vm, struct vcpu *self)
@@ -35,8 +48,8 @@ static void stop_world(struct vm *vm, struct vcpu *self)
     for (uint32_t i = 0; i < vm->max_vcpus; i++) {
         struct vcpu *vcpu = atomic_load(&vm->vcpus[i]);
 
-        while (vcpu && atomic_load(&vcpu->in_guest))
-            os_wait(&vcpu->in_guest, 1, UINT64_MAX);
+        if (vcpu)
+            wait_while_1(&vcpu->in_guest);
     }
 }
 
@@ -73,7 +86,7 @@ void core_guest_enter(struct vcpu *vcpu)
             return;
         leave(vcpu);
         atomic_fetch_add(&vm->world_waiters, 1);
-        os_wait(&vm->world, 1, UINT64_MAX);
+        wait_while_1(&vm->world);
         atomic_fetch_sub(&vm->world_waiters, 1);
     }
 }

@@ -227,9 +227,27 @@ static void env_set_cr8(void *ctx, uint64_t cr8)
         cpu_of(ctx)->cr8 = cr8;
 }
 
+/*
+ * A guest that waits in a loop with PAUSE waits for another vCPU, and there may be more vCPUs than
+ * host CPUs: the one that is waited for may need this thread's. (A loop has at most a dozen
+ * instructions.)
+ */
+static void let_others_run(struct vcpu *vcpu, struct x86_cpu *cpu)
+{
+    bool waits = cpu->pauses > X86_POLL / 16;
+
+    cpu->pauses = 0;
+    if (!waits || alone(vcpu->vm))
+        return;
+    core_guest_leave(vcpu);
+    os_yield();
+    core_guest_enter(vcpu);
+}
+
 static void env_poll(void *ctx)
 {
     core_poll_timers(vcpu_of(ctx));
+    let_others_run(vcpu_of(ctx), cpu_of(ctx));
 }
 
 /* ---- life cycle ---- */

@@ -111,6 +111,7 @@ x86_dec_fn x86_dec_enter;
 x86_dec_fn x86_dec_leave;
 x86_dec_fn x86_dec_flag;
 x86_dec_fn x86_dec_nop;
+x86_dec_fn x86_dec_pause;
 x86_dec_fn x86_dec_fence;
 x86_dec_fn x86_dec_clflush;
 x86_dec_fn x86_dec_random;
@@ -317,7 +318,7 @@ x86_dec_fn x86_dec_ud;
 
 #define X86_OPS_MISC(X)                                                                            \
     X(NOP, x86_dec_nop, 0)                                                                         \
-    X(PAUSE, x86_dec_nop, 0)                                                                       \
+    X(PAUSE, x86_dec_pause, 0)                                                                     \
     X(ENDBR32, x86_dec_nop, 0)                                                                     \
     X(ENDBR64, x86_dec_nop, 0)                                                                     \
     X(RDSSPD, x86_dec_nop, 0)                                                                      \

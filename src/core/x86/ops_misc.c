@@ -18,6 +18,19 @@ bool x86_dec_nop(struct x86_dec *d, struct x86_op *op, unsigned arg)
     return true;
 }
 
+X86_HANDLER(pause)
+{
+    cpu->pauses++;
+    X86_NEXT(cpu, op);
+}
+
+bool x86_dec_pause(struct x86_dec *d, struct x86_op *op, unsigned arg)
+{
+    (void)d, (void)arg;
+    op->fn = pause;
+    return true;
+}
+
 X86_HANDLER(fence)
 {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);

@@ -268,6 +268,7 @@ struct x86_cpu {
     bool tf_trap; /* #DB for TF follows the instruction; SYSCALL and SYSRET set it at their end */
     bool restart; /* an aborted instruction comes before any event */
     uint64_t rep_serial;     /* counts iterations of string instructions */
+    unsigned pauses;         /* PAUSE instructions executed; the surroundings may reset it */
     unsigned fruitless;      /* events delivered since the last instruction was retired */
     uint64_t retired;        /* instructions up to the last time that countdown was reloaded */
     int64_t countdown_start; /* its value at that time */
