@@ -4,10 +4,12 @@
 The guests are a few bytes of real-mode code each, loaded with --flat, or the repo's own guest.
 Environment: VMM_RUN and VMM_GUEST, the paths of vmm-run and of guest.elf.
 """
+import fcntl
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ import unittest
 
 VMM_RUN = os.environ["VMM_RUN"]
 GUEST = os.environ["VMM_GUEST"]
+TIOCGPTN = 0x80045430  # linux/include/uapi/asm-generic/ioctls.h
 PATIENCE = 60  # seconds; only a hang takes that long
 
 # mov $0x604,%dx; mov $0x3400,%ax (SLP_TYP 5, SLP_EN); out %ax,%dx; 1: hlt; jmp 1b
@@ -33,9 +36,9 @@ FLOOD_BLOCKS = 8
 FLOOD = (bytes.fromhex("bd{:02x}00 b90000".format(FLOOD_BLOCKS)) +
          bytes.fromhex("bafd03 ec a820 74f8 baf803 b078 ee e2f0 4d 75ea") + POWEROFF)
 FLOOD_BYTES = FLOOD_BLOCKS * 65536
-# Echoes what arrives on COM1, polling, until 0x04 has been echoed; then powers off.
+# Echoes what arrives on COM1, polling, until 0x04 has been echoed; then powers off. Without FIFOs:
+# switching them on clears what has arrived before.
 ECHO = bytes.fromhex(
-    "bafa03 b007 ee"            # FIFO on
     "bafd03 ec a801 74f8"       # 1: wait for data
     "baf803 ec 88c3"            # in; mov %al,%bl
     "bafd03 ec a820 74f8"       # wait for the transmitter
@@ -239,7 +242,8 @@ class VmmRun(unittest.TestCase):
         pid, master = pty.fork()
         if pid == 0:
             os.execv(VMM_RUN, [VMM_RUN, "--flat", self.image(code), "--memory", "4M", *args])
-        slave = os.open(os.ptsname(master), os.O_RDWR | os.O_NOCTTY)
+        number, = struct.unpack("i", fcntl.ioctl(master, TIOCGPTN, bytes(4)))
+        slave = os.open("/dev/pts/%d" % number, os.O_RDWR | os.O_NOCTTY)
         self.addCleanup(os.close, master)
         self.addCleanup(os.close, slave)
         return pid, master, slave
