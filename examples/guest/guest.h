@@ -58,6 +58,7 @@ uint64_t memory_bytes(void);
 /* ---- console (console.c) ---- */
 
 void console_init(void);
+void console_listen(void);
 void console_interrupt(void);
 void put_char(char c);
 /* %s %c %u %x with l for 64 bits, a width and 0. */

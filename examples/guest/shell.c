@@ -167,6 +167,7 @@ void guest_main(uint32_t magic, uint32_t info)
     print("\nlibvmm guest: 64-bit mode, started through %s, %lu MiB\n", boot_info.loader,
           memory_bytes() >> 20);
     interrupts_init();
+    console_listen();
     if (!has_word(boot_info.cmdline, "auto")) {
         print("Type help for the commands.\n");
         shell();

@@ -5,7 +5,8 @@
  * Output: vCPU threads put bytes into a ring of fixed size, the loop writes them out. When the ring
  * is full the UART keeps its bytes, and the guest's driver waits for the transmitter as it would
  * for a slow line; so a slow reader costs no memory. Input: what does not fit into the UART's
- * buffer stays here, and reading stops until it has.
+ * buffer stays here, and reading stops until it has. A terminal is read all the time, for Ctrl-A x;
+ * what is typed into full buffers is lost.
  */
 #include "console.h"
 
@@ -21,6 +22,7 @@
 
 #define RING_SIZE  65536u
 #define INPUT_SIZE 4096u
+#define TYPED_SIZE 256u
 #define RETRY_MS   10u
 #define ESCAPE     0x01 /* Ctrl-A */
 
@@ -49,6 +51,7 @@ struct console {
     uv_timer_t retry;
     uint8_t input[INPUT_SIZE];
     size_t input_at, input_len; /* what the UART did not take yet */
+    uint8_t typed[TYPED_SIZE];  /* a terminal is read into here */
     int reading;                /* a read is under way */
     int in_ended;
     int escaped; /* Ctrl-A was typed */
@@ -259,9 +262,22 @@ static void input_arrived(struct console *console, ssize_t n)
     }
     console->input_at = 0;
     console->input_len = (size_t)n;
-    if (console->in.type == UV_TTY) {
-        console->input_len = filter_escapes(console, console->input, (size_t)n);
+    pump_input(console);
+}
+
+/* `n` bytes have been typed: adds them to what waits, as far as there is room. */
+static void keys_arrived(struct console *console, size_t n)
+{
+    size_t waiting = console->input_len - console->input_at;
+
+    n = filter_escapes(console, console->typed, n);
+    if (n > INPUT_SIZE - waiting) {
+        n = INPUT_SIZE - waiting;
     }
+    memmove(console->input, console->input + console->input_at, waiting);
+    memcpy(console->input + waiting, console->typed, n);
+    console->input_at = 0;
+    console->input_len = waiting + n;
     pump_input(console);
 }
 
@@ -270,7 +286,8 @@ static void lend_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     struct console *console = handle->data;
 
     (void)suggested;
-    *buf = uv_buf_init((char *)console->input, INPUT_SIZE);
+    *buf = console->in.type == UV_TTY ? uv_buf_init((char *)console->typed, TYPED_SIZE)
+                                      : uv_buf_init((char *)console->input, INPUT_SIZE);
 }
 
 static void stream_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
@@ -280,6 +297,10 @@ static void stream_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     (void)buf;
     if (n == 0) {
         return; /* nothing there after all */
+    }
+    if (console->in.type == UV_TTY && n > 0) {
+        keys_arrived(console, (size_t)n);
+        return;
     }
     uv_read_stop(stream); /* the buffer is in use until the UART has taken it */
     console->reading = 0;
@@ -304,13 +325,20 @@ static void pump_input(struct console *console)
     uv_buf_t buf = uv_buf_init((char *)console->input, INPUT_SIZE);
     int result;
 
-    if (console->serial == NULL || console->reading || console->in_ended || console->closing) {
+    /* A read into a full buffer may be under way: only a terminal's does not go into `input`. */
+    if (console->serial == NULL || console->closing ||
+        (console->reading && console->in.type != UV_TTY)) {
         return;
     }
     console->input_at += vmm_serial_input(console->serial, console->input + console->input_at,
                                           console->input_len - console->input_at);
     if (console->input_at < console->input_len) {
         uv_timer_start(&console->retry, retry_input, RETRY_MS, 0);
+        if (console->in.type != UV_TTY) {
+            return;
+        }
+    }
+    if (console->reading || console->in_ended) {
         return;
     }
     if (is_stream(&console->in)) {

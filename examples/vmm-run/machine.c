@@ -100,6 +100,7 @@ int machine_create(struct machine *machine, const struct options *options,
 {
     struct vmm_pc_config config = {
         .size = sizeof(config),
+        .flags = VMM_PC_SERIAL_FLOW,
         .memory = options->memory,
         .cpus = options->cpus,
         .serial_output = serial_output,

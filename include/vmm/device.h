@@ -52,8 +52,14 @@ struct vmm_serial_config {
      * offered again after vmm_serial_writable. NULL: discarded. */
     size_t (*output)(void *opaque, const uint8_t *bytes, size_t n);
     void *opaque;
+    uint32_t flags; /* VMM_SERIAL_* */
+    uint32_t reserved;
 };
 #define VMM_IRQ_NONE 0xffffu
+/* Flow control: input waits in the model's buffer, through a reset too, until the guest is ready
+ * for it: raises RTS, enables the receive interrupt, or polls LSR. Without it what comes before the
+ * guest's driver has set up the port is lost, as on a line. */
+#define VMM_SERIAL_FLOW 1u
 int vmm_serial_create(struct vm *vm, const struct vmm_serial_config *config,
                       struct vmm_serial **out);
 /* Bytes for the guest; returns how many fitted into the receive buffer (16 in FIFO mode; the model

@@ -30,10 +30,12 @@ extern "C" {
 #define VMM_PC_NO_ACPI   32u
 #define VMM_PC_NO_PCI    64u
 #define VMM_PC_NO_FW_CFG 128u
+/* The serial port has VMM_SERIAL_FLOW. */
+#define VMM_PC_SERIAL_FLOW 0x10000u
 
 struct vmm_pc_config {
     uint32_t size;
-    uint32_t flags;  /* VMM_PC_NO_* */
+    uint32_t flags;  /* VMM_PC_* */
     uint64_t memory; /* bytes of RAM, a multiple of 4 KiB, at least 1 MiB */
     uint32_t cpus;   /* vCPUs that the tables announce, at most the VM's max_vcpus; 0: 1 */
     uint32_t reserved;

@@ -10,7 +10,7 @@
 
 #define PAGE         4096u
 #define MEMORY_MIN   0x100000u
-#define FLAGS_ALL    (VMM_PC_NO_FW_CFG * 2 - 1)
+#define FLAGS_ALL    ((VMM_PC_NO_FW_CFG * 2 - 1) | VMM_PC_SERIAL_FLOW)
 #define COM1_PORT    0x3f8
 #define COM1_LINE    4
 #define EXIT_PORTS   4
@@ -116,6 +116,7 @@ static int create_serial(struct vm *vm, const struct vmm_pc_config *c, struct vm
         .irq = COM1_LINE,
         .output = c->serial_output,
         .opaque = c->opaque,
+        .flags = c->flags & VMM_PC_SERIAL_FLOW ? VMM_SERIAL_FLOW : 0,
     };
 
     return vmm_serial_create(vm, &config, &pc->serial);

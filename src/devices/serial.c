@@ -78,6 +78,7 @@ enum {
 #define HOST_LEN    4096u
 #define UART_HZ     1843200u
 #define DIVISOR_POR 12u /* 9600 baud */
+#define POLLS       4u  /* reads of LSR in a row that show a guest waiting for input */
 
 struct vmm_serial {
     struct vm *vm;
@@ -98,6 +99,8 @@ struct vmm_serial {
     uint32_t rx_head, rx_count;
     uint16_t host[HOST_LEN];
     uint32_t host_head, host_count;
+    int flow;       /* VMM_SERIAL_FLOW */
+    uint32_t polls; /* reads of LSR since the last write, with nothing to do; up to POLLS */
 
     uint8_t tx[FIFO_LEN];
     uint32_t tx_head, tx_count;
@@ -201,10 +204,18 @@ static void rx_push(struct vmm_serial *s, uint16_t c)
     rx_reveal(s);
 }
 
+/* Whether the peer may send. Drivers clear the receiver while they set up the port, and raise RTS
+ * when that is done; small guests leave MCR alone and poll. */
+static int rx_ready(const struct vmm_serial *s)
+{
+    return !s->flow || (s->mcr & MCR_RTS) || ((s->ier & IER_RDA) && (s->mcr & MCR_OUT2)) ||
+           s->polls == POLLS;
+}
+
 static void rx_refill(struct vmm_serial *s)
 {
-    if (s->mcr & MCR_LOOP)
-        return; /* the receiver is disconnected from the line */
+    if ((s->mcr & MCR_LOOP) || !rx_ready(s))
+        return; /* in loopback the receiver is disconnected from the line */
     while (s->host_count && s->rx_count < fifo_len(s)) {
         rx_push(s, s->host[s->host_head]);
         s->host_head = (s->host_head + 1) % HOST_LEN;
@@ -306,6 +317,8 @@ static void write_ier(struct vmm_serial *s, uint8_t value)
     if ((value & IER_THRE) && !(s->ier & IER_THRE) && !s->tx_count)
         s->thre_pending = 1;
     s->ier = value & IER_MASK;
+    rx_refill(s);
+    rx_restart_timeout(s);
 }
 
 static void write_fcr(struct vmm_serial *s, uint8_t value)
@@ -357,8 +370,13 @@ static void write_lcr(struct vmm_serial *s, uint8_t value)
 
 static uint8_t read_lsr(struct vmm_serial *s)
 {
-    uint8_t value = s->lsr;
+    uint8_t value;
 
+    if (s->flow && !s->rx_count && !s->tx_count && s->polls < POLLS && ++s->polls == POLLS) {
+        rx_refill(s);
+        rx_restart_timeout(s);
+    }
+    value = s->lsr;
     if (s->rx_count)
         value |= LSR_DR;
     if (!s->tx_count)
@@ -438,6 +456,7 @@ static int serial_write(void *opaque, uint64_t offset, uint32_t size, uint64_t v
 
     (void)size;
     pthread_mutex_lock(&s->lock);
+    s->polls = 0;
     dlab = s->lcr & LCR_DLAB;
     switch (offset) {
     case REG_DATA:
@@ -526,7 +545,9 @@ static void serial_reset(void *opaque)
     s->ier = s->fcr = s->lcr = s->mcr = s->scr = 0;
     s->msr = MSR_DCD | MSR_DSR | MSR_CTS;
     s->divisor = DIVISOR_POR;
-    s->host_head = s->host_count = 0;
+    s->polls = 0;
+    if (!s->flow)
+        s->host_head = s->host_count = 0;
     rx_clear(s);
     tx_clear(s);
     s->thre_pending = 0;
@@ -564,6 +585,8 @@ int vmm_serial_create(struct vm *vm, const struct vmm_serial_config *config,
         return vm_fail(vm, r, "vmm_serial_create", "bad config");
     if (c.irq != VMM_IRQ_NONE && c.irq >= VMM_IRQ_LINES)
         return vm_fail(vm, VMM_E_RANGE, "vmm_serial_create", "no interrupt line %u", c.irq);
+    if (c.flags & ~VMM_SERIAL_FLOW)
+        return vm_fail(vm, VMM_E_UNSUPPORTED, "vmm_serial_create", "unknown flags");
     s = calloc(1, sizeof *s);
     if (!s)
         return vm_fail(vm, VMM_E_NOMEM, "vmm_serial_create", "no memory");
@@ -571,6 +594,7 @@ int vmm_serial_create(struct vm *vm, const struct vmm_serial_config *config,
     s->irq = c.irq;
     s->output = c.output;
     s->output_opaque = c.opaque;
+    s->flow = c.flags & VMM_SERIAL_FLOW;
     pthread_mutex_init(&s->lock, NULL);
     r = vm_timer_create(vm, serial_timeout, s, &s->timer);
     if (!r) {

@@ -9,7 +9,6 @@ import os
 import pty
 import select
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,6 @@ import unittest
 
 VMM_RUN = os.environ["VMM_RUN"]
 GUEST = os.environ["VMM_GUEST"]
-TIOCGPTN = 0x80045430  # linux/include/uapi/asm-generic/ioctls.h
 PATIENCE = 60  # seconds; only a hang takes that long
 
 # mov $0x604,%dx; mov $0x3400,%ax (SLP_TYP 5, SLP_EN); out %ax,%dx; 1: hlt; jmp 1b
@@ -36,9 +34,9 @@ FLOOD_BLOCKS = 8
 FLOOD = (bytes.fromhex("bd{:02x}00 b90000".format(FLOOD_BLOCKS)) +
          bytes.fromhex("bafd03 ec a820 74f8 baf803 b078 ee e2f0 4d 75ea") + POWEROFF)
 FLOOD_BYTES = FLOOD_BLOCKS * 65536
-# Echoes what arrives on COM1, polling, until 0x04 has been echoed; then powers off. Without FIFOs:
-# switching them on clears what has arrived before.
+# Echoes what arrives on COM1, polling, until 0x04 has been echoed; then powers off.
 ECHO = bytes.fromhex(
+    "bafa03 b007 ee"            # FIFO on and cleared
     "bafd03 ec a801 74f8"       # 1: wait for data
     "baf803 ec 88c3"            # in; mov %al,%bl
     "bafd03 ec a820 74f8"       # wait for the transmitter
@@ -49,6 +47,9 @@ PROMPT = bytes.fromhex("baf803 b03e ee f4 ebfd")
 
 
 class VmmRun(unittest.TestCase):
+    def setUp(self):
+        self.unread = {}  # by descriptor: what read_until has read too much
+
     def image(self, code):
         file = tempfile.NamedTemporaryFile(prefix="vmm-run-test-")
         self.addCleanup(file.close)
@@ -239,23 +240,45 @@ class VmmRun(unittest.TestCase):
 
     def start_at_terminal(self, code, *args):
         """Forks vmm-run with a terminal of its own; returns pid, master and slave."""
-        pid, master = pty.fork()
+        image = self.image(code)
+        master, slave = pty.openpty()
+        pid = os.fork()
         if pid == 0:
-            os.execv(VMM_RUN, [VMM_RUN, "--flat", self.image(code), "--memory", "4M", *args])
-        number, = struct.unpack("i", fcntl.ioctl(master, TIOCGPTN, bytes(4)))
-        slave = os.open("/dev/pts/%d" % number, os.O_RDWR | os.O_NOCTTY)
+            try:
+                os.setsid()
+                fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+                for fd in range(3):
+                    os.dup2(slave, fd)
+                os.closerange(3, slave + 1)
+                os.execv(VMM_RUN, [VMM_RUN, "--flat", image, "--memory", "4M", *args])
+            finally:
+                os._exit(127)
+        self.addCleanup(self.end_child, pid)
         self.addCleanup(os.close, master)
         self.addCleanup(os.close, slave)
         return pid, master, slave
 
-    def read_until(self, master, text):
-        seen = b""
+    def end_child(self, pid):
+        """Whatever a failed test has left."""
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ChildProcessError, ProcessLookupError):
+            pass
+
+    def read_until(self, fd, text):
+        """Reads up to and including `text`; what comes after it is left for the next call."""
+        seen = self.unread.pop(fd, b"")
         end = time.monotonic() + PATIENCE
         while text not in seen:
-            ready, _, _ = select.select([master], [], [], max(0, end - time.monotonic()))
+            ready, _, _ = select.select([fd], [], [], max(0, end - time.monotonic()))
             self.assertTrue(ready, "no %r in %r" % (text, seen))
-            seen += os.read(master, 4096)
-        return seen
+            data = os.read(fd, 4096)
+            self.assertTrue(data, "no %r in %r" % (text, seen))
+            seen += data
+        at = seen.index(text) + len(text)
+        self.unread[fd] = seen[at:]
+        return seen[:at]
 
     def wait_for(self, pid):
         end = time.monotonic() + PATIENCE
@@ -322,6 +345,14 @@ class VmmRun(unittest.TestCase):
         os.write(master, b"\x04")
         self.assertEqual(os.waitstatus_to_exitcode(self.wait_for(pid)), 0)
 
+    def test_ctrl_a_x_quits_when_the_guest_takes_no_input(self):
+        def act(pid, tty):
+            for _ in range(40):
+                os.write(tty, b"0123456789" * 40)
+            os.write(tty, b"\x01x")
+        status = self.end_at_terminal(PROMPT, act)
+        self.assertEqual(os.waitstatus_to_exitcode(status), 0)
+
     def test_stop_and_continue_switch_the_terminal(self):
         pid, master, slave = self.start_at_terminal(ECHO)
         self.wait_for_raw(slave, True)
@@ -342,6 +373,8 @@ class VmmRun(unittest.TestCase):
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
+        self.addCleanup(process.stdin.close)
+        self.addCleanup(process.stdout.close)
         output = process.stdout.fileno()
         self.read_until(output, b"guest> ")
         os.write(process.stdin.fileno(), b"mem\n")
@@ -351,8 +384,13 @@ class VmmRun(unittest.TestCase):
         self.read_until(output, b"guest> ")
         os.write(process.stdin.fileno(), b"poweroff\n")
         self.assertEqual(process.wait(PATIENCE), 0)
-        process.stdin.close()
-        process.stdout.close()
+
+    def test_commands_in_a_pipe_wait_for_the_guest(self):
+        result = self.run_vmm("--kernel", GUEST, "--memory", "64M", stdin=None,
+                              input=b"mem\ntime\npoweroff\n")
+        self.assertEqual(result.returncode, 0)
+        self.assertRegex(result.stdout, rb"(?s)guest> mem.*guest> time.*"
+                         rb"guest> poweroff\r\npowering off")
 
     def test_the_guests_crash_is_dumped(self):
         result = self.run_vmm("--kernel", GUEST, "--memory", "64M", "--cpus", "2", stdin=None,

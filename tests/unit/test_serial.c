@@ -326,6 +326,92 @@ START_TEST(reset_restores_power_on_state)
 }
 END_TEST
 
+/* A port with flow control in place of the plain one. */
+static void flow_setup(void)
+{
+    struct vmm_serial_config config = {.size = sizeof config,
+                                       .port = PORT,
+                                       .irq = IRQ,
+                                       .output = output,
+                                       .opaque = &nsent,
+                                       .flags = VMM_SERIAL_FLOW};
+
+    vm = fake_vm_new();
+    nsent = 0;
+    room = sizeof sent;
+    ck_assert_int_eq(vmm_serial_create(vm, &config, &serial), 0);
+}
+
+/* The order of Linux's serial8250_startup and uart_port_startup. */
+START_TEST(flow_control_loses_nothing_while_the_driver_sets_up)
+{
+    input("early");
+    outb(vm, FCR, 1);
+    outb(vm, FCR, 7);
+    outb(vm, FCR, 0);
+    ck_assert_uint_eq(inb(vm, LSR) & 1, 0);
+    inb(vm, PORT);
+    inb(vm, IIR);
+    inb(vm, MSR);
+    ck_assert_uint_eq(inb(vm, LSR), 0x60);
+    outb(vm, LCR, 3);
+    outb(vm, MCR, 8);
+    outb(vm, IER, 2);
+    ck_assert_uint_eq(inb(vm, LSR) & 1, 0);
+    outb(vm, IER, 0);
+    inb(vm, LSR);
+    inb(vm, PORT);
+    inb(vm, IIR);
+    outb(vm, FCR, 1);
+    outb(vm, MCR, 0x0b);
+    for (const char *p = "early"; *p; p++) {
+        ck_assert_uint_eq(inb(vm, LSR) & 1, 1);
+        ck_assert_uint_eq(inb(vm, PORT), *p);
+    }
+    ck_assert_uint_eq(inb(vm, LSR) & 1, 0);
+}
+END_TEST
+
+START_TEST(flow_control_sees_the_receive_interrupt_enabled)
+{
+    input("x");
+    outb(vm, MCR, 8);
+    ck_assert_int_eq(vm->level[IRQ], 0);
+    outb(vm, IER, 1);
+    ck_assert_int_eq(vm->level[IRQ], 1);
+    ck_assert_uint_eq(inb(vm, PORT), 'x');
+}
+END_TEST
+
+/* Waiting for the transmitter is not polling for input: there is a write after it. */
+START_TEST(flow_control_sees_a_guest_that_polls)
+{
+    unsigned polls = 0;
+
+    input("yz");
+    for (int i = 0; i < 20; i++) {
+        ck_assert_uint_eq(inb(vm, LSR) & 0x21, 0x20);
+        outb(vm, PORT, '.');
+    }
+    while (!(inb(vm, LSR) & 1))
+        ck_assert_uint_lt(++polls, 100);
+    ck_assert_uint_eq(inb(vm, PORT), 'y');
+    ck_assert_uint_eq(inb(vm, LSR) & 1, 1);
+    ck_assert_uint_eq(inb(vm, PORT), 'z');
+}
+END_TEST
+
+START_TEST(flow_control_keeps_input_through_a_reset)
+{
+    input("ab");
+    fake_vm_reset(vm);
+    outb(vm, FCR, 1);
+    outb(vm, MCR, 3);
+    ck_assert_uint_eq(inb(vm, PORT), 'a');
+    ck_assert_uint_eq(inb(vm, PORT), 'b');
+}
+END_TEST
+
 START_TEST(bad_configs_are_refused)
 {
     struct {
@@ -341,6 +427,9 @@ START_TEST(bad_configs_are_refused)
     big.c.irq = 24;
     ck_assert_int_eq(vmm_serial_create(vm, &big.c, NULL), VMM_E_RANGE);
     big.c.irq = 3;
+    big.c.flags = 2;
+    ck_assert_int_eq(vmm_serial_create(vm, &big.c, NULL), VMM_E_UNSUPPORTED);
+    big.c.flags = 0;
     ck_assert_int_eq(vmm_serial_create(vm, &big.c, NULL), VMM_E_EXIST);
 }
 END_TEST
@@ -349,6 +438,7 @@ int main(void)
 {
     Suite *suite = suite_create("serial");
     TCase *tc = tcase_create("serial");
+    TCase *flow = tcase_create("flow control");
     SRunner *runner = srunner_create(suite);
     int failed;
 
@@ -370,6 +460,12 @@ int main(void)
     tcase_add_test(tc, reset_restores_power_on_state);
     tcase_add_test(tc, bad_configs_are_refused);
     suite_add_tcase(suite, tc);
+    tcase_add_checked_fixture(flow, flow_setup, teardown);
+    tcase_add_test(flow, flow_control_loses_nothing_while_the_driver_sets_up);
+    tcase_add_test(flow, flow_control_sees_the_receive_interrupt_enabled);
+    tcase_add_test(flow, flow_control_sees_a_guest_that_polls);
+    tcase_add_test(flow, flow_control_keeps_input_through_a_reset);
+    suite_add_tcase(suite, flow);
     srunner_run_all(runner, CK_NORMAL);
     failed = srunner_ntests_failed(runner);
     srunner_free(runner);
