@@ -76,6 +76,7 @@ enum {
 
 #define FIFO_LEN    16u
 #define HOST_LEN    4096u
+#define HOST_RING   (HOST_LEN + FIFO_LEN) /* room for what rx_unread gives back */
 #define UART_HZ     1843200u
 #define DIVISOR_POR 12u /* 9600 baud */
 #define POLLS       4u  /* reads of LSR in a row that show a guest waiting for input */
@@ -97,7 +98,7 @@ struct vmm_serial {
     /* Receiver: low byte the character, high byte its LSR_PE, LSR_FE and LSR_BI. */
     uint16_t rx[FIFO_LEN];
     uint32_t rx_head, rx_count;
-    uint16_t host[HOST_LEN];
+    uint16_t host[HOST_RING];
     uint32_t host_head, host_count;
     int flow;       /* VMM_SERIAL_FLOW */
     uint32_t polls; /* reads of LSR since the last write, with nothing to do; up to POLLS */
@@ -218,7 +219,7 @@ static void rx_refill(struct vmm_serial *s)
         return; /* in loopback the receiver is disconnected from the line */
     while (s->host_count && s->rx_count < fifo_len(s)) {
         rx_push(s, s->host[s->host_head]);
-        s->host_head = (s->host_head + 1) % HOST_LEN;
+        s->host_head = (s->host_head + 1) % HOST_RING;
         s->host_count--;
     }
 }
@@ -238,6 +239,16 @@ static uint8_t rx_pop(struct vmm_serial *s)
     rx_refill(s);
     rx_restart_timeout(s);
     return c;
+}
+
+/* Gives the receiver's characters back to the line. */
+static void rx_unread(struct vmm_serial *s)
+{
+    while (s->rx_count) {
+        s->host_head = (s->host_head + HOST_RING - 1) % HOST_RING;
+        s->host[s->host_head] = s->rx[(s->rx_head + --s->rx_count) % FIFO_LEN];
+        s->host_count++;
+    }
 }
 
 static void rx_clear(struct vmm_serial *s)
@@ -325,6 +336,9 @@ static void write_fcr(struct vmm_serial *s, uint8_t value)
 {
     int toggled = (value ^ s->fcr) & FCR_ENABLE;
 
+    /* Linux enables the interrupt before the FIFOs: that is still setting up. */
+    if (s->flow && toggled && !(value & FCR_RX_RESET) && !(s->mcr & MCR_LOOP))
+        rx_unread(s);
     if (toggled || (value & FCR_RX_RESET))
         rx_clear(s);
     if (toggled || (value & FCR_TX_RESET))
@@ -495,9 +509,9 @@ static int serial_write(void *opaque, uint64_t offset, uint32_t size, uint64_t v
 
 static size_t host_push(struct vmm_serial *s, uint16_t c)
 {
-    if (s->host_count == HOST_LEN)
+    if (s->host_count >= HOST_LEN)
         return 0;
-    s->host[(s->host_head + s->host_count++) % HOST_LEN] = c;
+    s->host[(s->host_head + s->host_count++) % HOST_RING] = c;
     return 1;
 }
 

@@ -362,7 +362,11 @@ START_TEST(flow_control_loses_nothing_while_the_driver_sets_up)
     inb(vm, LSR);
     inb(vm, PORT);
     inb(vm, IIR);
+    outb(vm, IER, 5);
+    outb(vm, LCR, 0x93);
+    outb(vm, LCR, 0x13);
     outb(vm, FCR, 1);
+    outb(vm, FCR, 0x81);
     outb(vm, MCR, 0x0b);
     for (const char *p = "early"; *p; p++) {
         ck_assert_uint_eq(inb(vm, LSR) & 1, 1);
