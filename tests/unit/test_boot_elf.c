@@ -131,6 +131,25 @@ START_TEST(loads_above_4_gib)
 }
 END_TEST
 
+/* One PML4 entry is all there is. */
+START_TEST(refuses_an_entry_above_the_identity_map)
+{
+    const uint64_t far = 1ull << 39;
+    struct vmm_boot boot;
+
+    make_elf(true, far);
+    elf_load(&elf, 0, far, far, code, sizeof(code), sizeof(code));
+    begin_plain();
+    add_memory(0, 4 * MIB, VMM_MEM_RWX);
+    if (vm_mem_alloc(vm, far, 0x1000, VMM_MEM_RWX, NULL) == 0) { /* else no memory can be there */
+        boot = elf_request();
+        must_fail(VMM_BOOT_ELF, &boot, VMM_E_NOSPACE,
+                  "entry point 0x8000000000 is above the first 512 GiB");
+    }
+    end();
+}
+END_TEST
+
 /* ---- PVH ---- */
 
 START_TEST(starts_pvh_kernels)
@@ -470,6 +489,7 @@ int main(void)
         starts_elf64_in_long_mode,
         takes_a_physical_entry_point,
         loads_above_4_gib,
+        refuses_an_entry_above_the_identity_map,
         starts_pvh_kernels,
         places_modules_below_a_kernel_at_the_top,
         finds_the_pvh_note,

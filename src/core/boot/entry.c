@@ -3,6 +3,8 @@
  */
 #include "core/boot/boot.h"
 
+#include <inttypes.h>
+
 #define GDT_CODE32 0x00cf9b000000ffffull /* base 0, limit 4 GiB, executable, readable, accessed */
 #define GDT_CODE64 0x00af9b000000ffffull
 #define GDT_DATA   0x00cf93000000ffffull
@@ -49,13 +51,18 @@ static int write_tables(struct boot_mem *mem, uint64_t at, uint32_t gib)
     return err;
 }
 
-static int identity_map(struct boot_mem *mem, uint64_t *cr3)
+static int identity_map(struct boot_mem *mem, uint64_t rip, uint64_t *cr3)
 {
     uint64_t top = mem->nmapped ? mem->mapped[mem->nmapped - 1].end : 0;
     uint64_t gib = top / GIB + (top % GIB != 0);
     int err;
 
     gib = gib < 4 ? 4 : gib > MAX_GIB ? MAX_GIB : gib;
+    if (rip >= gib * GIB)
+        return boot_fail(mem->error, VMM_E_NOSPACE,
+                         "entry point 0x%" PRIx64 " is above the first %" PRIu64
+                         " GiB, which are mapped",
+                         rip, gib);
     err = boot_mem_place_data(mem, (2 + gib) * BOOT_PAGE, BOOT_PAGE, "page tables", cr3);
     return err ? err : write_tables(mem, *cr3, (uint32_t)gib);
 }
@@ -105,7 +112,7 @@ int boot_enter(struct boot *boot, const struct boot_entry *entry)
     int err = write_gdt(&boot->mem, entry->long_mode, &gdt);
 
     if (!err && entry->long_mode)
-        err = identity_map(&boot->mem, &setup.cr3);
+        err = identity_map(&boot->mem, entry->rip, &setup.cr3);
     if (err)
         return err;
     err = vcpu_set_mode(boot->vcpu, &setup);
