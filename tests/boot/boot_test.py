@@ -37,6 +37,15 @@ def linux(name, test, expect, **options):
     return case
 
 
+# A 32-bit kernel and userland: the 32-bit entry, the system calls by INT 80H and SYSENTER.
+def linux32(flavour, **options):
+    return linux("i386", "full",
+                 [r"guest: 1 of 1 processors", MD5, r"guest: forked 300\b", r"guest: sum 2001000",
+                  r"guest: slept", r"guest: pipes work", r"guest: done"],
+                 fetch=["i386"], kernel=os.path.join(GUESTS, "i386/vmlinuz-" + flavour),
+                 busybox="i386/busybox", **options)
+
+
 def repo_guest(name, cpus=1, args=()):
     return dict(kernel=os.path.join(BUILT, name), append="auto", timeout=200, status=0,
                 args=["--memory", "64M", "--no-reboot", "--cpus", str(cpus), *args],
@@ -64,6 +73,17 @@ CASES = {
                          answer=(r"guest: type", b"Hello, guest!\n")),
     "generic": linux("generic", "boot", [r"guest: done"]),
     "rt": linux("rt", "boot", [r"guest: done"]),
+    # Page tables of two levels, and of three.
+    "linux32": linux32("686"),
+    "linux32-pae": linux32("686-pae"),
+    # Starts itself, then rejects the file that should be the kernel of domain 0 and reboots.
+    "xen": dict(fetch=["xen", "memtest"], kernel=os.path.join(GUESTS, "xen/xen"),
+                append="console=com1 com1=115200,8n1 loglvl=all",
+                args=["--no-reboot", "--memory", "256M", "--cpus", "2", "--initrd",
+                      os.path.join(GUESTS, "memtest/memtest32.bin")],
+                timeout=200, status=0, message="guest reset",
+                expect=[r"\(XEN\) Xen version", r"\(XEN\) Brought up 2 CPUs",
+                        r"Could not construct domain 0"]),
     # Finds no disk and waits: ended when it says so. Without graphics (says fw_cfg) it prints on the
     # serial port.
     "seabios": dict(fetch=["seabios"], kernel=os.path.join(GUESTS, "seabios/bios-256k.bin"),
@@ -76,6 +96,8 @@ CASES = {
                               r"#1 +\[Address test"],
                       stop=True),
 }
+CASES["memtest32"] = dict(CASES["memtest64"],
+                          kernel=os.path.join(GUESTS, "memtest/memtest32.bin"))
 
 
 def skip(reason):
@@ -92,9 +114,9 @@ def fetch(names):
         sys.exit("fetch.sh failed: " + result.stderr)
 
 
-def build_initramfs():
+def build_initramfs(busybox):
     file = tempfile.NamedTemporaryFile(prefix="vmm-initramfs-", suffix=".cpio")
-    subprocess.run([os.path.join(HERE, "mkinitramfs.sh"), os.path.join(GUESTS, "busybox/busybox"),
+    subprocess.run([os.path.join(HERE, "mkinitramfs.sh"), os.path.join(GUESTS, busybox),
                     os.path.join(HERE, "init-test"), file.name], check=True)
     return file
 
@@ -180,7 +202,7 @@ def main():
     case = CASES[sys.argv[1]]
     if "fetch" in case:
         fetch(case["fetch"])
-    initrd = build_initramfs() if case.get("init") else None
+    initrd = build_initramfs(case.get("busybox", "busybox/busybox")) if case.get("init") else None
     wrong = Boot(case, initrd, sys.argv[2:]).run()
     for line in wrong:
         print("FAILED: " + line)

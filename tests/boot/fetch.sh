@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Fetches guest images from the machine's Debian archive into guests/ (or $VMM_GUESTS), once.
 #
-#   fetch.sh NAME...    NAME: cloud generic rt memtest busybox seabios, or all
+#   fetch.sh NAME...    NAME: cloud generic rt i386 memtest busybox seabios xen, or all
 #
 # Each NAME ends up as one or more files, whose paths are printed:
 #   cloud, generic, rt  NAME/vmlinuz and NAME/version
+#   i386                i386/vmlinuz-686, i386/vmlinuz-686-pae, i386/busybox: 32-bit guests
 #   memtest             memtest/memtest64.bin, memtest/memtest32.bin
 #   busybox             busybox/busybox (static)
 #   seabios             seabios/bios.bin, seabios/bios-256k.bin
+#   xen                 xen/xen (an ELF image)
 # Exit status: 0 all there, 75 something cannot be downloaded here (the reason is printed), 1 misuse.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -31,17 +33,29 @@ need_lists() {
     fi
 }
 
-# The package that a meta package of the kernel stands for today.
-kernel_package() {
-    apt-cache depends --important "$1" 2>/dev/null |
-        sed -n 's/^ *Depends: \(linux-image-[0-9][^ ]*\)$/\1/p' | head -n 1
+# Another architecture's packages are known only here, in the current directory: the machine's own
+# package lists stay as they are.
+apt=()
+use_architecture() {
+    mkdir -p state/lists/partial cache/archives/partial
+    apt=(-o APT::Architecture="$1" -o APT::Architectures="$1" -o Dir::State="$PWD/state"
+        -o Dir::State::status=/dev/null -o Dir::Cache="$PWD/cache" -o APT::Sandbox::User="$(id -un)"
+        -o Acquire::Languages=none)
+    # One of several archives may fail: what counts is whether the packages are there.
+    apt-get "${apt[@]}" -q update >update.log 2>&1 || true
+}
+
+# The versioned package with the prefix $2 that the meta package $1 stands for today.
+package_of() {
+    apt-cache "${apt[@]}" depends --important "$1" 2>/dev/null |
+        sed -n "s/^ *Depends: <\{0,1\}\($2[0-9][^ <>]*\)>\{0,1\}\$/\1/p" | head -n 1
 }
 
 # download PACKAGE: prints the path of its .deb, in the current directory.
 download() {
-    apt-get -q download "$1" >download.log 2>&1 || {
+    apt-get "${apt[@]}" -q download "$1" >download.log 2>&1 || {
         # The archive keeps only the newest version: old lists name files that are gone.
-        [ "$(id -u)" = 0 ] && apt-get -q update >>download.log 2>&1 &&
+        [ ${#apt[@]} = 0 ] && [ "$(id -u)" = 0 ] && apt-get -q update >>download.log 2>&1 &&
             apt-get -q download "$1" >>download.log 2>&1
     } || unavailable "cannot download $1: $(grep -m1 '^E:' download.log || tail -n 1 download.log)"
     ls ./"$1"_*.deb
@@ -53,22 +67,35 @@ extract() {
         [ -s "$3.part" ] && mv "$3.part" "$3" || unavailable "no $2 in $1"
 }
 
-fetch_kernel() { # NAME META-PACKAGE
+get_kernel() { # META-PACKAGE FILE
     local package deb
-    package=$(kernel_package "$2")
-    [ -n "$package" ] || unavailable "the archive has no $2"
+    package=$(package_of "$1" linux-image-)
+    [ -n "$package" ] || unavailable "the archive has no $1"
     deb=$(download "$package") || exit 75
-    extract "$deb" './boot/vmlinuz-*' vmlinuz
+    extract "$deb" './boot/vmlinuz-*' "$2"
     echo "${package#linux-image-}" >version
+}
+
+fetch_kernel() { # NAME META-PACKAGE
+    get_kernel "$2" vmlinuz
     cp vmlinuz version "$guests/$1/"
 }
 
 fetch_one() {
-    local deb
+    local deb package
     case $1 in
     cloud) fetch_kernel cloud linux-image-cloud-amd64 ;;
     generic) fetch_kernel generic linux-image-amd64 ;;
     rt) fetch_kernel rt linux-image-rt-amd64 ;;
+    i386)
+        use_architecture i386
+        get_kernel linux-image-686 vmlinuz-686
+        get_kernel linux-image-686-pae vmlinuz-686-pae
+        deb=$(download busybox-static) || exit 75
+        extract "$deb" './bin/busybox' busybox
+        chmod 755 busybox
+        cp vmlinuz-686 vmlinuz-686-pae version busybox "$guests/i386/"
+        ;;
     memtest)
         deb=$(download memtest86+) || exit 75
         extract "$deb" './boot/*x64.bin' memtest64.bin
@@ -87,17 +114,26 @@ fetch_one() {
         extract "$deb" './usr/share/seabios/bios-256k.bin' bios-256k.bin
         cp bios.bin bios-256k.bin "$guests/seabios/"
         ;;
+    xen)
+        package=$(package_of xen-system-amd64 xen-hypervisor-)
+        [ -n "$package" ] || unavailable "the archive has no xen-system-amd64"
+        deb=$(download "$package") || exit 75
+        extract "$deb" './boot/xen-*-amd64.gz' xen.gz
+        gunzip xen.gz || unavailable "no gzip file in $deb"
+        cp xen "$guests/xen/"
+        ;;
     esac
 }
 
-[ $# -gt 0 ] || { sed -n '3,13s/^# \{0,1\}//p' "$0" >&2; exit 1; }
-[ "$*" = all ] && set -- cloud generic rt memtest busybox seabios
+[ $# -gt 0 ] || { sed -n '3,15s/^# \{0,1\}//p' "$0" >&2; exit 1; }
+[ "$*" = all ] && set -- cloud generic rt i386 memtest busybox seabios xen
 for name; do
     case $name in
     cloud | generic | rt) last=version ;;
     memtest) last=memtest32.bin ;;
-    busybox) last=busybox ;;
+    busybox | i386) last=busybox ;;
     seabios) last=bios-256k.bin ;;
+    xen) last=xen ;;
     *) echo "fetch.sh: unknown guest '$name'" >&2; exit 1 ;;
     esac
     mkdir -p "$guests/$name" || exit 1

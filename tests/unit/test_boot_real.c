@@ -56,6 +56,68 @@ START_TEST(leaves_a_bios_data_area)
 }
 END_TEST
 
+START_TEST(refuses_bios_services)
+{
+    static const uint8_t code[] = {
+        0xb4, 0x02,       /* mov ah, 2: read sectors */
+        0xf8,             /* clc */
+        0xcd, 0x13,       /* int 13h */
+        0x89, 0xc3,       /* mov bx, ax */
+        0x9c, 0x59,       /* pushf; pop cx */
+        0xf8, 0xcd, 0x1c, /* clc; int 1ch: the timer's callback */
+        0x9c, 0x5a,       /* pushf; pop dx */
+        0xcd, 0x12,       /* int 12h: memory */
+        0xf4,
+    };
+    struct vcpu_regs regs;
+    struct vmm_boot boot;
+
+    begin_pc(2 * MIB);
+    boot = request(code, sizeof(code));
+    must_boot(VMM_BOOT_FLAT, &boot);
+    ck_assert_uint_eq(run_to_hlt(), 0x7c00 + sizeof(code));
+    regs = regs_of();
+    ck_assert_uint_eq(regs.gpr[VMM_RBX] >> 8, 0x86);
+    ck_assert_uint_eq(regs.gpr[VMM_RCX] & 1, 1);
+    ck_assert_uint_eq(regs.gpr[VMM_RDX] & 1, 0);
+    ck_assert_uint_eq(regs.gpr[VMM_RAX], 639);
+    ck_assert_uint_eq(regs.gpr[VMM_RSP], 0x7c00);
+    ck_assert_uint_eq(ram[0xffffe], 0xfc);
+    end();
+}
+END_TEST
+
+START_TEST(resets_at_the_reset_vector)
+{
+    static const uint8_t code[] = {0xea, 0xf0, 0xff, 0x00, 0xf0}; /* jmp f000:fff0 */
+    struct vcpu_exit exit = {.size = sizeof(exit)};
+    struct vmm_boot boot;
+
+    begin_pc(2 * MIB);
+    boot = request(code, sizeof(code));
+    must_boot(VMM_BOOT_FLAT, &boot);
+    ck_assert_int_eq(vcpu_set_budget(vcpu, 1000, 0), 0);
+    ck_assert_int_eq(vcpu_run(vcpu, &exit), 0);
+    ck_assert_uint_eq(exit.reason, VMM_EXIT_RESET);
+    end();
+}
+END_TEST
+
+START_TEST(leaves_the_vectors_to_an_image_over_them)
+{
+    static const uint8_t code[] = {0xf4, 1, 2, 3};
+    struct vmm_boot boot;
+
+    begin_pc(2 * MIB);
+    boot = request(code, sizeof(code));
+    boot.load_addr = 0x3fc;
+    must_boot(VMM_BOOT_FLAT, &boot);
+    ck_assert(untouched(0, 0x3fc));
+    ck_assert_mem_eq(ram + 0x3fc, code, sizeof(code));
+    end();
+}
+END_TEST
+
 /* Where the code and the stack of an image lie. */
 START_TEST(chooses_segment_and_stack_by_the_load_address)
 {
@@ -294,6 +356,9 @@ int main(void)
     const TTest *const tests[] = {
         starts_like_a_boot_sector,
         leaves_a_bios_data_area,
+        refuses_bios_services,
+        resets_at_the_reset_vector,
+        leaves_the_vectors_to_an_image_over_them,
         chooses_segment_and_stack_by_the_load_address,
         refuses_flat_images_that_do_not_fit,
         works_around_a_flat_image_in_the_bios_area,

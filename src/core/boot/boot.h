@@ -132,7 +132,12 @@ int boot_elf(struct boot *boot);
 int boot_flat(struct boot *boot);
 int boot_firmware(struct boot *boot);
 
-/* Writes ACPI and MP tables and the BIOS data area for `boot->pc`; after the kernel's claims. */
+/* Writes real-mode vectors and a reset entry for a machine without firmware, if their places are
+ * free. */
+int boot_bios(struct boot *boot);
+
+/* Writes what boot_bios does, the BIOS data area, ACPI and MP tables for `boot->pc`; after the
+ * kernel's claims. */
 int boot_tables(struct boot *boot);
 
 /* Puts the ACPI tables and the memory map into the fw_cfg device, for firmware to install. */

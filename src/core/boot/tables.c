@@ -110,7 +110,9 @@ int boot_tables(struct boot *boot)
     if (!boot->pc)
         return 0;
     acpi_config_of_pc(boot->pc, &config);
-    err = write_bda(boot);
+    err = boot_bios(boot);
+    if (!err)
+        err = write_bda(boot);
     if (!err)
         err = write_mp(boot, &config);
     if (err || !wants_acpi(boot))
