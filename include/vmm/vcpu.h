@@ -189,7 +189,8 @@ void vcpu_kick(struct vcpu *vcpu);
 int vcpu_set_budget(struct vcpu *vcpu, uint64_t insns, uint64_t ns);
 
 /* Executes exactly one instruction (or delivers one event) and returns VMM_EXIT_STEP, or another
- * exit if the instruction causes one. VMM_E_UNSUPPORTED without VMM_CAP_STEP. OWNER. */
+ * exit if the instruction causes one (HLT is a step; the halt exits then). VMM_E_UNSUPPORTED
+ * without VMM_CAP_STEP. OWNER. */
 int vcpu_step(struct vcpu *vcpu, struct vcpu_exit *exit);
 
 /* Reads or writes the groups named in regs->groups. Writes are checked as a VM entry would check
