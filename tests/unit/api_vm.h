@@ -70,12 +70,12 @@ static inline uint64_t api_gpr(unsigned index)
     return api_regs(vcpu).gpr[index];
 }
 
-/* A code segment descriptor for CS = 8 and gates for all exceptions, to a handler with this code.
+/* Descriptors for CS = 8 and SS = 16, and gates for all exceptions, to a handler with this code.
  */
 static inline void api_gates(const char *handler, size_t len)
 {
     struct vcpu_regs regs = api_regs(vcpu);
-    const uint64_t gdt[2] = {0, 0x00af9b000000ffff};
+    const uint64_t gdt[3] = {0, 0x00af9b000000ffff, 0x00cf93000000ffff};
 
     for (uint64_t i = 0; i < 32; i++) {
         const uint64_t gate[2] = {

@@ -545,6 +545,36 @@ START_TEST(injected_events)
 }
 END_TEST
 
+/* An interrupt that comes while an access waits for its answer is taken behind the instruction:
+ * else the handler's return would make the access again. */
+START_TEST(completion_before_interrupts)
+{
+    struct vmm_event e = {.size = sizeof(e), .type = VMM_EVENT_INTERRUPT, .vector = 20};
+
+    api_begin(VMM_IRQCHIP_NONE, 0, 1);
+    /* sti; mov $0x60,%edx; in (%dx),%al; nop; hlt */
+    LOAD("\xfb\xba\x60\x00\x00\x00\xec\x90\xf4");
+    HANDLE("\x41\x58\xf4"); /* pop %r8; hlt */
+    RUN(PIO);
+    ck_assert_int_eq(vcpu_request_irq_window(vcpu, 1), 0);
+    ex.u.pio.data = 0x77;
+    RUN(IRQ_WINDOW);
+    ck_assert_uint_eq(ex.rip, CODE + 7);
+    ck_assert_uint_eq(api_gpr(VMM_RAX), 0x77);
+
+    LOAD("\xfb\xba\x60\x00\x00\x00\xec\x90\xf4");
+    HANDLE("\x41\x58\xf4");
+    RUN(PIO);
+    e.type = VMM_EVENT_NMI;
+    ck_assert_int_eq(vcpu_inject(vcpu, &e), 0);
+    ex.u.pio.data = 0x78;
+    RUN(HLT);
+    ck_assert_uint_eq(api_gpr(VMM_R8), CODE + 7);
+    ck_assert_uint_eq(api_gpr(VMM_RAX), 0x78);
+    api_end();
+}
+END_TEST
+
 /* ---- debugging ---- */
 
 START_TEST(breakpoint_passes_once)
@@ -676,6 +706,7 @@ int main(void)
         step_completes_an_access,
         irq_window,
         injected_events,
+        completion_before_interrupts,
         breakpoint_passes_once,
         watchpoints,
         exception_exits,

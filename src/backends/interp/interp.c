@@ -232,8 +232,7 @@ static int interp_run(struct vcpu *vcpu, bool step)
     stop = x86_run(cpu, vcpu->insn_budget, step, &done);
     if (vcpu->insn_budget != UINT64_MAX)
         vcpu->insn_budget -= done;
-    if (stop != X86_STOP_ABORT)
-        vcpu->restart = cpu->restart;
+    vcpu->restart = cpu->restart;
 
     switch (stop) {
     case X86_STOP_STEP:

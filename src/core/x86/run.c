@@ -347,7 +347,7 @@ static void turn(struct x86_cpu *cpu, bool step)
     if (x86_unlikely(cpu->mode & X86_MODE_SINGLE) && !again && x86_check_exec_breakpoints(cpu))
         return;
     retired_one = execute(cpu, step || again || cpu->shadow);
-    cpu->restart = cpu->stop == X86_STOP_ABORT && again;
+    cpu->restart = cpu->stop == X86_STOP_ABORT;
     if (step && retired_one && (cpu->stop == X86_STOP_NONE || cpu->stop == X86_STOP_HLT))
         cpu->stop = X86_STOP_STEP;
     else if (cpu->stop == X86_STOP_HLT)
