@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* test_boot.c: what all image loaders share: requests, detection, image files, placement. */
-#include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -110,22 +110,18 @@ static void *run_thread(void *opaque)
 
 START_TEST(refuses_a_vcpu_that_runs)
 {
-    static const uint8_t spin[] = {0xeb, 0xfe};
+    static const uint8_t spin[] = {0xc6, 0x06, 0x00, 0x06, 0x01, /* movb $1, 0x600 */
+                                   0xeb, 0xfe};                  /* jmp . */
     struct vcpu_exit exit = {.size = sizeof(exit)};
     struct vmm_boot boot;
     pthread_t thread;
-    int err = 0;
 
     begin_pc(2 * MIB);
     boot = request(spin, sizeof(spin));
     must_boot(VMM_BOOT_FLAT, &boot);
     ck_assert_int_eq(pthread_create(&thread, NULL, run_thread, &exit), 0);
-    while (err != VMM_E_BUSY) { /* until the thread is inside */
-        struct vcpu_regs regs = {.size = sizeof(regs), .groups = VMM_REGS_GPR};
-
-        err = vcpu_get_regs(vcpu, &regs);
-    }
-    memset(ram + MIB, PATTERN, MIB);
+    while (__atomic_load_n(&ram[0x600], __ATOMIC_ACQUIRE) != 1)
+        sched_yield();
     boot.load_addr = 0x8000;
     ck_assert_int_eq(vm_boot_flat(vcpu, &boot), VMM_E_BUSY);
     ck_assert(untouched(0x8000, 0x9000));
