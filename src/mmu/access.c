@@ -108,28 +108,6 @@ static int mmio(struct mmu *mmu, uint64_t gpa, uint8_t *buf, unsigned size, bool
     return MMU_OK;
 }
 
-/* Plain accesses of the natural sizes are one host access each, so that other vCPUs never see half
- * of one (SDM Vol. 3A 9.1.1). */
-static void copy(void *to, const void *from, unsigned size)
-{
-    switch (size) {
-    case 1:
-        memcpy(to, from, 1);
-        break;
-    case 2:
-        memcpy(to, from, 2);
-        break;
-    case 4:
-        memcpy(to, from, 4);
-        break;
-    case 8:
-        memcpy(to, from, 8);
-        break;
-    default:
-        memcpy(to, from, size);
-    }
-}
-
 static int read_in_page(struct mmu *mmu, unsigned idx, uint64_t linear, void *buf, unsigned size)
 {
     struct target t;
@@ -139,7 +117,7 @@ static int read_in_page(struct mmu *mmu, unsigned idx, uint64_t linear, void *bu
         return r;
     if (!t.host)
         return mmio(mmu, t.gpa, buf, size, false);
-    copy(buf, t.host, size);
+    mmu_copy(buf, t.host, size);
     return MMU_OK;
 }
 
@@ -157,7 +135,7 @@ static int write_in_page(struct mmu *mmu, unsigned idx, uint64_t linear, const v
         memcpy(bytes, buf, size);
         return mmio(mmu, t.gpa, bytes, size, true);
     }
-    copy(t.host, buf, size);
+    mmu_copy(t.host, buf, size);
     if (atomic_load_explicit(t.code, memory_order_acquire))
         mmu->env->code_written(mmu->env->ctx, t.gpa, size);
     return MMU_OK;

@@ -22,6 +22,60 @@
  * no host-side watch wants to see the store. A page with a breakpoint of either kind has no tags.
  */
 
+/*
+ * Guests may race with themselves as they like, which is not the library's business: functions that
+ * access guest memory as the guest does are not for ThreadSanitizer to look into.
+ */
+#if defined(__SANITIZE_THREAD__)
+#define MMU_GUEST_ACCESS __attribute__((no_sanitize("thread")))
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define MMU_GUEST_ACCESS __attribute__((no_sanitize("thread")))
+#endif
+#endif
+#ifdef MMU_GUEST_ACCESS
+#define MMU_SANITIZE_THREAD 1
+#else
+#define MMU_GUEST_ACCESS __attribute__((always_inline))
+#endif
+
+typedef uint16_t mmu_u16 __attribute__((aligned(1), may_alias));
+typedef uint32_t mmu_u32 __attribute__((aligned(1), may_alias));
+typedef uint64_t mmu_u64 __attribute__((aligned(1), may_alias));
+
+/* Copies between guest memory and the library's. Operands of the natural sizes are one host access
+ * each, so that other vCPUs never see half of one, nor see it made twice (SDM Vol. 3A 9.1.1). */
+MMU_GUEST_ACCESS static inline void mmu_copy(void *to, const void *from, unsigned size)
+{
+    switch (size) {
+    case 1:
+        *(uint8_t *)to = *(const uint8_t *)from;
+        break;
+    case 2:
+        *(mmu_u16 *)to = *(const mmu_u16 *)from;
+        break;
+    case 4:
+        *(mmu_u32 *)to = *(const mmu_u32 *)from;
+        break;
+    case 8:
+        *(mmu_u64 *)to = *(const mmu_u64 *)from;
+        break;
+    case 16:
+        /* Spelled out, as no type promises a single access. */
+        __asm__ volatile("movups (%1), %%xmm0\n\tmovups %%xmm0, (%0)"
+                         :
+                         : "r"(to), "r"(from)
+                         : "xmm0", "memory");
+        break;
+    default:
+#ifdef MMU_SANITIZE_THREAD
+        __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"((size_t){size})::"memory");
+#else
+        __builtin_memcpy(to, from, size);
+#endif
+    }
+}
+
 /* Which permissions an access has. */
 enum mmu_index {
     MMU_USER,      /* CPL 3 */

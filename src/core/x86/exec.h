@@ -249,7 +249,7 @@ static inline bool x86_read(struct x86_cpu *cpu, const struct x86_op *op, unsign
 
     if (x86_unlikely(!p))
         return x86_read_slow(cpu, op, seg, linear, buf, size);
-    __builtin_memcpy(buf, p, size);
+    mmu_copy(buf, p, size);
     return true;
 }
 
@@ -260,7 +260,7 @@ static inline bool x86_write(struct x86_cpu *cpu, const struct x86_op *op, unsig
 
     if (x86_unlikely(!p))
         return x86_write_slow(cpu, op, seg, linear, buf, size);
-    __builtin_memcpy(p, buf, size);
+    mmu_copy(p, buf, size);
     return true;
 }
 
@@ -300,7 +300,7 @@ bool x86_st_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, ui
         struct x86_value r;                                                                        \
                                                                                                    \
         if (x86_likely(p)) {                                                                       \
-            __builtin_memcpy(v, p, bits / 8);                                                      \
+            mmu_copy(v, p, bits / 8);                                                              \
             return true;                                                                           \
         }                                                                                          \
         r = x86_ld_slow(cpu, op, bits / 8);                                                        \
@@ -315,7 +315,7 @@ bool x86_st_slow(struct x86_cpu *cpu, const struct x86_op *op, unsigned size, ui
                                                                                                    \
         if (x86_unlikely(!p))                                                                      \
             return x86_st_slow(cpu, op, bits / 8, v);                                              \
-        __builtin_memcpy(p, &v, bits / 8);                                                         \
+        mmu_copy(p, &v, bits / 8);                                                                 \
         return true;                                                                               \
     }
 X86_MEM_FUNCS(8)

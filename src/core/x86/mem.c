@@ -140,7 +140,7 @@ bool x86_sys_read(struct x86_cpu *cpu, uint64_t linear, void *buf, unsigned size
     int r;
 
     if (x86_likely(p)) {
-        memcpy(buf, p, size);
+        mmu_copy(buf, p, size);
         return true;
     }
     r = mmu_read(&cpu->mmu, MMU_KERNEL, linear, buf, size);
@@ -155,7 +155,7 @@ bool x86_sys_write(struct x86_cpu *cpu, uint64_t linear, const void *buf, unsign
     int r;
 
     if (x86_likely(p)) {
-        memcpy(p, buf, size);
+        mmu_copy(p, buf, size);
         return true;
     }
     r = mmu_write(&cpu->mmu, MMU_KERNEL, linear, buf, size);

@@ -273,12 +273,12 @@ X86_COLD X86_HANDLER(ret_slow)
 
 X86_HANDLER(ret_64)
 {
-    const x86_u64 *p = x86_fast_top64(cpu);
+    const uint8_t *p = x86_fast_top64(cpu);
     uint64_t rip;
 
     if (x86_unlikely(!p))
         return ret_slow(cpu, op);
-    rip = *p;
+    mmu_copy(&rip, p, 8);
     if (x86_unlikely(!canonical(rip)))
         return bad_target(cpu, op);
     cpu->gpr[VMM_RSP] += 8 + op->imm;

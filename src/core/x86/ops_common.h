@@ -130,15 +130,15 @@ static inline bool x86_push64(struct x86_cpu *cpu, const struct x86_op *op, uint
 
     if (x86_unlikely(!p))
         return x86_push(cpu, op, 8, value);
-    *(x86_u64 *)p = value;
+    mmu_copy(p, &value, 8);
     cpu->gpr[VMM_RSP] = sp;
     return true;
 }
 
 /* The value at RSP, which stays; NULL: not at hand. */
-static inline const x86_u64 *x86_fast_top64(struct x86_cpu *cpu)
+static inline const uint8_t *x86_fast_top64(struct x86_cpu *cpu)
 {
-    return (const x86_u64 *)mmu_fast_read(&cpu->mmu, cpu->mmu_idx, cpu->gpr[VMM_RSP], 8);
+    return mmu_fast_read(&cpu->mmu, cpu->mmu_idx, cpu->gpr[VMM_RSP], 8);
 }
 
 /* Adds to the stack pointer, as wide as the stack segment says. */

@@ -84,12 +84,12 @@ X86_HANDLER(pop_r)
 
 X86_HANDLER(pop_r64)
 {
-    const x86_u64 *p = x86_fast_top64(cpu);
+    const uint8_t *p = x86_fast_top64(cpu);
     uint64_t v;
 
     if (x86_unlikely(!p))
         return pop_r(cpu, op);
-    v = *p;
+    mmu_copy(&v, p, 8);
     cpu->gpr[VMM_RSP] += 8;
     cpu->gpr[op->r] = v;
     X86_NEXT(cpu, op);

@@ -158,6 +158,46 @@ static inline bool can_bulk(const struct x86_cpu *cpu, const struct x86_op *op)
     return !(cpu->rflags & (X86_DF | X86_TF)) && op->scale != X86_EA_SLOW;
 }
 
+/*
+ * The host's own instructions: each element is written once and as a whole, and where source and
+ * destination overlap the result is the same as the guest's. The ABI keeps DF clear.
+ */
+static inline void host_movs(uint8_t *d, const uint8_t *s, uint64_t n, unsigned size)
+{
+    n /= size;
+    switch (size) {
+    case 1:
+        __asm__ volatile("rep movsb" : "+D"(d), "+S"(s), "+c"(n)::"memory");
+        break;
+    case 2:
+        __asm__ volatile("rep movsw" : "+D"(d), "+S"(s), "+c"(n)::"memory");
+        break;
+    case 4:
+        __asm__ volatile("rep movsl" : "+D"(d), "+S"(s), "+c"(n)::"memory");
+        break;
+    default:
+        __asm__ volatile("rep movsq" : "+D"(d), "+S"(s), "+c"(n)::"memory");
+    }
+}
+
+static inline void host_stos(uint8_t *d, uint64_t v, uint64_t n, unsigned size)
+{
+    n /= size;
+    switch (size) {
+    case 1:
+        __asm__ volatile("rep stosb" : "+D"(d), "+c"(n) : "a"(v) : "memory");
+        break;
+    case 2:
+        __asm__ volatile("rep stosw" : "+D"(d), "+c"(n) : "a"(v) : "memory");
+        break;
+    case 4:
+        __asm__ volatile("rep stosl" : "+D"(d), "+c"(n) : "a"(v) : "memory");
+        break;
+    default:
+        __asm__ volatile("rep stosq" : "+D"(d), "+c"(n) : "a"(v) : "memory");
+    }
+}
+
 /* Both return the number of bytes done, 0 if it must be done one by one. */
 static unsigned movs_bulk(struct x86_cpu *cpu, const struct x86_op *op, uint64_t n, unsigned size)
 {
@@ -177,13 +217,7 @@ static unsigned movs_bulk(struct x86_cpu *cpu, const struct x86_op *op, uint64_t
     d = mmu_fast_write(&cpu->mmu, cpu->mmu_idx, dst, c);
     if (!s || !d)
         return 0;
-    if (d > s && d < s + c) {
-        /* The copy reads what it has written: a repeated pattern. */
-        for (unsigned i = 0; i < c; i += size)
-            __builtin_memmove(d + i, s + i, size);
-    } else {
-        __builtin_memmove(d, s, c);
-    }
+    host_movs(d, s, c, size);
     set_address(cpu, op, VMM_RSI, cpu->gpr[VMM_RSI] + c);
     set_address(cpu, op, VMM_RDI, cpu->gpr[VMM_RDI] + c);
     return c;
@@ -202,12 +236,7 @@ static unsigned stos_bulk(struct x86_cpu *cpu, const struct x86_op *op, uint64_t
     d = c ? mmu_fast_write(&cpu->mmu, cpu->mmu_idx, dst, c) : NULL;
     if (!d)
         return 0;
-    if (size == 1 || !v) {
-        __builtin_memset(d, (uint8_t)v, c);
-    } else {
-        for (unsigned i = 0; i < c; i += size)
-            __builtin_memcpy(d + i, &v, size);
-    }
+    host_stos(d, v, c, size);
     set_address(cpu, op, VMM_RDI, cpu->gpr[VMM_RDI] + c);
     return c;
 }

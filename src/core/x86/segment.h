@@ -155,7 +155,7 @@ static inline bool x86_sys_read64(struct x86_cpu *cpu, uint64_t linear, uint64_t
 
     if (x86_unlikely(!p))
         return x86_sys_read(cpu, linear, value, 8);
-    __builtin_memcpy(value, p, 8);
+    mmu_copy(value, p, 8);
     return true;
 }
 

@@ -227,11 +227,11 @@ const struct x86_op *x86_sys_arpl(struct x86_cpu *cpu, const struct x86_op *op)
     }
     if (!x86_rmw_begin(cpu, op, 2, false, &m))
         return x86_leave(cpu, op);
-    __builtin_memcpy(&dest, m.p, 2);
+    mmu_copy(&dest, m.p, 2);
     adjust = (dest & 3) < source;
     if (adjust)
         dest = (uint16_t)((dest & ~3) | source);
-    __builtin_memcpy(m.p, &dest, 2);
+    mmu_copy(m.p, &dest, 2);
     if (!x86_rmw_end(cpu, op, &m))
         return x86_leave(cpu, op);
     set_zf(cpu, adjust);

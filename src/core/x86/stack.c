@@ -134,7 +134,7 @@ static bool write_stack(struct x86_cpu *cpu, const struct x86_op *op, const stru
     int r;
 
     if (x86_likely(p)) {
-        memcpy(p, buf, size);
+        mmu_copy(p, buf, size);
         return true;
     }
     if (op)

@@ -51,7 +51,7 @@ static inline bool load(struct x86_cpu *cpu, const struct x86_op *op, void *buf,
     p = mmu_fast_read(&cpu->mmu, cpu->mmu_idx, linear, size);
     if (x86_unlikely(!p))
         return load_slow(cpu, op, linear, buf, size);
-    memcpy(buf, p, size);
+    mmu_copy(buf, p, size);
     return true;
 }
 
