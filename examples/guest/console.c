@@ -46,6 +46,7 @@ int get_char(void)
 {
     for (;;) {
         __asm__ volatile("cli");
+        console_interrupt(); /* what came before the PIC was set up made no interrupt */
         if (rx_head != rx_tail) {
             char c = rx[rx_tail % RX_SIZE];
 

@@ -380,8 +380,7 @@ class VmmRun(unittest.TestCase):
         os.write(process.stdin.fileno(), b"mem\n")
         self.assertRegex(self.read_until(output, b"guest> "), rb"6[34] MiB of RAM")
         os.write(process.stdin.fileno(), b"reboot\n")
-        self.read_until(output, b"libvmm guest:")
-        self.read_until(output, b"guest> ")
+        self.assertIn(b"libvmm guest:", self.read_until(output, b"guest> "))
         os.write(process.stdin.fileno(), b"poweroff\n")
         self.assertEqual(process.wait(PATIENCE), 0)
 
