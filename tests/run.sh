@@ -9,16 +9,18 @@
 #   gcc     build with GCC, all tests but the guests
 #   guests  boot tests: Debian's kernels, memtest86+, the repo's own guest
 #   clang   build with Clang, unit tests
-#   asan    build with Clang's AddressSanitizer and UBSan; unit tests and fuzz targets
+#   asan    build with Clang's AddressSanitizer and UBSan, all tests but guests and installation
+#   tsan    build with Clang's ThreadSanitizer, the unit tests that have threads
 #   fuzz    libFuzzer, FUZZ_SECONDS (default 15) for each target
 # --quick is --only format,gcc.
 # Environment: JOBS (default: number of CPUs), VMM_GUESTS (cache of guest images), FUZZ_SECONDS.
-# Exit status: 0 if every part passed, else 1.
+# Exit status: 0 if every part passed, else 1. A part fails too when it finds nothing to run, or when
+# all tests of a kind were skipped (the Debian kernels without network, for example).
 set -u
 cd "$(dirname "$0")/.." || exit 1
 JOBS=${JOBS:-$(nproc)}
 FUZZ_SECONDS=${FUZZ_SECONDS:-15}
-ALL="format gcc guests clang asan fuzz"
+ALL="format gcc guests clang asan tsan fuzz"
 parts=$ALL
 
 usage() {
@@ -50,7 +52,7 @@ wants() {
 
 packages=(cmake ninja-build gcc g++ make pkg-config libzydis-dev libelf-dev libuv1-dev check
     python3 cpio xz-utils binutils)
-if wants clang || wants asan || wants fuzz; then
+if wants clang || wants asan || wants tsan || wants fuzz; then
     packages+=(clang-14 libclang-rt-14-dev)
 fi
 wants gcc && packages+=(clang-14 acpica-tools) # the headers compile with both; iasl checks AML
@@ -64,11 +66,13 @@ title() {
     printf '\n==== %s\n' "$*"
 }
 
-# build DIR CMAKE-ARGUMENT...
+# build DIR CMAKE-ARGUMENT...: all targets, or those in the array `targets`.
+targets=()
 build() {
     local dir=$1
     shift
-    cmake -S . -B "$dir" -G Ninja "$@" >"$dir.log" 2>&1 && ninja -C "$dir" -j "$JOBS" >>"$dir.log" 2>&1
+    cmake -S . -B "$dir" -G Ninja "$@" >"$dir.log" 2>&1 &&
+        ninja -C "$dir" -j "$JOBS" ${targets[@]+"${targets[@]}"} >>"$dir.log" 2>&1
     local status=$?
     if [ $status != 0 ]; then
         tail -n 60 "$dir.log"
@@ -79,11 +83,20 @@ build() {
     return $status
 }
 
-# run_ctest DIR JOBS CTEST-ARGUMENT...: fails also when no test ran.
+# run_ctest DIR KINDS CTEST-ARGUMENT...: fails also when no test of one of the kinds has run; a kind
+# is how the names of its tests begin.
 run_ctest() {
-    local dir=$1 jobs=$2
+    local dir=$1 kinds=$2 kind status
     shift 2
-    ctest --test-dir "$dir" -j "$jobs" --output-on-failure --no-tests=error "$@"
+    ctest --test-dir "$dir" -j "$JOBS" --output-on-failure --no-tests=error "$@" | tee "$dir.tests"
+    status=${PIPESTATUS[0]}
+    for kind in $kinds; do
+        grep -qE "^ *[0-9]+/[0-9]+ Test +#[0-9]+: ${kind//./[.]}[^ ]* .* Passed " "$dir.tests" && continue
+        echo "no test $kind* has passed:"
+        grep -E "^ *[0-9]+/[0-9]+ Test +#[0-9]+: ${kind//./[.]}" "$dir.tests" || echo "there is none"
+        status=1
+    done
+    return "$status"
 }
 
 part_format() {
@@ -95,24 +108,36 @@ part_format() {
 
 part_gcc() {
     build build -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
-        run_ctest build "$JOBS" -LE guest
+        run_ctest build "unit. guest.snippets. diff. fuzz. install. examples." -LE guest
 }
 
 part_guests() {
     build build -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
-        run_ctest build "$JOBS" -L guest
+        run_ctest build "boot.guest boot.cloud boot.generic boot.rt boot.memtest" -L guest
 }
 
 part_clang() {
     build build-clang -DCMAKE_C_COMPILER=clang-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
-        run_ctest build-clang "$JOBS" -R '^unit[.]'
+        run_ctest build-clang "unit. guest.snippets." -R '^(unit|guest)[.]'
 }
 
 part_asan() {
     export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
     build build-asan -DCMAKE_C_COMPILER=clang-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo \
         -DVMM_SANITIZE=address,undefined &&
-        run_ctest build-asan "$JOBS" -R '^(unit|fuzz|examples)[.]'
+        run_ctest build-asan "unit. guest.snippets. diff. fuzz. examples." \
+            -R '^(unit|guest|diff|fuzz|examples)[.]'
+}
+
+part_tsan() {
+    local names
+    mapfile -t names < <(grep -l pthread_create tests/unit/test_*.c | sed 's|.*/test_||; s|[.]c$||')
+    [ ${#names[@]} -gt 0 ] || { echo "no unit test has threads"; return 1; }
+    local targets=("${names[@]/#/test_}")
+    export TSAN_OPTIONS=halt_on_error=1
+    build build-tsan -DCMAKE_C_COMPILER=clang-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+        -DVMM_SANITIZE=thread -DVMM_BUILD_EXAMPLES=OFF &&
+        run_ctest build-tsan "${names[*]/#/unit.}" -R "^unit[.]($(IFS='|'; echo "${names[*]}"))\$"
 }
 
 # Each libFuzzer target for some seconds; a crash leaves its input in build-fuzz/crashes.
