@@ -170,6 +170,7 @@ bool diff_fault_is_loose(ZydisMnemonic mnemonic)
     case ZYDIS_MNEMONIC_CMPSW:
     case ZYDIS_MNEMONIC_CMPSD:
     case ZYDIS_MNEMONIC_CMPSQ:
+    case ZYDIS_MNEMONIC_FSTP: /* of 10 bytes */
     case ZYDIS_MNEMONIC_MASKMOVQ:
     case ZYDIS_MNEMONIC_MASKMOVDQU:
     case ZYDIS_MNEMONIC_VMASKMOVDQU:

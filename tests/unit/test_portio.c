@@ -246,12 +246,14 @@ START_TEST(rep_moves_all)
     for (unsigned i = 1; i < 3; i++)
         ck_assert_uint_ne(f->log[i].serial, f->log[i - 1].serial);
 
-    /* Nothing at all with a count of zero, permission or not. */
+    /* A count of zero: no access, but permission is checked, as processors do. */
     f->cpu->rip = FAKE_TEXT;
     f->nlog = 0;
+    EXPECT_OK(f, rep_insw);
+    f->cpu->rip = FAKE_TEXT;
     f->cpu->rflags &= ~X86_IOPL;
     fake_user(f);
-    EXPECT_OK(f, rep_insw);
+    EXPECT_FAULT(f, rep_insw, X86_GP);
     ck_assert_uint_eq(f->nlog, 0);
     fake_free(f);
 }

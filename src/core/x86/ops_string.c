@@ -117,7 +117,8 @@ static inline void step_address(struct x86_cpu *cpu, const struct x86_op *op, un
     static inline bool cmps##bits(struct x86_cpu *cpu, const struct x86_op *op, uint16_t *cc)      \
     {                                                                                              \
         uint##bits##_t a, b;                                                                       \
-        if (!read_si(cpu, op, bits / 8, &a) || !read_di(cpu, op, bits / 8, &b))                    \
+        /* Processors read the second operand first. */                                            \
+        if (!read_di(cpu, op, bits / 8, &b) || !read_si(cpu, op, bits / 8, &a))                    \
             return false;                                                                          \
         *cc = compare##bits(a, b);                                                                 \
         step_address(cpu, op, VMM_RSI, bits / 8);                                                  \

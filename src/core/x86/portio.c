@@ -162,7 +162,7 @@ static const struct x86_op *string(struct x86_cpu *cpu, const struct x86_op *op,
     uint16_t port = X86_R16(cpu, VMM_RDX);
     uint64_t count = op->r ? x86_get_reg(cpu, VMM_RCX, address_bytes(op)) : 1;
 
-    if (count && !port_allowed(cpu, op, port))
+    if (!port_allowed(cpu, op, port)) /* with a count of 0, too */
         return x86_leave(cpu, op);
     for (unsigned n = 1; count; n++) {
         if (!once(cpu, op, port))

@@ -173,13 +173,22 @@ static const struct x86_op *run_maskmovq(struct x86_cpu *cpu, const struct x86_o
 {
     const struct vec_form *f = vec_form(cpu, op);
     struct x86_fpu *fpu = &cpu->fpu;
+    uint64_t mask, linear;
 
     if (x86_unlikely(!f))
         return vec_redecode(cpu, op);
     VEC_CHECK(cpu, op, VEC_MMX);
     x87_set_top0(fpu);
     fpu->xinuse |= X86_XCR0_X87;
-    if (!vec_write_masked(cpu, op, f, sign_bits(fpu->x87[f->reg2], 8, 1), fpu->x87[f->reg]))
+    mask = sign_bits(fpu->x87[f->reg2], 8, 1);
+    if (x86_unlikely(cpu->mmu_idx == MMU_USER_ALIGN) && mask) {
+        /* The 8 bytes count as one operand, whatever the mask says. */
+        if (!part_linear(cpu, op, 0, 8, true, &linear))
+            return x86_leave(cpu, op);
+        if (linear & 7)
+            return x86_fault_err(cpu, op, X86_AC_, 0);
+    }
+    if (!vec_write_masked(cpu, op, f, mask, fpu->x87[f->reg]))
         return x86_leave(cpu, op);
     fpu->ftw = 0xff;
     return op + 1;
