@@ -146,7 +146,8 @@ struct vcpu_exit {
 /*
  * Creates vCPU number `id` (0 .. max_vcpus-1; also its APIC id) in its reset state: real mode at
  * F000:FFF0. With an irqchip, ids above 0 wait for SIPI. `data` is returned by vcpu_data.
- * VMM_E_RANGE, VMM_E_EXIST, VMM_E_NOMEM; VMM_E_BUSY while another thread destroys the one with
+ * VMM_E_RANGE, VMM_E_EXIST, VMM_E_NOMEM, VMM_E_PERM (the host allows no executable memory, which
+ * software backends need); VMM_E_BUSY while another thread destroys the one with
  * this number or resets the VM. ANY.
  */
 int vcpu_create(struct vm *vm, uint32_t id, void *data, struct vcpu **out);

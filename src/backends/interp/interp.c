@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/interp/interp.c: the engine of the software CPU: binds core/x86 to the core. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backends/interp/interp.h"
 #include "core/x86/cache.h"
+#include "core/x86/thunk.h"
 #include "core/x86/xstate.h"
 
 static void interp_probe(struct vmm_backend_report *report)
@@ -142,9 +144,12 @@ static int interp_vcpu_init(struct vcpu *vcpu)
     iv->vcpu = vcpu;
     interp_env_init(iv);
     iv->cpu = x86_create(&iv->env, vcpu->id);
-    if (!iv->cpu) {
+    int err = iv->cpu ? x86_thunks_create(iv->cpu) : ENOMEM;
+    if (err) {
+        x86_destroy(iv->cpu);
+        interp_env_fini(iv);
         free(iv);
-        return VMM_E_NOMEM;
+        return err == EPERM || err == EACCES ? VMM_E_PERM : VMM_E_NOMEM; /* no code memory */
     }
     iv->cpu->vmcall_exits = vcpu->vm->flags & VMM_VM_EXIT_HYPERCALL;
     vcpu->backend_data = iv;

@@ -65,6 +65,11 @@ static int reserve(struct x86_cpu *cpu, size_t len)
     return 0;
 }
 
+int x86_thunks_create(struct x86_cpu *cpu)
+{
+    return thunks(cpu) ? reserve(cpu, 0) : ENOMEM;
+}
+
 /* Code that replaces dropped code through another address is executed only after a serialising
  * instruction (SDM Vol. 3A 9.1.3). */
 static void serialize(void)
