@@ -16,6 +16,7 @@
 #define PM1_TMR    0x0001u
 #define PM1_GBL    0x0020u
 #define PM1_PWRBTN 0x0100u
+#define PM1_RTC    0x0400u /* only an enable bit: Linux insists on it, whatever the FADT says */
 #define PM1_EVENTS (PM1_TMR | PM1_GBL | PM1_PWRBTN)
 
 /* PM1 control (table 4.14). GBL_RLS and SLP_EN are commands and read as zero. */
@@ -112,7 +113,7 @@ static int pm_write_word(struct vmm_acpi_pm *pm, uint32_t word, uint32_t value, 
         if ((value & PM1_TMR) && (pm1_status(pm) & PM1_TMR))
             pm->overflow = (pm_ticks(pm) | (TMR_CARRY - 1)) + 1;
         pm->pm1_sts &= (uint16_t)~value;
-        merge(&pm->pm1_en, value >> 16, mask >> 16 & PM1_EVENTS);
+        merge(&pm->pm1_en, value >> 16, mask >> 16 & (PM1_EVENTS | PM1_RTC));
         break;
     case ACPI_PM1_CNT:
         merge(&pm->pm1_cnt, value, mask & CNT_STORED);
