@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* core/mem_access.c: the host program's copies from and to guest memory. */
 #include "core/mem_map.h"
+#include "mmu/mmu.h"
 
 /* With mem_lock held: 0 if all of [gpa, gpa+len) is memory, else the failure. */
 static int check(struct vm *vm, const char *op, uint64_t gpa, uint64_t len, bool write)
@@ -24,24 +25,6 @@ static int check(struct vm *vm, const char *op, uint64_t gpa, uint64_t len, bool
     return 0;
 }
 
-/* Natural sizes in one host access each: guests poll what the host program writes. */
-static void copy(void *to, const void *from, uint64_t len)
-{
-    switch (len) {
-    case 2:
-        memcpy(to, from, 2);
-        break;
-    case 4:
-        memcpy(to, from, 4);
-        break;
-    case 8:
-        memcpy(to, from, 8);
-        break;
-    default:
-        memcpy(to, from, len);
-    }
-}
-
 int vm_mem_read(struct vm *vm, uint64_t gpa, void *buf, uint64_t len)
 {
     uint8_t *to = buf;
@@ -57,7 +40,7 @@ int vm_mem_read(struct vm *vm, uint64_t gpa, void *buf, uint64_t len)
         struct mem_region *r = mem_find(vm->mem, gpa);
         uint64_t at = gpa - r->gpa, part = r->len - at < len ? r->len - at : len;
 
-        copy(to, r->host + at, part);
+        mmu_copy(to, r->host + at, part);
         to += part;
         gpa += part;
         len -= part;
@@ -115,7 +98,7 @@ int vm_mem_write(struct vm *vm, uint64_t gpa, const void *buf, uint64_t len)
         uint64_t at = gpa + done - r->gpa;
         uint64_t part = r->len - at < len - done ? r->len - at : len - done;
 
-        copy(r->host + at, from + done, part);
+        mmu_copy(r->host + at, from + done, part);
         done += part;
     }
     if (!err)

@@ -45,7 +45,7 @@ typedef uint64_t mmu_u64 __attribute__((aligned(1), may_alias));
 
 /* Copies between guest memory and the library's. Operands of the natural sizes are one host access
  * each, so that other vCPUs never see half of one, nor see it made twice (SDM Vol. 3A 9.1.1). */
-MMU_GUEST_ACCESS static inline void mmu_copy(void *to, const void *from, unsigned size)
+MMU_GUEST_ACCESS static inline void mmu_copy(void *to, const void *from, size_t size)
 {
     switch (size) {
     case 1:
@@ -69,7 +69,7 @@ MMU_GUEST_ACCESS static inline void mmu_copy(void *to, const void *from, unsigne
         break;
     default:
 #ifdef MMU_SANITIZE_THREAD
-        __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"((size_t){size})::"memory");
+        __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size)::"memory");
 #else
         __builtin_memcpy(to, from, size);
 #endif

@@ -59,22 +59,39 @@ static void interp_caps(struct vm *vm, struct vm_caps *caps)
     caps->xsave_size = X86_XSAVE_MAX;
 }
 
+#define STATS(X)                                                                                   \
+    X(insns, count.insns)                                                                          \
+    X(irqs, count.irqs)                                                                            \
+    X(exceptions, count.exceptions)                                                                \
+    X(tlb_misses, mmu.misses)                                                                      \
+    X(tlb_flushes, mmu.flushes)                                                                    \
+    X(blocks_decoded, count.blocks_decoded)                                                        \
+    X(blocks_flushed, count.blocks_flushed)                                                        \
+    X(block_lookups, count.block_lookups)                                                          \
+    X(thunks, count.thunks)
+
+static void publish_stats(struct interp_vcpu *iv)
+{
+    const struct x86_cpu *cpu = iv->cpu;
+
+#define PUBLISH(name, counter)                                                                     \
+    atomic_store_explicit(&iv->stats.name, cpu->counter, memory_order_relaxed);
+    STATS(PUBLISH)
+#undef PUBLISH
+}
+
+/* Under vm->lock, which keeps the vCPUs from going away. */
 static void interp_stats(struct vm *vm, struct vm_stats *stats)
 {
     for (unsigned i = 0; i < vm->max_vcpus; i++) {
-        const struct x86_cpu *cpu = interp_cpu_at(vm, i);
+        struct interp_vcpu *iv = interp_at(vm, i);
 
-        if (!cpu)
+        if (!iv)
             continue;
-        stats->insns += cpu->count.insns;
-        stats->irqs += cpu->count.irqs;
-        stats->exceptions += cpu->count.exceptions;
-        stats->tlb_misses += cpu->mmu.misses;
-        stats->tlb_flushes += cpu->mmu.flushes;
-        stats->blocks_decoded += cpu->count.blocks_decoded;
-        stats->blocks_flushed += cpu->count.blocks_flushed;
-        stats->block_lookups += cpu->count.block_lookups;
-        stats->thunks += cpu->count.thunks;
+#define ADD(name, counter)                                                                         \
+    stats->name += atomic_load_explicit(&iv->stats.name, memory_order_relaxed);
+        STATS(ADD)
+#undef ADD
     }
 }
 
@@ -235,6 +252,7 @@ static int interp_run(struct vcpu *vcpu, bool step)
     }
     cpu->restart = vcpu->restart;
     stop = x86_run(cpu, vcpu->insn_budget, step, &done);
+    publish_stats(iv);
     if (vcpu->insn_budget != UINT64_MAX)
         vcpu->insn_budget -= done;
     vcpu->restart = cpu->restart;
