@@ -184,7 +184,7 @@ int vcpu_inject(struct vcpu *vcpu, const struct vmm_event *event)
         return VMM_E_INVAL;
     int err = core_copy_in(&own, sizeof(own), event, 2 * sizeof(uint32_t));
     if (!err && own.reserved)
-        err = VMM_E_INVAL;
+        err = VMM_E_UNSUPPORTED;
     if (err)
         return vm_fail(vcpu->vm, err, __func__, "bad struct vmm_event");
     err = core_vcpu_claim(vcpu, __func__, &nested);

@@ -139,11 +139,22 @@ static const char *check_apic(const struct vcpu *vcpu, const struct vcpu_regs *r
     return NULL;
 }
 
+static uint32_t any_set(const uint16_t reserved[3])
+{
+    return reserved[0] | reserved[1] | reserved[2];
+}
+
 static bool reserved_set(const struct vcpu_regs *r)
 {
-    uint32_t bits = r->reserved[0] | r->reserved[1] | r->reserved2;
+    uint32_t bits = 0;
 
-    return (r->groups & VMM_REGS_EVENTS) && bits;
+    for (unsigned i = 0; i < VMM_NSEG && (r->groups & VMM_REGS_SEG); i++)
+        bits |= any_set(r->seg[i].reserved);
+    if (r->groups & VMM_REGS_DT)
+        bits |= any_set(r->gdt.reserved) | any_set(r->idt.reserved);
+    if (r->groups & VMM_REGS_EVENTS)
+        bits |= r->reserved[0] | r->reserved[1] | r->reserved2;
+    return bits;
 }
 
 /* The instruction that waits for its restart is not executed any more. */

@@ -220,6 +220,8 @@ static int check_config(struct vm *vm, const struct vmm_pc_config *c)
 
     if (c->flags & ~FLAGS_ALL)
         return vm_fail(vm, VMM_E_UNSUPPORTED, op, "unknown flags %#x", c->flags & ~FLAGS_ALL);
+    if (c->reserved)
+        return vm_fail(vm, VMM_E_UNSUPPORTED, op, "reserved is not 0");
     if (c->memory < MEMORY_MIN || c->memory % PAGE)
         return vm_fail(vm, VMM_E_INVAL, op,
                        "memory of %#llx bytes: want a multiple of 4 KiB, at least 1 MiB",

@@ -226,6 +226,8 @@ int vmm_pci_add(struct vmm_pci *pci, uint8_t devfn, const struct vmm_pci_ops *op
     struct vmm_pci_ops copy;
     int r = config_copy(&copy, sizeof copy, ops);
 
+    if (!r && copy.reserved)
+        r = VMM_E_UNSUPPORTED;
     if (r)
         return vm_fail(pci->vm, r, "vmm_pci_add", "bad ops");
     pthread_mutex_lock(&pci->lock);

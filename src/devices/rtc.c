@@ -548,6 +548,8 @@ int vmm_rtc_create(struct vm *vm, const struct vmm_rtc_config *config, struct vm
     uint64_t clock;
     int r = config_copy(&c, sizeof c, config);
 
+    if (!r && c.reserved)
+        r = VMM_E_UNSUPPORTED;
     if (r)
         return vm_fail(vm, r, "vmm_rtc_create", "bad config");
     if (c.epoch < -62135596800 || c.epoch > 253402300799) /* years 1 to 9999 */

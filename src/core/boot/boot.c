@@ -81,6 +81,8 @@ static int check_image(struct boot *boot, const struct vmm_image *image, const c
     if (image->size != sizeof(*image))
         return boot_fail(&boot->error, VMM_E_INVAL, "%s: image size is %u, must be %zu", what,
                          image->size, sizeof(*image));
+    if (image->reserved)
+        return boot_fail(&boot->error, VMM_E_UNSUPPORTED, "%s: reserved is not 0", what);
     if (!image->data && image->len > 0)
         return boot_fail(&boot->error, VMM_E_INVAL, "%s: 0x%" PRIx64 " bytes at NULL", what,
                          image->len);
@@ -98,6 +100,8 @@ static int take_request(struct boot *boot, const struct vmm_boot *request)
         return err;
     if (request->flags & ~VMM_BOOT_NO_ACPI)
         return boot_fail(&boot->error, VMM_E_UNSUPPORTED, "unknown flags 0x%x", request->flags);
+    if (request->reserved)
+        return boot_fail(&boot->error, VMM_E_UNSUPPORTED, "reserved is not 0");
     err = check_image(boot, &request->kernel, "kernel");
     if (err)
         return err;
