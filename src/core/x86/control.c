@@ -276,6 +276,7 @@ const struct x86_op *x86_sys_mov_to_cr(struct x86_cpu *cpu, const struct x86_op 
 
     if (cpu->cpl)
         return x86_fault_err(cpu, op, X86_GP, 0);
+    x86_serialize();
     cpu->cur_idx = op->idx;
     switch (op->imm) {
     case 0:
@@ -359,6 +360,7 @@ const struct x86_op *x86_sys_xsetbv(struct x86_cpu *cpu, const struct x86_op *op
         return x86_fault(cpu, op, X86_UD);
     if (cpu->cpl || X86_R32(cpu, VMM_RCX))
         return x86_fault_err(cpu, op, X86_GP, 0);
+    x86_serialize();
     if (!x86_set_xcr0(cpu, value))
         return x86_leave(cpu, op);
     return x86_next_slow(cpu, x86_op_next(cpu, op));

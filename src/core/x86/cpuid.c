@@ -74,6 +74,7 @@ const struct x86_op *x86_sys_cpuid(struct x86_cpu *cpu, const struct x86_op *op)
 
     if (cpu->cpl && (cpu->misc_features & CPUID_FAULTING))
         return x86_fault_err(cpu, op, X86_GP, 0);
+    x86_serialize();
     cpu->cur_idx = op->idx;
     if (!x86_env_result(cpu, x86_cpuid(cpu, X86_R32(cpu, VMM_RAX), X86_R32(cpu, VMM_RCX), out)))
         return x86_leave(cpu, op);

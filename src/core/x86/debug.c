@@ -216,6 +216,7 @@ const struct x86_op *x86_sys_mov_to_dr(struct x86_cpu *cpu, const struct x86_op 
 
     if (!dr_access(cpu, op, &n))
         return NULL;
+    x86_serialize();
     if (n >= 6 && value >> 32)
         return x86_fault_err(cpu, op, X86_GP, 0);
     if (n < 4)

@@ -34,11 +34,13 @@ static const struct x86_op *load(struct x86_cpu *cpu, const struct x86_op *op,
 
 const struct x86_op *x86_sys_lgdt(struct x86_cpu *cpu, const struct x86_op *op)
 {
+    x86_serialize();
     return load(cpu, op, &cpu->gdt);
 }
 
 const struct x86_op *x86_sys_lidt(struct x86_cpu *cpu, const struct x86_op *op)
 {
+    x86_serialize();
     return load(cpu, op, &cpu->idt);
 }
 

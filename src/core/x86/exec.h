@@ -107,6 +107,13 @@ static inline const struct x86_op *x86_next_slow(struct x86_cpu *cpu, uint64_t r
     return NULL;
 }
 
+/* Serializing instructions: the stores before them are visible to all before anything that follows
+ * (SDM Vol. 3A 9.3). New code needs no more: whoever writes it drops the blocks made of the old. */
+static inline void x86_serialize(void)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
 /* ---- registers ---- */
 
 #define X86_R8(cpu, off)   (((uint8_t *)(cpu)->gpr)[off])

@@ -574,6 +574,7 @@ const struct x86_op *x86_sys_iret(struct x86_cpu *cpu, const struct x86_op *op)
     struct popped p;
     bool ok;
 
+    x86_serialize();
     /* Even an IRET that faults unblocks NMIs (SDM Vol. 3A 6.7.1). */
     cpu->nmi_blocked = false;
     if (!(cpu->mode & X86_MODE_PE)) {

@@ -408,6 +408,7 @@ const struct x86_op *x86_sys_wrmsr(struct x86_cpu *cpu, const struct x86_op *op)
 {
     uint64_t value = (uint64_t)X86_R32(cpu, VMM_RDX) << 32 | X86_R32(cpu, VMM_RAX);
 
+    x86_serialize();
     if (!access(cpu, op, true, &value))
         return x86_leave(cpu, op);
     return x86_next_slow(cpu, x86_op_next(cpu, op));

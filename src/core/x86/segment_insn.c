@@ -255,11 +255,13 @@ static const struct x86_op *load_system(struct x86_cpu *cpu, const struct x86_op
 
 const struct x86_op *x86_sys_lldt(struct x86_cpu *cpu, const struct x86_op *op)
 {
+    x86_serialize();
     return load_system(cpu, op, VMM_LDTR);
 }
 
 const struct x86_op *x86_sys_ltr(struct x86_cpu *cpu, const struct x86_op *op)
 {
+    x86_serialize();
     return load_system(cpu, op, VMM_TR);
 }
 

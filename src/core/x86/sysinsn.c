@@ -28,6 +28,7 @@ const struct x86_op *x86_sys_invlpg(struct x86_cpu *cpu, const struct x86_op *op
 
     if (cpu->cpl)
         return x86_fault_err(cpu, op, X86_GP, 0);
+    x86_serialize();
     if (mmu_canonical(&cpu->mmu, linear))
         x86_flush_tlb_page(cpu, linear);
     return x86_next(cpu, x86_op_next(cpu, op));
@@ -70,6 +71,7 @@ const struct x86_op *x86_sys_invpcid(struct x86_cpu *cpu, const struct x86_op *o
         return x86_fault(cpu, op, X86_UD);
     if (cpu->cpl)
         return x86_fault_err(cpu, op, X86_GP, 0);
+    x86_serialize();
     if (!x86_ea(cpu, op, sizeof(desc), false, &linear) ||
         !x86_read(cpu, op, op->seg, linear, desc, sizeof(desc)))
         return x86_leave(cpu, op);
@@ -83,6 +85,7 @@ const struct x86_op *x86_sys_wbinvd(struct x86_cpu *cpu, const struct x86_op *op
 {
     if (cpu->cpl)
         return x86_fault_err(cpu, op, X86_GP, 0);
+    x86_serialize();
     return op + 1;
 }
 
@@ -221,5 +224,6 @@ const struct x86_op *x86_sys_serialize(struct x86_cpu *cpu, const struct x86_op 
 {
     if (!(cpu->feat.l7_edx & X86_F7_EDX_SERIALIZE))
         return x86_fault(cpu, op, X86_UD);
+    x86_serialize();
     return x86_next(cpu, x86_op_next(cpu, op));
 }
