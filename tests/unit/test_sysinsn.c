@@ -210,6 +210,7 @@ START_TEST(privileged_and_absent_instructions)
     f->cpu->rip = FAKE_TEXT;
     f->cpu->feat.l7_edx = 0;
     EXPECT_FAULT(f, do_serialize, X86_UD);
+    f->cpu->feat.l1_ecx &= ~(1u << 3);
     EXPECT_FAULT(f, do_monitor, X86_UD);
     EXPECT_FAULT(f, do_mwait, X86_UD);
     fake_user(f);
