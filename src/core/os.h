@@ -19,8 +19,6 @@ void os_mutex_unlock(struct os_mutex *m);
 
 /* Monotonic nanoseconds. */
 uint64_t os_now(void);
-/* Wall clock seconds since 1970. */
-int64_t os_epoch(void);
 /* Frequency of the host TSC in kHz, measured or read once. */
 uint64_t os_tsc_khz(void);
 

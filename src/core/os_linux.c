@@ -96,14 +96,6 @@ uint64_t os_now(void)
     return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
-int64_t os_epoch(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return ts.tv_sec;
-}
-
 /* What CPUID says of the TSC's frequency; 0 if nothing. */
 static uint64_t tsc_khz_cpuid(void)
 {

@@ -42,10 +42,6 @@ static inline const struct x86_op *x86_follow(struct x86_cpu *cpu, const struct 
  * The slow loop then acts on cpu->event, cpu->stop and so on. */
 const struct x86_op *x86_leave(struct x86_cpu *cpu, const struct x86_op *op);
 
-/* Leaves after `op`, which is complete and not at its block's end, to go on at `rip` by the slow
- * loop. Returns NULL. */
-const struct x86_op *x86_leave_after(struct x86_cpu *cpu, const struct x86_op *op, uint64_t rip);
-
 /* Queues an exception (a fault, or a trap whose rip is already set) and leaves. */
 const struct x86_op *x86_fault(struct x86_cpu *cpu, const struct x86_op *op, uint8_t vector);
 const struct x86_op *x86_fault_err(struct x86_cpu *cpu, const struct x86_op *op, uint8_t vector,

@@ -20,13 +20,6 @@ const struct x86_op *x86_leave(struct x86_cpu *cpu, const struct x86_op *op)
     return NULL;
 }
 
-const struct x86_op *x86_leave_after(struct x86_cpu *cpu, const struct x86_op *op, uint64_t rip)
-{
-    cpu->rip = rip;
-    cpu->countdown += cpu->blk->n - op->idx - 1;
-    return NULL;
-}
-
 void x86_raise(struct x86_cpu *cpu, uint8_t vector)
 {
     cpu->event = (struct x86_event){.valid = true, .type = X86_EVENT_EXCEPTION, .vector = vector};
