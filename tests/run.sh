@@ -131,7 +131,7 @@ part_asan() {
 
 part_tsan() {
     local names
-    mapfile -t names < <(grep -l pthread_create tests/unit/test_*.c | sed 's|.*/test_||; s|[.]c$||')
+    mapfile -t names < <(grep -lE 'pthread_create|smp_vm[.]h' tests/unit/test_*.c | sed 's|.*/test_||; s|[.]c$||')
     [ ${#names[@]} -gt 0 ] || { echo "no unit test has threads"; return 1; }
     local targets=("${names[@]/#/test_}")
     export TSAN_OPTIONS=halt_on_error=1
