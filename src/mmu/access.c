@@ -237,7 +237,7 @@ void mmu_rmw_done(struct mmu *mmu, struct mmu_rmw *rmw)
         mmu->env->code_written(mmu->env->ctx, rmw->code_gpa, rmw->size);
 }
 
-int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, uint64_t *gpa, const uint8_t **host)
+int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code)
 {
     struct mmu_exec_entry *e = &mmu->exec[!user][(linear >> MMU_PAGE_SHIFT) & (MMU_XTLB_SIZE - 1)];
     struct mmu_walk w;
@@ -245,8 +245,9 @@ int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, uint64_t *gpa, const 
     int r;
 
     if (e->tag == (linear & MMU_PAGE_MASK)) {
-        *gpa = e->gpa | (linear & ~MMU_PAGE_MASK);
-        *host = e->host;
+        code->gpa = (e->gpa & MMU_PAGE_MASK) | (linear & ~MMU_PAGE_MASK);
+        code->host = e->host;
+        code->global = e->gpa & MMU_ENTRY_GLOBAL;
         return MMU_OK;
     }
     if (!mmu_canonical(mmu, linear))
@@ -255,13 +256,14 @@ int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, uint64_t *gpa, const 
     r = mmu_walk(mmu, user ? MMU_USER : MMU_KERNEL, linear, MMU_EXEC, true, &w);
     if (r != MMU_OK)
         return r;
-    *gpa = w.gpa | (linear & ~MMU_PAGE_MASK);
-    *host = NULL;
+    code->gpa = w.gpa | (linear & ~MMU_PAGE_MASK);
+    code->host = NULL;
+    code->global = w.global;
     if (!mmu->env->page(mmu->env->ctx, w.gpa, &page) || !page.executable)
         return MMU_OK;
-    *host = page.host;
+    code->host = page.host;
     e->tag = linear & MMU_PAGE_MASK;
-    e->gpa = w.gpa;
+    e->gpa = w.gpa | (w.global ? MMU_ENTRY_GLOBAL : 0);
     e->host = page.host;
     if (w.large_size > MMU_PAGE_SIZE)
         note_large(mmu, linear, w.large_size);

@@ -123,7 +123,7 @@ static inline uint64_t mmu_empty_tag(unsigned index)
 /* Instruction fetches: which page, and where it is. */
 struct mmu_exec_entry {
     uint64_t tag;
-    uint64_t gpa;
+    uint64_t gpa; /* page, with MMU_ENTRY_GLOBAL */
     const uint8_t *host;
 };
 #define MMU_XTLB_BITS 8
@@ -266,9 +266,15 @@ int mmu_rmw_begin(struct mmu *mmu, unsigned idx, uint64_t linear, unsigned size,
                   struct mmu_rmw *rmw);
 void mmu_rmw_done(struct mmu *mmu, struct mmu_rmw *rmw);
 
-/* Translates for an instruction fetch: the guest-physical address of `linear` and the host address
- * of its page. MMU_OK with *host NULL: fetch from what is not executable memory. */
-int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, uint64_t *gpa, const uint8_t **host);
+/* Translates for an instruction fetch: the guest-physical address of `linear`, the host address of
+ * its page, and whether the translation survives mmu_flush_nonglobal. MMU_OK with host NULL: fetch
+ * from what is not executable memory. */
+struct mmu_code {
+    uint64_t gpa;
+    const uint8_t *host;
+    bool global;
+};
+int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code);
 
 /* Translates without side effects (no A/D bits, no TLB entries), as a supervisor read. */
 bool mmu_translate(struct mmu *mmu, uint64_t linear, uint64_t *gpa);

@@ -43,7 +43,10 @@ void mmu_flush_nonglobal(struct mmu *mmu)
         for (unsigned i = 0; i < MMU_TLB_SIZE; i++)
             if (!(mmu->data[idx][i].gpa & MMU_ENTRY_GLOBAL))
                 clear_entry(mmu, idx, i);
-    memset(mmu->exec, 0xff, sizeof(mmu->exec));
+    memset(mmu->exec[0], 0xff, sizeof(mmu->exec[0]));
+    for (unsigned i = 0; i < MMU_XTLB_SIZE; i++)
+        if (!(mmu->exec[1][i].gpa & MMU_ENTRY_GLOBAL))
+            mmu->exec[1][i].tag = MMU_NO_TAG;
     mmu->flush_gen++;
     mmu->flushes++;
 }
@@ -93,8 +96,9 @@ void mmu_flush_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
     for (unsigned u = 0; u < 2; u++)
         for (unsigned i = 0; i < MMU_XTLB_SIZE; i++) {
             struct mmu_exec_entry *e = &mmu->exec[u][i];
+            uint64_t page = e->gpa & MMU_PAGE_MASK;
 
-            if (e->tag != MMU_NO_TAG && e->gpa <= last && (e->gpa | ~MMU_PAGE_MASK) >= gpa)
+            if (e->tag != MMU_NO_TAG && page <= last && (page | ~MMU_PAGE_MASK) >= gpa)
                 e->tag = MMU_NO_TAG;
         }
     mmu->flush_gen++;

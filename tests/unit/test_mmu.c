@@ -212,37 +212,35 @@ END_TEST
 
 START_TEST(no_execute)
 {
-    uint64_t gpa;
-    const uint8_t *host;
+    struct mmu_code fetched;
 
     long_mode(0, 0, ALL);
     put64(PT, 0x9000 | ALL | NX);
-    check_fault(mmu_fetch(mmu, true, LINEAR, &gpa, &host), LINEAR, MMU_PF_P | MMU_PF_U | MMU_PF_I);
+    check_fault(mmu_fetch(mmu, true, LINEAR, &fetched), LINEAR, MMU_PF_P | MMU_PF_U | MMU_PF_I);
     put64(PT, 0x9000 | ALL);
     put64(PD + 16, PT | ALL | NX); /* any level forbids */
-    check_fault(mmu_fetch(mmu, false, LINEAR, &gpa, &host), LINEAR, MMU_PF_P | MMU_PF_I);
+    check_fault(mmu_fetch(mmu, false, LINEAR, &fetched), LINEAR, MMU_PF_P | MMU_PF_I);
     put64(PD + 16, PT | ALL);
-    ck_assert_int_eq(mmu_fetch(mmu, true, LINEAR + 5, &gpa, &host), MMU_OK);
-    ck_assert_uint_eq(gpa, 0x9005);
-    ck_assert_ptr_eq(host, mem + 0x9000);
+    ck_assert_int_eq(mmu_fetch(mmu, true, LINEAR + 5, &fetched), MMU_OK);
+    ck_assert_uint_eq(fetched.gpa, 0x9005);
+    ck_assert_ptr_eq(fetched.host, mem + 0x9000);
+    ck_assert(!fetched.global);
     /* Without NXE the bit is reserved. */
     put64(PT, 0x9000 | ALL | NX);
     ck_assert(set_mode(CR0_PG, CR4_PAE, EFER_LMA, 0));
-    check_fault(mmu_fetch(mmu, true, LINEAR, &gpa, &host), LINEAR,
-                MMU_PF_P | MMU_PF_U | MMU_PF_RSVD);
+    check_fault(mmu_fetch(mmu, true, LINEAR, &fetched), LINEAR, MMU_PF_P | MMU_PF_U | MMU_PF_RSVD);
 }
 END_TEST
 
 START_TEST(smep_and_smap)
 {
-    uint64_t gpa;
-    const uint8_t *host;
+    struct mmu_code fetched;
     uint8_t b;
 
     long_mode(0, CR4_SMEP | CR4_SMAP, ALL);
     put64(PT, 0x9000 | ALL);
-    check_fault(mmu_fetch(mmu, false, LINEAR, &gpa, &host), LINEAR, MMU_PF_P | MMU_PF_I);
-    ck_assert_int_eq(mmu_fetch(mmu, true, LINEAR, &gpa, &host), MMU_OK);
+    check_fault(mmu_fetch(mmu, false, LINEAR, &fetched), LINEAR, MMU_PF_P | MMU_PF_I);
+    ck_assert_int_eq(mmu_fetch(mmu, true, LINEAR, &fetched), MMU_OK);
     check_fault(mmu_read(mmu, MMU_KERNEL, LINEAR, &b, 1), LINEAR, MMU_PF_P);
     ck_assert_int_eq(mmu_read(mmu, MMU_KERNEL_AC, LINEAR, &b, 1), MMU_OK);
     ck_assert_ptr_null(mmu_fast_read(mmu, MMU_KERNEL, LINEAR, 1));
@@ -350,6 +348,32 @@ START_TEST(flushes)
     mmu_read(mmu, MMU_KERNEL, LINEAR, &b, 1);
     mmu_flush_all(mmu);
     ck_assert_ptr_null(mmu_fast_read(mmu, MMU_KERNEL, LINEAR, 1));
+}
+END_TEST
+
+/* Changes of page tables show whether a fetch still goes by what was cached. */
+START_TEST(flushes_of_fetches)
+{
+    struct mmu_code fetched;
+
+    long_mode(0, 0, ALL);
+    put64(PT, 0x9000 | P | G);
+    put64(PT + 8, 0xa000 | P);
+    put64(PT + 16, 0xb000 | ALL | G);
+    ck_assert_int_eq(mmu_fetch(mmu, false, LINEAR + 1, &fetched), MMU_OK);
+    ck_assert(fetched.global);
+    ck_assert_int_eq(mmu_fetch(mmu, false, LINEAR + 0x1000, &fetched), MMU_OK);
+    ck_assert(!fetched.global);
+    ck_assert_int_eq(mmu_fetch(mmu, true, LINEAR + 0x2000, &fetched), MMU_OK);
+    put64(PT, 0);
+    put64(PT + 8, 0);
+    mmu_flush_nonglobal(mmu);
+    ck_assert_int_eq(mmu_fetch(mmu, false, LINEAR + 2, &fetched), MMU_OK);
+    ck_assert(fetched.global);
+    ck_assert_uint_eq(fetched.gpa, 0x9002);
+    ck_assert_int_eq(mmu_fetch(mmu, false, LINEAR + 0x1000, &fetched), MMU_FAULT);
+    mmu_flush_gpa(mmu, 0x9fff, 1);
+    ck_assert_int_eq(mmu_fetch(mmu, false, LINEAR, &fetched), MMU_FAULT);
 }
 END_TEST
 
@@ -526,6 +550,7 @@ int main(void)
     tcase_add_test(tc, paging_pae);
     tcase_add_test(tc, large_pages_and_invlpg);
     tcase_add_test(tc, flushes);
+    tcase_add_test(tc, flushes_of_fetches);
     tcase_add_test(tc, empty_entries_match_nothing);
     tcase_add_test(tc, page_crossing);
     tcase_add_test(tc, mmio_in_aligned_pieces);

@@ -74,6 +74,8 @@ static const struct x86_op *op_end_single(struct x86_cpu *cpu, const struct x86_
     return x86_next_slow(cpu, x86_op_rip(cpu, op));
 }
 
+/* ---- cpu->jump ---- */
+
 /* Before the memory of blocks is used for others. */
 static void jump_clear(struct x86_cpu *cpu)
 {
@@ -84,11 +86,70 @@ static void jump_clear(struct x86_cpu *cpu)
     }
 }
 
+/* Entries are told by their 32 low bits: addresses of legacy modes wrap there. */
+#define JUMP_PAGE 0xfffff000u
+
+/* The bit of a page in a set. */
+static unsigned page_bit(uint64_t linear)
+{
+    return (linear >> MMU_PAGE_SHIFT) & ((1u << X86_JUMP_PAGES_BITS) - 1);
+}
+
+static bool has_page(const struct x86_jump_set *set, uint64_t linear)
+{
+    return set->pages[page_bit(linear) / 64] >> page_bit(linear) % 64 & 1;
+}
+
+void x86_jump_set(struct x86_cpu *cpu, uint64_t linear, struct x86_block *b, bool global)
+{
+    struct x86_jump *j = &cpu->jump[x86_jump_index(linear)];
+    struct x86_jump_set *set = &cpu->jump_set[!!(cpu->mode & X86_MODE_CPL3)];
+
+    j->key = linear ^ cpu->jump_key;
+    j->blk = b;
+    set->pages[page_bit(linear) / 64] |= 1ull << page_bit(linear) % 64;
+    if (!global)
+        set->private = true;
+}
+
+static void flush_set(struct x86_cpu *cpu, struct x86_jump_set *set)
+{
+    if (!++set->gen)
+        jump_clear(cpu);
+    set->private = false;
+    memset(set->pages, 0, sizeof(set->pages));
+    cpu->jump_key = x86_jump_key(cpu, cpu->jump_key >> 48 & 0xff);
+}
+
 void x86_jump_flush(struct x86_cpu *cpu)
 {
-    if (!++cpu->jump_gen)
-        jump_clear(cpu);
-    cpu->jump_key = x86_jump_key(cpu, cpu->jump_key >> 48 & 0xff);
+    flush_set(cpu, &cpu->jump_set[0]);
+    flush_set(cpu, &cpu->jump_set[1]);
+}
+
+void x86_jump_flush_nonglobal(struct x86_cpu *cpu)
+{
+    for (unsigned i = 0; i < 2; i++)
+        if (cpu->jump_set[i].private)
+            flush_set(cpu, &cpu->jump_set[i]);
+}
+
+void x86_jump_flush_page(struct x86_cpu *cpu, uint64_t linear)
+{
+    /* Blocks that begin in the page, or in the one before it and may reach into it. */
+    uint64_t before = linear - MMU_PAGE_SIZE;
+    bool wanted = false;
+
+    for (unsigned i = 0; i < 2; i++)
+        wanted |= has_page(&cpu->jump_set[i], linear) || has_page(&cpu->jump_set[i], before);
+    if (!wanted)
+        return;
+    for (unsigned i = 0; i < X86_JUMP_SIZE; i++) {
+        uint64_t key = cpu->jump[i].key;
+
+        if (!((key ^ linear) & JUMP_PAGE) || !((key ^ before) & JUMP_PAGE))
+            cpu->jump[i].key = ~(uint64_t)0;
+    }
 }
 
 /* ---- tables ---- */
@@ -467,7 +528,7 @@ void x86_cache_tidy(struct x86_cpu *cpu)
  * walk may write to page tables that share a page with code, which drops blocks and gives other
  * threads a turn. *again: memory was mapped anew meanwhile; look `code` up again.
  */
-static bool find_tail(struct x86_cpu *cpu, const struct x86_code *code, struct x86_code *tail,
+static bool find_tail(struct x86_cpu *cpu, struct x86_code *code, struct x86_code *tail,
                       bool *again)
 {
     uint64_t linear = (code->linear & MMU_PAGE_MASK) + MMU_PAGE_SIZE;
@@ -477,6 +538,7 @@ static bool find_tail(struct x86_cpu *cpu, const struct x86_code *code, struct x
         linear = (uint32_t)linear;
     if (!x86_fetch(cpu, linear, tail))
         return false;
+    code->global &= tail->global;
     *again = cpu->mmu.flush_gen != flushes;
     return !*again;
 }
@@ -488,7 +550,7 @@ static bool unchanged(const struct x86_block *b, const struct x86_code *code)
 }
 
 /* NULL: there is none, an exception is queued, cpu->stop is set, or *again is. */
-static struct x86_block *lookup(struct x86_cpu *cpu, const struct x86_code *code, uint32_t mode,
+static struct x86_block *lookup(struct x86_cpu *cpu, struct x86_code *code, uint32_t mode,
                                 bool *again)
 {
     struct x86_cache *c = cpu->cache;
@@ -593,7 +655,7 @@ static struct x86_block *insert(struct x86_cpu *cpu, const struct x86_block *key
     return b;
 }
 
-struct x86_block *x86_cache_get(struct x86_cpu *cpu, const struct x86_code *code, uint32_t mode,
+struct x86_block *x86_cache_get(struct x86_cpu *cpu, struct x86_code *code, uint32_t mode,
                                 struct x86_block *hint, bool *again)
 {
     struct x86_block *b, key = {.gpa = code->gpa, .gpa2 = MMU_NO_TAG, .mode = mode};

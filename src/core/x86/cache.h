@@ -10,6 +10,7 @@ struct x86_code {
     uint64_t linear;
     uint64_t gpa;
     const uint8_t *page; /* host address of the page */
+    bool global;         /* all of it is in global pages */
 };
 
 /* Fills cpu->cache and cpu->jump; false without memory. */
@@ -22,13 +23,20 @@ void x86_cache_tidy(struct x86_cpu *cpu);
 /*
  * The block at `code` in `mode`, decoded if need be; `hint` may be it. NULL when the fetch of an
  * instruction's rest from the following page failed (cpu->event or cpu->stop is set), or with
- * *again: the page's code mark had to be set first, look `code` up again.
+ * *again: the page's code mark had to be set first, look `code` up again. code->global takes the
+ * page into account in which the block ends.
  */
-struct x86_block *x86_cache_get(struct x86_cpu *cpu, const struct x86_code *code, uint32_t mode,
+struct x86_block *x86_cache_get(struct x86_cpu *cpu, struct x86_code *code, uint32_t mode,
                                 struct x86_block *hint, bool *again);
 
+/* Lets cpu->jump lead to a block, for the CPU's mode; `global`: all of it is in global pages. */
+void x86_jump_set(struct x86_cpu *cpu, uint64_t linear, struct x86_block *b, bool global);
 /* Makes cpu->jump lead nowhere; what it led to remains as hints. */
 void x86_jump_flush(struct x86_cpu *cpu);
+/* The same, but for blocks of global pages. */
+void x86_jump_flush_nonglobal(struct x86_cpu *cpu);
+/* The same for blocks that have code in the page of `linear`. */
+void x86_jump_flush_page(struct x86_cpu *cpu, uint64_t linear);
 
 /* Fetches at `linear`; false: cpu->event or cpu->stop is set. [run.c] */
 bool x86_fetch(struct x86_cpu *cpu, uint64_t linear, struct x86_code *code);

@@ -68,7 +68,9 @@ static inline uint64_t x86_op_next(const struct x86_cpu *cpu, const struct x86_o
 /* The upper 16 bits of keys: the mode, and which flush they are from. */
 static inline uint64_t x86_jump_key(const struct x86_cpu *cpu, uint32_t mode)
 {
-    return (uint64_t)(mode | (uint32_t)cpu->jump_gen << 8) << 48;
+    uint32_t gen = cpu->jump_set[!!(mode & X86_MODE_CPL3)].gen;
+
+    return (uint64_t)(mode | gen << 8) << 48;
 }
 
 static inline unsigned x86_jump_index(uint64_t linear)

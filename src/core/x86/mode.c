@@ -82,24 +82,16 @@ void x86_flush_tlb(struct x86_cpu *cpu)
 void x86_flush_tlb_nonglobal(struct x86_cpu *cpu)
 {
     mmu_flush_nonglobal(&cpu->mmu);
-    x86_jump_flush(cpu);
+    x86_jump_flush_nonglobal(cpu);
 }
 
 void x86_flush_tlb_page(struct x86_cpu *cpu, uint64_t linear)
 {
     uint64_t flushes = cpu->mmu.flushes;
-    const uint64_t low = 0x0000fffffffff000ull; /* above are the mode bits of jump keys */
 
     mmu_flush_page(&cpu->mmu, linear);
-    if (cpu->mmu.flushes != flushes) { /* a large page: everything went */
+    if (cpu->mmu.flushes != flushes) /* a large page: everything went */
         x86_jump_flush(cpu);
-        return;
-    }
-    /* Blocks that begin in the page, or in the one before it and may reach into it. */
-    for (unsigned i = 0; i < X86_JUMP_SIZE; i++) {
-        uint64_t key = cpu->jump[i].key;
-
-        if (!((key ^ linear) & low) || !(((key + MMU_PAGE_SIZE) ^ linear) & low))
-            cpu->jump[i].key = ~(uint64_t)0;
-    }
+    else
+        x86_jump_flush_page(cpu, linear);
 }

@@ -73,20 +73,21 @@ uint64_t x86_serial(const struct x86_cpu *cpu)
 
 bool x86_fetch(struct x86_cpu *cpu, uint64_t linear, struct x86_code *code)
 {
-    int r = mmu_fetch(&cpu->mmu, cpu->cpl == 3, linear, &code->gpa, &code->page);
+    struct mmu_code found;
+    int r = mmu_fetch(&cpu->mmu, cpu->cpl == 3, linear, &found);
 
-    code->linear = linear;
     if (x86_unlikely(r != MMU_OK)) {
         x86_mmu_failed(cpu, r, VMM_CS);
         return false;
     }
-    if (x86_unlikely(!code->page)) {
+    if (x86_unlikely(!found.host)) {
         cpu->exit_reason = VMM_EXIT_MEM_FAULT;
-        cpu->exit_gpa = code->gpa;
+        cpu->exit_gpa = found.gpa;
         cpu->exit_gva = linear;
         cpu->stop = X86_STOP_EXIT;
         return false;
     }
+    *code = (struct x86_code){linear, found.gpa, found.host, found.global};
     return true;
 }
 
@@ -136,16 +137,15 @@ static struct x86_block *find_block(struct x86_cpu *cpu, bool single)
 {
     uint32_t mode = cpu->mode | (single ? X86_MODE_SINGLE : 0);
     uint64_t linear = cpu->seg[VMM_CS].base + cpu->rip;
-    struct x86_jump *j = &cpu->jump[x86_jump_index(linear)];
+    struct x86_block *b, *hint = cpu->jump[x86_jump_index(linear)].blk;
     struct x86_code code;
-    struct x86_block *b;
 
     for (;;) {
         bool again;
 
         if (!locate(cpu, &code))
             return NULL;
-        b = x86_cache_get(cpu, &code, mode, j->blk, &again);
+        b = x86_cache_get(cpu, &code, mode, hint, &again);
         if (!b) {
             if (!again)
                 return NULL;
@@ -162,8 +162,7 @@ static struct x86_block *find_block(struct x86_cpu *cpu, bool single)
     }
     if (!single) {
         check_jump(cpu);
-        j->key = linear ^ cpu->jump_key;
-        j->blk = b;
+        x86_jump_set(cpu, linear, b, code.global);
     }
     return b;
 }

@@ -221,8 +221,18 @@ struct x86_jump {
     uint64_t key;
     struct x86_block *blk; /* never NULL */
 };
-#define X86_JUMP_BITS 12
-#define X86_JUMP_SIZE (1u << X86_JUMP_BITS)
+#define X86_JUMP_BITS       14
+#define X86_JUMP_PAGES_BITS 14
+#define X86_JUMP_SIZE       (1u << X86_JUMP_BITS)
+
+/* Of the entries of CPL 3, and of those of other privilege levels. */
+struct x86_jump_set {
+    uint8_t gen;  /* counts flushes; part of the keys */
+    bool private; /* there are blocks in other than global pages */
+    /* Bit n: since the last flush there have been blocks in a page with n in X86_JUMP_PAGES_BITS
+     * bits of its number. INVLPG for other pages has nothing to look for. */
+    uint64_t pages[1u << (X86_JUMP_PAGES_BITS - 6)];
+};
 
 struct x86_cpu {
     uint64_t gpr[X86_NGPR];
@@ -238,12 +248,12 @@ struct x86_cpu {
     struct x86_block *blk; /* current block */
     uint64_t rip;          /* exact outside blocks */
     uint64_t jump_key;     /* x86_jump_key of the mode, with SINGLE in such a block */
-    uint8_t jump_gen;      /* counts flushes of `jump` */
     uint64_t rip_mask;     /* of code: 0xffff, 0xffffffff or all ones */
     uint64_t sp_mask;      /* of the stack pointer, likewise */
     struct vmm_segment seg[VMM_NSEG];
 
     struct x86_jump jump[X86_JUMP_SIZE];
+    struct x86_jump_set jump_set[2]; /* index: X86_MODE_CPL3 is set */
 
     uint64_t cr0, cr2, cr3, cr4, cr8, xcr0, efer, xss;
     struct vmm_dtable gdt, idt;
