@@ -75,7 +75,7 @@ static inline uint64_t x86_jump_key(const struct x86_cpu *cpu, uint32_t mode)
 
 static inline unsigned x86_jump_index(uint64_t linear)
 {
-    return (linear ^ (linear >> X86_JUMP_BITS)) & (X86_JUMP_SIZE - 1);
+    return (uint32_t)linear * 0x9e3779b1u >> (32 - X86_JUMP_BITS);
 }
 
 /* Goes on at `rip` (masked, checked) after the last instruction of a block: the first op of its
