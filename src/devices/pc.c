@@ -7,6 +7,7 @@
 #include "acpi_pm.h"
 #include "device.h"
 #include "pc_timers.h"
+#include "piix.h"
 
 #define PAGE         4096u
 #define MEMORY_MIN   0x100000u
@@ -202,6 +203,8 @@ static int create_devices(struct vm *vm, const struct vmm_pc_config *c, struct v
         r = create_timers(vm, c, pc);
     if (!r && !(c->flags & VMM_PC_NO_PCI))
         r = vmm_pci_create(vm, &pc->pci);
+    if (!r && pc->pci)
+        r = piix_create(vm, pc->pci, !(c->flags & VMM_PC_NO_ACPI));
     if (!r && !(c->flags & VMM_PC_NO_ACPI))
         r = acpi_pm_create(vm, VMM_PC_ACPI_PM, VMM_PC_SCI, !pc->pci, &pc->acpi_pm);
     if (!r && !(c->flags & VMM_PC_NO_I8042))

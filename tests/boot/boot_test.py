@@ -89,6 +89,11 @@ CASES = {
     "seabios": dict(fetch=["seabios"], kernel=os.path.join(GUESTS, "seabios/bios-256k.bin"),
                     args=["--format", "firmware", "--memory", "32M"], timeout=100, status=1,
                     expect=[r"SeaBIOS \(version", r"No bootable device"], stop=True),
+    # Ends in its shell, where somebody types the command to reset.
+    "ovmf": dict(fetch=["ovmf"], kernel=os.path.join(GUESTS, "ovmf/OVMF.fd"),
+                 args=["--format", "firmware", "--no-reboot"], timeout=300, status=0,
+                 expect=[r"UEFI Interactive Shell", r"Shell>"],
+                 answer=(r"Shell>", b"reset\r"), message="guest reset"),
     # Runs for ever: ended when its first tests are under way.
     "memtest64": dict(fetch=["memtest"], kernel=os.path.join(GUESTS, "memtest/memtest64.bin"),
                       append="console=ttyS0,115200", args=["--memory", "32M"], timeout=300, status=1,

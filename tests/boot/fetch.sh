@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Fetches guest images from the machine's Debian archive into guests/ (or $VMM_GUESTS), once.
 #
-#   fetch.sh NAME...    NAME: cloud generic rt i386 memtest busybox seabios xen, or all
+#   fetch.sh NAME...    NAME: cloud generic rt i386 memtest busybox seabios ovmf xen, or all
 #
 # Each NAME ends up as one or more files, whose paths are printed:
 #   cloud, generic, rt  NAME/vmlinuz and NAME/version
@@ -10,6 +10,7 @@
 #   memtest             memtest/memtest64.bin, memtest/memtest32.bin
 #   busybox             busybox/busybox (static)
 #   seabios             seabios/bios.bin, seabios/bios-256k.bin
+#   ovmf                ovmf/OVMF.fd
 #   xen                 xen/xen (an ELF image)
 # Exit status: 0 all there, 75 something cannot be downloaded here (the reason is printed), 1 misuse.
 set -u
@@ -114,6 +115,11 @@ fetch_one() {
         extract "$deb" './usr/share/seabios/bios-256k.bin' bios-256k.bin
         cp bios.bin bios-256k.bin "$guests/seabios/"
         ;;
+    ovmf)
+        deb=$(download ovmf) || exit 75
+        extract "$deb" './usr/share/ovmf/OVMF.fd' OVMF.fd
+        cp OVMF.fd "$guests/ovmf/"
+        ;;
     xen)
         package=$(package_of xen-system-amd64 xen-hypervisor-)
         [ -n "$package" ] || unavailable "the archive has no xen-system-amd64"
@@ -125,14 +131,15 @@ fetch_one() {
     esac
 }
 
-[ $# -gt 0 ] || { sed -n '3,15s/^# \{0,1\}//p' "$0" >&2; exit 1; }
-[ "$*" = all ] && set -- cloud generic rt i386 memtest busybox seabios xen
+[ $# -gt 0 ] || { sed -n '3,16s/^# \{0,1\}//p' "$0" >&2; exit 1; }
+[ "$*" = all ] && set -- cloud generic rt i386 memtest busybox seabios ovmf xen
 for name; do
     case $name in
     cloud | generic | rt) last=version ;;
     memtest) last=memtest32.bin ;;
     busybox | i386) last=busybox ;;
     seabios) last=bios-256k.bin ;;
+    ovmf) last=OVMF.fd ;;
     xen) last=xen ;;
     *) echo "fetch.sh: unknown guest '$name'" >&2; exit 1 ;;
     esac

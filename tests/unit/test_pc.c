@@ -96,6 +96,37 @@ START_TEST(everything_is_at_its_place)
 }
 END_TEST
 
+static uint32_t config(unsigned devfn, unsigned reg)
+{
+    outl(vm, 0xcf8, 0x80000000u | devfn << 8 | reg);
+    return inl(vm, 0xcfc);
+}
+
+/* What OVMF, SeaBIOS and Linux's quirks look at. */
+START_TEST(firmware_finds_the_south_bridge)
+{
+    ck_assert_int_eq(create(0x2000000, 0, 1), 0);
+    ck_assert_uint_eq(config(0x08, 0), 0x70008086);
+    ck_assert_uint_eq(config(0x08, 8), 0x06010000);
+    ck_assert_uint_eq(config(0x08, 0xc) >> 16 & 0xff, 0x80); /* more functions */
+    ck_assert_uint_eq(config(0x08, 0x60), 0x80808080);
+    outl(vm, 0xcfc, 0x0b0b0a0a); /* keeps an interrupt routing */
+    ck_assert_uint_eq(inl(vm, 0xcfc), 0x0b0b0a0a);
+    ck_assert_uint_eq(config(0x0b, 0), 0x71138086);
+    ck_assert_uint_eq(config(0x0b, 8), 0x06800003);
+    ck_assert_uint_eq(config(0x0b, 0x40), VMM_PC_ACPI_PM | 1);
+    outl(vm, 0xcfc, 0xb001); /* the block stays where it is */
+    ck_assert_uint_eq(inl(vm, 0xcfc), VMM_PC_ACPI_PM | 1);
+    ck_assert_uint_eq(config(0x0b, 0x80) & 0xff, 1);   /* enabled */
+    ck_assert_uint_eq(config(0x0b, 0x58), 0x02000000); /* no SMI to wait for */
+    ck_assert_uint_eq(config(0x0b, 0x90), 0);          /* no SMBus */
+    ck_assert_uint_eq(config(0x09, 0), 0xffffffff);    /* nor IDE, nor USB */
+    ck_assert_uint_eq(config(0x0a, 0), 0xffffffff);
+    fake_vm_reset(vm);
+    ck_assert_uint_eq(config(0x08, 0x60), 0x80808080);
+}
+END_TEST
+
 START_TEST(firmware_learns_of_cpus_and_memory)
 {
     ck_assert_int_eq(create(0x2000000, 0, 3), 0);
@@ -453,6 +484,7 @@ int main(void)
 
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, everything_is_at_its_place);
+    tcase_add_test(tc, firmware_finds_the_south_bridge);
     tcase_add_test(tc, firmware_learns_of_cpus_and_memory);
     tcase_add_test(tc, the_fadt_names_registers_that_work);
     tcase_add_test(tc, the_hpet_table_is_the_hpet);

@@ -63,8 +63,8 @@ START_TEST(cpuid_returns_the_table)
     ck_assert_uint_eq(r[VMM_RDX], 0x49656e69);
     ck_assert_uint_eq(r[VMM_RCX], 0x6c65746e);
     r = query(f, 0x80000008, 0);
-    ck_assert_uint_eq(r[VMM_RAX], 46 | 48 << 8);
-    ck_assert_uint_eq(f->cpu->feat.gpa_bits, 46);
+    ck_assert_uint_eq(r[VMM_RAX], 40 | 48 << 8);
+    ck_assert_uint_eq(f->cpu->feat.gpa_bits, 40);
     fake_free(f);
 }
 END_TEST

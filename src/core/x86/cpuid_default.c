@@ -39,7 +39,9 @@
 /* SYSCALL, NX, 1 GiB pages, RDTSCP, LM. */
 #define MODEL_X1_EDX (1u << 11 | 1u << 20 | 1u << 26 | 1u << 27 | 1u << 29)
 
-#define GPA_BITS    46u
+/* Firmware that sizes page tables by this takes 40, QEMU's width, for "unknown" (OVMF), and would
+ * map 64 TiB page by page with the width of a server. */
+#define GPA_BITS    40u
 #define LINEAR_BITS 48u
 
 /* APIC ids in the package, as a power of two and a count. */
