@@ -299,6 +299,25 @@ __asm__("bits_touch:\n"
         "    dec %rdx\n"
         "    jnz 9b\n"
         "    xor %eax, %eax\n" SMP_END);
+/* RDI: a page table that is mapped as the first of its own pages, and code: an instruction that
+ * ends in the next page. Each round the code is new, and the next page's entry has A clear again.
+ */
+__asm__("code_in_tables:\n"
+        "    call barrier\n"
+        "9:  movb $0xb8, 0xffe(%rdi)\n"
+        "    mov %dl, 0xfff(%rdi)\n"
+        "    andb $0xdf, 8(%rdi)\n"
+        "    invlpg 0x1000(%rdi)\n"
+        "    lea 0xffe(%rdi), %rax\n"
+        "    call *%rax\n"
+        "    movzbl %dl, %ecx\n"
+        "    cmp %ecx, %eax\n"
+        "    jne failed\n"
+        "    testb $0x20, 8(%rdi)\n"
+        "    jz failed\n"
+        "    dec %rdx\n"
+        "    jnz 9b\n"
+        "    xor %eax, %eax\n" SMP_END);
 SMP_BLOB_END
 
 #define LABEL(name) extern const uint8_t name[];
@@ -623,6 +642,30 @@ START_TEST(accessed_and_dirty_bits_keep_what_others_store)
 }
 END_TEST
 
+LABEL(code_in_tables)
+
+/* The walk for the second page of an instruction writes to the page of the first. */
+START_TEST(code_and_page_tables_in_one_page)
+{
+    smp_begin(2, VMM_IRQCHIP_NONE);
+    for (uint64_t i = 0; i < 2; i++)
+        smp_prepare((uint32_t)i, code_in_tables, SMALL + (i << 21), i, 2000);
+    for (uint64_t i = 0; i < 2; i++) {
+        uint64_t table = PAGE_TABLE + i * 4096, tail = 0x500000 + i * 4096;
+
+        word(table)[0] = table | 3;
+        word(table)[1] = tail | 3;
+        *word32(tail) = 0xc3000000; /* the rest of the operand; ret */
+        word(SMP_TABLES + 0x2000)[(SMALL >> 21) + i] = table | 3;
+    }
+    smp_go(0);
+    smp_go(1);
+    ck_assert_uint_eq(smp_join(0), 0);
+    ck_assert_uint_eq(smp_join(1), 0);
+    smp_end();
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("smp");
@@ -641,5 +684,6 @@ int main(void)
     tcase_add_test(tc, all_change_their_own_code_in_one_page);
     tcase_add_test(tc, split_locks_on_code_of_the_other);
     tcase_add_test(tc, accessed_and_dirty_bits_keep_what_others_store);
+    tcase_add_test(tc, code_and_page_tables_in_one_page);
     return smp_main(s);
 }
