@@ -75,10 +75,15 @@ uint64_t core_vcpu_tsc(struct vcpu *vcpu)
 uint64_t core_tsc_deadline(struct vcpu *vcpu, uint64_t tsc)
 {
     const struct vm *vm = vcpu->vm;
-    uint64_t ticks = scale(vm, vm_clock(vcpu->vm));
-    uint64_t left = tsc - (ticks + atomic_load(&vcpu->tsc_offset));
-    /* The first ns at which scale() reaches ticks + left. */
-    unsigned __int128 target = ((unsigned __int128)ticks + left) << 32;
+    uint64_t now = vm_clock(vcpu->vm);
+    uint64_t ticks = scale(vm, now);
+    uint64_t current = ticks + atomic_load(&vcpu->tsc_offset);
+
+    /* The TSC may have got there since the caller looked. */
+    if (current >= tsc)
+        return now;
+    /* The first ns at which scale() reaches ticks + what is left. */
+    unsigned __int128 target = ((unsigned __int128)ticks + (tsc - current)) << 32;
     unsigned __int128 ns = (target + vm->tsc_mult - 1) / vm->tsc_mult;
 
     return ns > UINT64_MAX ? UINT64_MAX : (uint64_t)ns;

@@ -54,7 +54,7 @@ void core_vcpu_nmi(struct vcpu *vcpu);
 void core_vcpu_init_ipi(struct vcpu *vcpu);
 void core_vcpu_sipi(struct vcpu *vcpu, uint8_t vector);
 struct lapic *core_vcpu_lapic(struct vcpu *vcpu);
-/* Guest TSC of the vCPU now, and the vm_clock time at which it will reach `tsc`. */
+/* Guest TSC of the vCPU now, and the vm_clock time at which it will reach `tsc`: now if it has. */
 uint64_t core_vcpu_tsc(struct vcpu *vcpu);
 uint64_t core_tsc_deadline(struct vcpu *vcpu, uint64_t tsc);
 
