@@ -102,7 +102,9 @@ CASES = {
                       stop=True),
 }
 CASES["memtest32"] = dict(CASES["memtest64"],
-                          kernel=os.path.join(GUESTS, "memtest/memtest32.bin"))
+                          kernel=os.path.join(GUESTS, "memtest/memtest32.bin"),
+                          expect=[r"Memtest86\+ v\d", r"Testing", r"#0 +\[Address test",
+                                  r"#\d +\[Moving inversions"])
 
 
 def skip(reason):
