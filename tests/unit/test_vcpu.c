@@ -606,6 +606,19 @@ START_TEST(tsc_is_set_and_runs)
 }
 END_TEST
 
+START_TEST(tsc_deadline_in_the_past_is_now)
+{
+    uint64_t before = vm_clock(vm), tsc = core_vcpu_tsc(vcpu);
+    uint64_t at = core_tsc_deadline(vcpu, tsc);
+
+    ck_assert_uint_ge(at, before);
+    ck_assert_uint_le(at, vm_clock(vm));
+    at = core_tsc_deadline(vcpu, 1);
+    ck_assert_uint_ge(at, before);
+    ck_assert_uint_le(at, vm_clock(vm));
+}
+END_TEST
+
 START_TEST(tsc_deadline_is_the_first_nanosecond)
 {
     struct vm_config config = {.size = sizeof(config), .tsc_khz = 2345678};
@@ -744,6 +757,7 @@ int main(void)
     tcase_add_test(plain, irq_window_exit_is_one_shot);
     tcase_add_test(plain, register_groups_are_checked);
     tcase_add_test(plain, tsc_is_set_and_runs);
+    tcase_add_test(plain, tsc_deadline_in_the_past_is_now);
     tcase_add_test(plain, tsc_deadline_is_the_first_nanosecond);
     tcase_add_test(plain, xsave_sizes);
     tcase_add_test(plain, ready_made_modes);
