@@ -14,7 +14,7 @@
 
 #define MEMORY_DEFAULT (512ull << 20)
 #define MEMORY_MIN     (1ull << 20)
-#define MEMORY_MAX     (1ull << 40)
+#define MEMORY_MAX     (1023ull << 30) /* the guest has 40 address bits, 1 GiB of them for devices */
 
 static const char usage[] =
     "usage: vmm-run [options] --kernel FILE\n"
@@ -195,7 +195,7 @@ static int parse_option(struct options *options, int option, const char *arg)
         }
         if (options->memory < MEMORY_MIN || options->memory > MEMORY_MAX ||
             options->memory % 4096 != 0) {
-            return fail("--memory: %s is not a multiple of 4K from 1M to 1024G", arg);
+            return fail("--memory: %s is not a multiple of 4K from 1M to 1023G", arg);
         }
         break;
     case KERNEL:

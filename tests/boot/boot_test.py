@@ -98,13 +98,11 @@ CASES = {
     "memtest64": dict(fetch=["memtest"], kernel=os.path.join(GUESTS, "memtest/memtest64.bin"),
                       append="console=ttyS0,115200", args=["--memory", "32M"], timeout=300, status=1,
                       expect=[r"Memtest86\+ v\d", r"Testing", r"#0 +\[Address test",
-                              r"#1 +\[Address test"],
+                              r"#\d +\[Moving inversions"],  # short tests may not be drawn
                       stop=True),
 }
 CASES["memtest32"] = dict(CASES["memtest64"],
-                          kernel=os.path.join(GUESTS, "memtest/memtest32.bin"),
-                          expect=[r"Memtest86\+ v\d", r"Testing", r"#0 +\[Address test",
-                                  r"#\d +\[Moving inversions"])
+                          kernel=os.path.join(GUESTS, "memtest/memtest32.bin"))
 
 
 def skip(reason):

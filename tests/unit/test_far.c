@@ -3,9 +3,9 @@
 #include "x86_sys_test.h"
 
 /* Far branches through a pointer at (%rdi). */
-FAKE_ASM(jmp64, 64, "rex.W ljmp *(%rdi)\n");
+FAKE_ASM(jmp64, 64, ".byte 0x48\n ljmpl *(%rdi)\n");
 FAKE_ASM(jmp64_32, 64, "ljmpl *(%rdi)\n");
-FAKE_ASM(call64, 64, "rex.W lcall *(%rdi)\n hlt\n");
+FAKE_ASM(call64, 64, ".byte 0x48\n lcalll *(%rdi)\n hlt\n");
 FAKE_ASM(call64_32, 64, "lcall *(%rdi)\n hlt\n");
 FAKE_ASM(retq_, 64, "lretq\n");
 FAKE_ASM(retq_imm, 64, "lretq $0x18\n");
