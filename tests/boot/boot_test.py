@@ -97,8 +97,8 @@ CASES = {
     # Runs for ever: ended when its first tests are under way.
     "memtest64": dict(fetch=["memtest"], kernel=os.path.join(GUESTS, "memtest/memtest64.bin"),
                       append="console=ttyS0,115200", args=["--memory", "32M"], timeout=300, status=1,
-                      expect=[r"Memtest86\+ v\d", r"Testing", r"#0 +\[Address test",
-                              r"#\d +\[Moving inversions"],  # short tests may not be drawn
+                      # The first tests may be over before their names are drawn.
+                      expect=[r"Memtest86\+ v\d", r"Testing", r"Moving inversions"],
                       stop=True),
 }
 CASES["memtest32"] = dict(CASES["memtest64"],
