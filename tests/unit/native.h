@@ -219,22 +219,20 @@ static inline const struct x86_op *native_behind(struct x86_cpu *cpu, const stru
 static inline struct native_end native_emulate(struct fake *f, struct native_state *s,
                                                const uint8_t *insn, unsigned len)
 {
-    static struct {
-        struct x86_block b;
-        struct x86_op ops[2];
-    } blk;
+    static uint64_t space[(sizeof(struct x86_block) + 2 * sizeof(struct x86_op)) / 8];
+    struct x86_block *blk = (struct x86_block *)space;
     struct x86_cpu *cpu = f->cpu;
-    struct x86_op *op = blk.ops;
+    struct x86_op *op = blk->ops;
     struct native_end end = {-1, 0};
     uint8_t code[15] = {0};
     bool last = false;
 
     memcpy(code, insn, len);
     native_to_cpu(s, cpu);
-    memset(&blk, 0, sizeof(blk));
-    blk.b.n = 1;
-    blk.ops[1].fn = native_behind;
-    cpu->blk = &blk.b;
+    memset(space, 0, sizeof(space));
+    blk->n = 1;
+    blk->ops[1].fn = native_behind;
+    cpu->blk = blk;
     cpu->gpr[X86_RIP0] = FAKE_TEXT;
     cpu->event.valid = false;
     if (x86_decode(cpu, cpu->mode, code, 15, op, &last) != len)
