@@ -8,7 +8,7 @@
 /*
  * Results of run.
  *
- * HLT, MWAIT and waiting for SIPI are CPU state that the backend holds (vcpu_regs.activity). run
+ * HLT and waiting for SIPI are CPU state that the backend holds (vcpu_regs.activity). run
  * returns BACKEND_HALT when the activity is HALTED or WAIT_SIPI and nothing ends it: each call
  * looks at inject_valid, at nmi_pending (unless blocked), and at core_intr_pending if RFLAGS.IF is
  * set and no shadow is; when one of them ends HLT, the activity becomes ACTIVE and run goes on with

@@ -84,8 +84,8 @@ int core_intr_ack(struct vcpu *vcpu);
 /* Moves the guest TSC of the vCPU (core_vcpu_tsc in irqchip.h) to `value` now. OWNER. */
 void core_vcpu_set_tsc(struct vcpu *vcpu, uint64_t value);
 
-/* Runs timers that are due; a backend calls it every few microseconds of guest execution.
- * Leaves the guest state while callbacks run. */
+/* Runs timers that are due; a backend calls it often enough for their precision
+ * (interp: every X86_POLL instructions). Leaves the guest state while callbacks run. */
 void core_poll_timers(struct vcpu *vcpu);
 
 /* A page of guest memory as the MMU wants it. */

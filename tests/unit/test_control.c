@@ -75,14 +75,14 @@ START_TEST(pg_activates_long_mode)
     EXPECT_OK(f, set_cr0_32);
     ck_assert_uint_eq(f->cpu->efer, X86_EFER_LME | X86_EFER_LMA);
     ck_assert_uint_eq(f->cpu->mmu.paging, MMU_PAGING_4LEVEL);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), VMM_MODE_COMPAT32);
+    ck_assert_uint_eq(fake_mode(f), VMM_MODE_COMPAT32);
 
     f->cpu->rip = FAKE_TEXT;
     f->cpu->gpr[VMM_RAX] = f->cpu->cr0 & ~(uint64_t)X86_CR0_PG;
     EXPECT_OK(f, set_cr0_32);
     ck_assert_uint_eq(f->cpu->efer, X86_EFER_LME);
     ck_assert_uint_eq(f->cpu->mmu.paging, MMU_PAGING_NONE);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), VMM_MODE_PROT32);
+    ck_assert_uint_eq(fake_mode(f), VMM_MODE_PROT32);
     fake_free(f);
 }
 END_TEST

@@ -403,7 +403,7 @@ START_TEST(compatibility_mode_enters_64_bit_handlers)
     fake_seg(f, VMM_CS, FAKE_UCS32, 0, FLAT_LIMIT, AR_CODE32(3));
     x86_mode_changed(f->cpu);
     ck_assert_int_eq(FAKE_EXEC(f, int30_32), 0x30);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), 6);
+    ck_assert_uint_eq(fake_mode(f), 6);
     ck_assert_uint_eq(f->cpu->gpr[VMM_RSP], FAKE_STACK0 - 40);
     ck_assert_uint_eq(fake_stack(f, 1, 8), FAKE_UCS32);
     teardown();

@@ -102,11 +102,11 @@ START_TEST(jumps_between_modes)
     ck_assert_int_eq(FAKE_EXEC(f, jmp64_32), FAKE_HLT);
     ck_assert_uint_eq(f->cpu->rip, TARGET + 1);
     ck_assert_uint_eq(f->cpu->seg[VMM_CS].selector, FAKE_CS32);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), 5);
+    ck_assert_uint_eq(fake_mode(f), 5);
     f->cpu->rip = FAKE_TEXT; /* and back */
     pointer(FAKE_CS64, TARGET, 4);
     ck_assert_int_eq(FAKE_EXEC(f, jmp32), FAKE_HLT);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), 6);
+    ck_assert_uint_eq(fake_mode(f), 6);
     teardown();
 
     setup_long();
@@ -290,7 +290,7 @@ START_TEST(call_gates_in_long_mode)
         }
         ck_assert_int_eq(compat ? FAKE_EXEC(f, call32) : FAKE_EXEC(f, call64_32), FAKE_HLT);
         ck_assert_uint_eq(f->cpu->cpl, 0);
-        ck_assert_uint_eq(x86_mode_of(f->cpu), 6);
+        ck_assert_uint_eq(fake_mode(f), 6);
         ck_assert_uint_eq(f->cpu->seg[VMM_SS].selector, 0);
         ck_assert_uint_eq(f->cpu->gpr[VMM_RSP], FAKE_STACK0 - 32);
         ck_assert_uint_eq(fake_stack(f, 0, 8), FAKE_TEXT + 2);
@@ -495,7 +495,7 @@ START_TEST(iretq_restores_everything)
     FRAME(8, TARGET, FAKE_UCS32, 2, 0x123456789, FAKE_UDS);
     fake_load(f, FAKE_TEXT, iretq__begin, iretq__end);
     ck_assert_int_eq(fake_step(f), X86_STOP_STEP);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), 5);
+    ck_assert_uint_eq(fake_mode(f), 5);
     ck_assert_uint_eq(f->cpu->gpr[VMM_RSP], 0x23456789);
     teardown();
 

@@ -68,8 +68,8 @@ static int try_load(const uint8_t *begin, const uint8_t *end, uint16_t selector)
 #define FAULTS(name, selector, vector, error)                                                      \
     do {                                                                                           \
         ck_assert_int_eq(TRY(name, selector), vector);                                             \
-        ck_assert_uint_eq(fake_stack(f, 0, x86_mode_of(f->cpu) == 6 ? 8 : 4), error);              \
-        ck_assert_uint_eq(fake_stack(f, 1, x86_mode_of(f->cpu) == 6 ? 8 : 4), FAKE_TEXT);          \
+        ck_assert_uint_eq(fake_stack(f, 0, fake_mode(f) == 6 ? 8 : 4), error);                     \
+        ck_assert_uint_eq(fake_stack(f, 1, fake_mode(f) == 6 ? 8 : 4), FAKE_TEXT);                 \
         teardown();                                                                                \
     } while (0)
 

@@ -35,22 +35,22 @@ START_TEST(mode_names)
     struct fake *f = fake_new();
 
     fake_real(f);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), VMM_MODE_REAL);
+    ck_assert_uint_eq(fake_mode(f), VMM_MODE_REAL);
     fake_prot16(f);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), VMM_MODE_PROT16);
+    ck_assert_uint_eq(fake_mode(f), VMM_MODE_PROT16);
     fake_prot32(f);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), VMM_MODE_PROT32);
+    ck_assert_uint_eq(fake_mode(f), VMM_MODE_PROT32);
     f->cpu->rflags |= X86_VM;
     x86_cs_changed(f->cpu);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), VMM_MODE_VM86);
+    ck_assert_uint_eq(fake_mode(f), VMM_MODE_VM86);
     fake_long64(f);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), VMM_MODE_LONG64);
+    ck_assert_uint_eq(fake_mode(f), VMM_MODE_LONG64);
     f->cpu->seg[VMM_CS].ar ^= VMM_AR_L | VMM_AR_DB;
     x86_cs_changed(f->cpu);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), VMM_MODE_COMPAT32);
+    ck_assert_uint_eq(fake_mode(f), VMM_MODE_COMPAT32);
     f->cpu->seg[VMM_CS].ar ^= VMM_AR_DB;
     x86_cs_changed(f->cpu);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), VMM_MODE_COMPAT16);
+    ck_assert_uint_eq(fake_mode(f), VMM_MODE_COMPAT16);
     fake_free(f);
 }
 END_TEST
@@ -194,7 +194,7 @@ START_TEST(modes_are_entered)
 
     x86_reset(f->cpu, false);
     ACCEPTS(f, r);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), VMM_MODE_LONG64);
+    ck_assert_uint_eq(fake_mode(f), VMM_MODE_LONG64);
     ck_assert_uint_eq(f->cpu->mmu.paging, MMU_PAGING_4LEVEL);
     fake_free(f);
 }
@@ -381,7 +381,7 @@ START_TEST(virtual_8086_segments)
         r.seg[i] = (struct vmm_segment){0x1000, 0xffff, 0xf3, 0x100, {0}};
     ACCEPTS(f, r);
     ck_assert_uint_eq(f->cpu->cpl, 3);
-    ck_assert_uint_eq(x86_mode_of(f->cpu), VMM_MODE_VM86);
+    ck_assert_uint_eq(fake_mode(f), VMM_MODE_VM86);
     r.seg[VMM_FS].base = 0x1010;
     REJECTS(f, r, "virtual-8086 mode: segment base is not 16 * selector");
     r.seg[VMM_FS].base = 0x1000;

@@ -23,6 +23,7 @@
 #include <sys/mman.h>
 
 #include "core/x86/exec.h"
+#include <vmm/vcpu.h>
 
 /* Code bytes: NAME_begin to NAME_end. */
 #define FAKE_ASM(name, bits, text)                                                                 \
@@ -243,6 +244,22 @@ static inline void fake_put(struct fake *f, uint64_t gpa, unsigned size, uint64_
 {
     memcpy(f->mem + gpa, &value, size);
     x86_cache_invalidate(f->cpu, gpa, size);
+}
+
+/* VMM_MODE_* by what blocks are decoded for. */
+static inline uint32_t fake_mode(const struct fake *f)
+{
+    bool big = f->cpu->mode & X86_MODE_CODE32;
+
+    if (!(f->cpu->mode & X86_MODE_PE))
+        return VMM_MODE_REAL;
+    if (f->cpu->mode & X86_MODE_VM86)
+        return VMM_MODE_VM86;
+    if ((f->cpu->mode & X86_MODE_CODE) == X86_MODE_CODE64)
+        return VMM_MODE_LONG64;
+    if (f->cpu->efer & X86_EFER_LMA)
+        return big ? VMM_MODE_COMPAT32 : VMM_MODE_COMPAT16;
+    return big ? VMM_MODE_PROT32 : VMM_MODE_PROT16;
 }
 
 static inline uint64_t fake_get(const struct fake *f, uint64_t gpa, unsigned size)

@@ -52,9 +52,6 @@ struct x86_cache {
     size_t used;               /* of the current one */
 };
 
-/* What cpu->jump leads to where it is empty. */
-static struct x86_block no_block = {.dead = true};
-
 /* Replaces the ops of dead blocks. */
 static const struct x86_op *op_stale(struct x86_cpu *cpu, const struct x86_op *op)
 {
@@ -72,84 +69,6 @@ static const struct x86_op *op_end(struct x86_cpu *cpu, const struct x86_op *op)
 static const struct x86_op *op_end_single(struct x86_cpu *cpu, const struct x86_op *op)
 {
     return x86_next_slow(cpu, x86_op_rip(cpu, op));
-}
-
-/* ---- cpu->jump ---- */
-
-/* Before the memory of blocks is used for others. */
-static void jump_clear(struct x86_cpu *cpu)
-{
-    for (unsigned i = 0; i < X86_JUMP_SIZE; i++) {
-        /* The address of this key is in kernel space, its mode is real mode. */
-        cpu->jump[i].key = ~(uint64_t)0;
-        cpu->jump[i].blk = &no_block;
-    }
-}
-
-/* Entries are told by their 32 low bits: addresses of legacy modes wrap there. */
-#define JUMP_PAGE 0xfffff000u
-
-/* The bit of a page in a set. */
-static unsigned page_bit(uint64_t linear)
-{
-    return (linear >> MMU_PAGE_SHIFT) & ((1u << X86_JUMP_PAGES_BITS) - 1);
-}
-
-static bool has_page(const struct x86_jump_set *set, uint64_t linear)
-{
-    return set->pages[page_bit(linear) / 64] >> page_bit(linear) % 64 & 1;
-}
-
-void x86_jump_set(struct x86_cpu *cpu, uint64_t linear, struct x86_block *b, bool global)
-{
-    struct x86_jump *j = &cpu->jump[x86_jump_index(linear)];
-    struct x86_jump_set *set = &cpu->jump_set[!!(cpu->mode & X86_MODE_CPL3)];
-
-    j->key = linear ^ cpu->jump_key;
-    j->blk = b;
-    set->pages[page_bit(linear) / 64] |= 1ull << page_bit(linear) % 64;
-    if (!global)
-        set->private = true;
-}
-
-static void flush_set(struct x86_cpu *cpu, struct x86_jump_set *set)
-{
-    if (!++set->gen)
-        jump_clear(cpu);
-    set->private = false;
-    memset(set->pages, 0, sizeof(set->pages));
-    cpu->jump_key = x86_jump_key(cpu, cpu->jump_key >> 48 & 0xff);
-}
-
-void x86_jump_flush(struct x86_cpu *cpu)
-{
-    flush_set(cpu, &cpu->jump_set[0]);
-    flush_set(cpu, &cpu->jump_set[1]);
-}
-
-void x86_jump_flush_nonglobal(struct x86_cpu *cpu)
-{
-    for (unsigned i = 0; i < 2; i++)
-        if (cpu->jump_set[i].private)
-            flush_set(cpu, &cpu->jump_set[i]);
-}
-
-void x86_jump_flush_page(struct x86_cpu *cpu, uint64_t linear)
-{
-    /* Blocks that begin in the page, or in the one before it and may reach into it. */
-    uint64_t before = linear - MMU_PAGE_SIZE;
-    bool wanted = false;
-
-    for (unsigned i = 0; i < 2; i++)
-        wanted |= has_page(&cpu->jump_set[i], linear) || has_page(&cpu->jump_set[i], before);
-    if (!wanted)
-        return;
-    for (unsigned i = 0; i < X86_JUMP_SIZE; i++) {
-        uint64_t key = cpu->jump[i].key;
-
-        if (!((key ^ linear) & JUMP_PAGE) || !((key ^ before) & JUMP_PAGE))
-            cpu->jump[i].key = ~(uint64_t)0;
-    }
 }
 
 /* ---- tables ---- */
@@ -299,7 +218,7 @@ bool x86_cache_create(struct x86_cpu *cpu)
     }
     c->nchunks = 1;
     cpu->cache = c;
-    jump_clear(cpu);
+    x86_jump_clear(cpu);
     return true;
 }
 
@@ -469,7 +388,7 @@ static void flush_now(struct x86_cpu *cpu)
     c->current = 0;
     c->used = 0;
     c->flush_wanted = false;
-    jump_clear(cpu);
+    x86_jump_clear(cpu);
 }
 
 void x86_cache_flush(struct x86_cpu *cpu)
@@ -510,7 +429,7 @@ void x86_cache_tidy(struct x86_cpu *cpu)
         flush_now(cpu);
     if (x86_likely(c->ndead < MAX_DEAD))
         return;
-    jump_clear(cpu);
+    x86_jump_clear(cpu);
     while (c->dead) {
         struct x86_block *b = c->dead;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* core/x86/cache.h: the cache of decoded blocks, between run.c and cache.c. */
+/* core/x86/cache.h: the cache of decoded blocks (cache.c) and the way to them (jump.c). */
 #ifndef CORE_X86_CACHE_H
 #define CORE_X86_CACHE_H
 
@@ -29,6 +29,8 @@ void x86_cache_tidy(struct x86_cpu *cpu);
 struct x86_block *x86_cache_get(struct x86_cpu *cpu, struct x86_code *code, uint32_t mode,
                                 struct x86_block *hint, bool *again);
 
+/* Empties cpu->jump: before the memory of blocks is used for others. */
+void x86_jump_clear(struct x86_cpu *cpu);
 /* Lets cpu->jump lead to a block, for the CPU's mode; `global`: all of it is in global pages. */
 void x86_jump_set(struct x86_cpu *cpu, uint64_t linear, struct x86_block *b, bool global);
 /* Makes cpu->jump lead nowhere; what it led to remains as hints. */

@@ -9,7 +9,7 @@
 
 #define INSN_MAX 15
 
-const struct x86_op *x86_op_ud(struct x86_cpu *cpu, const struct x86_op *op)
+static const struct x86_op *op_ud(struct x86_cpu *cpu, const struct x86_op *op)
 {
     return x86_fault(cpu, op, X86_UD);
 }
@@ -194,7 +194,7 @@ unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, uns
             return op->len;
         }
         *op = blank;
-        op->fn = x86_op_ud;
+        op->fn = op_ud;
     } else {
         bool too_long = status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
 
@@ -204,7 +204,7 @@ unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, uns
             too_long = true;
         }
         op->len = (uint8_t)n;
-        op->fn = too_long ? op_too_long : x86_op_ud;
+        op->fn = too_long ? op_too_long : op_ud;
     }
     *end = true;
     return op->len;

@@ -74,7 +74,4 @@ unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, uns
 /* Vector, mask, MMX and x87 instructions, XSAVE family included. [vec_decode.c] */
 bool x86_dec_vec(struct x86_dec *d, struct x86_op *op);
 
-/* The op's handler for an invalid instruction. */
-x86_fn x86_op_ud;
-
 #endif

@@ -160,21 +160,21 @@ void x86_load_seg_real(struct x86_cpu *cpu, unsigned seg, uint16_t selector)
     }
 }
 
-static bool load_ss(struct x86_cpu *cpu, uint16_t selector)
+bool x86_load_stack_seg(struct x86_cpu *cpu, uint16_t selector, uint8_t vector)
 {
     struct x86_desc d;
 
     if (x86_null_selector(selector)) {
         if (!x86_code64(cpu) || cpu->cpl == 3 || (selector & 3) != cpu->cpl)
-            return x86_refuse(cpu, X86_GP, 0);
+            return x86_refuse(cpu, vector, 0);
         x86_seg_null(cpu, VMM_SS, selector);
         return true;
     }
-    if (!x86_desc_read(cpu, selector, X86_GP, &d))
+    if (!x86_desc_read(cpu, selector, vector, &d))
         return false;
     if ((selector & 3) != cpu->cpl || !x86_desc_is_writable_data(&d) ||
         x86_desc_dpl(&d) != cpu->cpl)
-        return x86_refuse_sel(cpu, X86_GP, selector);
+        return x86_refuse_sel(cpu, vector, selector);
     if (!x86_desc_present(&d))
         return x86_refuse_sel(cpu, X86_SS, selector);
     if (!x86_desc_set_accessed(cpu, &d))
@@ -183,7 +183,7 @@ static bool load_ss(struct x86_cpu *cpu, uint16_t selector)
     return true;
 }
 
-static bool load_data(struct x86_cpu *cpu, unsigned seg, uint16_t selector)
+bool x86_load_data_seg(struct x86_cpu *cpu, unsigned seg, uint16_t selector, uint8_t vector)
 {
     struct x86_desc d;
     unsigned dpl;
@@ -192,15 +192,15 @@ static bool load_data(struct x86_cpu *cpu, unsigned seg, uint16_t selector)
         x86_seg_null(cpu, seg, selector);
         return true;
     }
-    if (!x86_desc_read(cpu, selector, X86_GP, &d))
+    if (!x86_desc_read(cpu, selector, vector, &d))
         return false;
     dpl = x86_desc_dpl(&d);
     if (!(x86_desc_ar(&d) & VMM_AR_S) ||
         (x86_desc_is_code(&d) && !(x86_desc_ar(&d) & X86_TYPE_READABLE)))
-        return x86_refuse_sel(cpu, X86_GP, selector);
+        return x86_refuse_sel(cpu, vector, selector);
     if (!(x86_desc_is_code(&d) && x86_desc_is_conforming(&d)) &&
         ((selector & 3u) > dpl || cpu->cpl > dpl))
-        return x86_refuse_sel(cpu, X86_GP, selector);
+        return x86_refuse_sel(cpu, vector, selector);
     if (!x86_desc_present(&d))
         return x86_refuse_sel(cpu, X86_NP, selector);
     if (!x86_desc_set_accessed(cpu, &d))
@@ -268,10 +268,10 @@ bool x86_load_seg(struct x86_cpu *cpu, unsigned seg, uint16_t selector)
     case VMM_TR:
         return load_tr(cpu, selector);
     case VMM_SS:
-        ok = load_ss(cpu, selector);
+        ok = x86_load_stack_seg(cpu, selector, X86_GP);
         break;
     default:
-        ok = load_data(cpu, seg, selector);
+        ok = x86_load_data_seg(cpu, seg, selector, X86_GP);
     }
     if (ok && !x86_code64(cpu))
         x86_cs_changed(cpu); /* X86_MODE_FLAT, the stack's size */

@@ -181,6 +181,10 @@ struct vmm_segment x86_desc_segment(const struct x86_desc *d, uint16_t selector)
 /* Loads a segment register without checks. The caller calls x86_cs_changed. */
 void x86_seg_set(struct x86_cpu *cpu, unsigned seg, uint16_t selector, const struct x86_desc *d);
 void x86_seg_null(struct x86_cpu *cpu, unsigned seg, uint16_t selector);
+/* Loads SS, or ES, DS, FS or GS, with all checks: #vector where a load by MOV gives #GP (a task
+ * switch gives #TS there). */
+bool x86_load_stack_seg(struct x86_cpu *cpu, uint16_t selector, uint8_t vector);
+bool x86_load_data_seg(struct x86_cpu *cpu, unsigned seg, uint16_t selector, uint8_t vector);
 /* The flat segments that SYSCALL, SYSENTER and their returns load. */
 void x86_seg_flat_code(struct x86_cpu *cpu, uint16_t selector, unsigned dpl, bool code64);
 void x86_seg_flat_stack(struct x86_cpu *cpu, uint16_t selector, unsigned dpl);

@@ -21,21 +21,6 @@ void x86_set_rflags(struct x86_cpu *cpu, uint64_t rflags)
     cpu->rflags = ((uint32_t)rflags & RFLAGS_ALL & ~X86_ARITH) | 2;
 }
 
-uint32_t x86_mode_of(const struct x86_cpu *cpu)
-{
-    bool big = cpu->mode & X86_MODE_CODE32;
-
-    if (!(cpu->mode & X86_MODE_PE))
-        return VMM_MODE_REAL;
-    if (cpu->mode & X86_MODE_VM86)
-        return VMM_MODE_VM86;
-    if (x86_code64(cpu))
-        return VMM_MODE_LONG64;
-    if (cpu->efer & X86_EFER_LMA)
-        return big ? VMM_MODE_COMPAT32 : VMM_MODE_COMPAT16;
-    return big ? VMM_MODE_PROT32 : VMM_MODE_PROT16;
-}
-
 /* ---- reading ---- */
 
 /* Inside of an instruction (a callback on its behalf) cpu->rip is stale. */

@@ -114,48 +114,6 @@ static bool load_cs(struct x86_cpu *cpu, uint16_t selector)
     return true;
 }
 
-static bool load_ss(struct x86_cpu *cpu, uint16_t selector)
-{
-    struct x86_desc d;
-
-    if (x86_null_selector(selector))
-        return x86_refuse(cpu, X86_TS, 0);
-    if (!x86_desc_read(cpu, selector, X86_TS, &d))
-        return false;
-    if (!x86_desc_is_writable_data(&d) || x86_desc_dpl(&d) != cpu->cpl ||
-        (selector & 3) != cpu->cpl)
-        return x86_refuse_sel(cpu, X86_TS, selector);
-    if (!x86_desc_present(&d))
-        return x86_refuse_sel(cpu, X86_SS, selector);
-    if (!x86_desc_set_accessed(cpu, &d))
-        return false;
-    x86_seg_set(cpu, VMM_SS, selector, &d);
-    return true;
-}
-
-static bool load_data(struct x86_cpu *cpu, unsigned seg, uint16_t selector)
-{
-    struct x86_desc d;
-    unsigned dpl;
-
-    if (x86_null_selector(selector))
-        return true;
-    if (!x86_desc_read(cpu, selector, X86_TS, &d))
-        return false;
-    dpl = x86_desc_dpl(&d);
-    if (!(x86_desc_ar(&d) & VMM_AR_S) ||
-        (x86_desc_is_code(&d) && !(x86_desc_ar(&d) & X86_TYPE_READABLE)) ||
-        (!(x86_desc_is_code(&d) && x86_desc_is_conforming(&d)) &&
-         (cpu->cpl > dpl || (selector & 3u) > dpl)))
-        return x86_refuse_sel(cpu, X86_TS, selector);
-    if (!x86_desc_present(&d))
-        return x86_refuse_sel(cpu, X86_NP, selector);
-    if (!x86_desc_set_accessed(cpu, &d))
-        return false;
-    x86_seg_set(cpu, seg, selector, &d);
-    return true;
-}
-
 /* Loads and qualifies the selectors, in the order of SDM Vol. 3A 8.3. */
 static bool load_segments(struct x86_cpu *cpu, const uint16_t *selector, uint16_t ldt)
 {
@@ -168,10 +126,10 @@ static bool load_segments(struct x86_cpu *cpu, const uint16_t *selector, uint16_
             x86_load_seg_real(cpu, i, selector[i]);
         return true;
     }
-    if (!load_cs(cpu, selector[VMM_CS]) || !load_ss(cpu, selector[VMM_SS]))
+    if (!load_cs(cpu, selector[VMM_CS]) || !x86_load_stack_seg(cpu, selector[VMM_SS], X86_TS))
         return false;
     for (unsigned i = 0; i < sizeof data; i++)
-        if (!load_data(cpu, data[i], selector[data[i]]))
+        if (!x86_load_data_seg(cpu, data[i], selector[data[i]], X86_TS))
             return false;
     return true;
 }

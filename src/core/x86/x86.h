@@ -360,7 +360,6 @@ void x86_set_rflags(struct x86_cpu *cpu, uint64_t rflags); /* all bits, no check
  */
 void x86_get_regs(struct x86_cpu *cpu, struct vcpu_regs *regs);
 const char *x86_set_regs(struct x86_cpu *cpu, const struct vcpu_regs *regs);
-uint32_t x86_mode_of(const struct x86_cpu *cpu); /* VMM_MODE_* */
 /* XSAVE area in standard form. */
 uint32_t x86_xsave_size(const struct x86_cpu *cpu);
 void x86_get_xsave(struct x86_cpu *cpu, void *area, uint32_t len);

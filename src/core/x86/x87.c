@@ -101,7 +101,8 @@ static bool written(struct x86_cpu *cpu, const struct vec_form *f, struct vec_ct
     return false;
 }
 
-void x87_set_pointers(struct x86_cpu *cpu, const struct x86_op *op, const struct vec_form *f)
+/* The instruction and data pointers after a non-control instruction (SDM Vol. 1 8.1.8). */
+static void set_pointers(struct x86_cpu *cpu, const struct x86_op *op, const struct vec_form *f)
 {
     struct x86_fpu *fpu = &cpu->fpu;
     bool unmasked = fpu->fsw & X87_ES;
@@ -143,7 +144,7 @@ static const struct x86_op *run(struct x86_cpu *cpu, const struct x86_op *op)
     store_state(&cpu->fpu, c.x87);
     if (f->flags)
         cpu->cc = x86_cc_from_flags((uint32_t)c.flags);
-    x87_set_pointers(cpu, op, f);
+    set_pointers(cpu, op, f);
     cpu->fpu.xinuse |= X86_XCR0_X87;
     return op + 1;
 }

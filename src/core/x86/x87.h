@@ -28,13 +28,6 @@ static inline uint64_t x87_offset(const struct x86_cpu *cpu, const struct x86_op
     return op->asz == X86_A64 ? offset : op->asz == X86_A32 ? offset & 0xffffffff : offset & 0xffff;
 }
 
-/* The instruction and data pointers after a non-control instruction (SDM Vol. 1 8.1.8). */
-void x87_set_pointers(struct x86_cpu *cpu, const struct x86_op *op, const struct vec_form *f);
-
-/* Full tag word from registers and abridged tags, and back (SDM Vol. 1 8.1.7, Vol. 2 FXSAVE). */
-uint16_t x87_full_tags(const struct x86_fpu *f);
-void x87_set_full_tags(struct x86_fpu *f, uint16_t tags);
-
 /* FINIT's state. */
 void x87_init(struct x86_fpu *f);
 

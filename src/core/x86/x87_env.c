@@ -24,7 +24,8 @@ static unsigned tag_of(const uint8_t *reg)
     return exponent == 0x7fff || !(mantissa >> 63) ? 2 : 0;
 }
 
-uint16_t x87_full_tags(const struct x86_fpu *f)
+/* Full tag word from registers and abridged tags, and back (SDM Vol. 1 8.1.7, Vol. 2 FXSAVE). */
+static uint16_t full_tags(const struct x86_fpu *f)
 {
     unsigned top = f->fsw >> 11 & 7;
     uint16_t tags = 0;
@@ -37,7 +38,7 @@ uint16_t x87_full_tags(const struct x86_fpu *f)
     return tags;
 }
 
-void x87_set_full_tags(struct x86_fpu *f, uint16_t tags)
+static void set_full_tags(struct x86_fpu *f, uint16_t tags)
 {
     f->ftw = 0;
     for (unsigned i = 0; i < 8; i++)
@@ -113,7 +114,7 @@ static void put_env(const struct x86_cpu *cpu, uint8_t *p, unsigned size)
     const struct x86_fpu *f = &cpu->fpu;
     bool real = real_format(cpu), wide = size == 28;
     uint32_t fip = (uint32_t)f->fip, fdp = (uint32_t)f->fdp;
-    uint32_t words[7] = {f->fcw, f->fsw, x87_full_tags(f), fip, f->fcs, fdp, f->fds};
+    uint32_t words[7] = {f->fcw, f->fsw, full_tags(f), fip, f->fcs, fdp, f->fds};
 
     if (real) {
         fip += (uint32_t)f->fcs << 4;
@@ -144,7 +145,7 @@ static void load_env(struct x86_cpu *cpu, const uint8_t *p, unsigned size)
     for (unsigned i = 0; i < 7; i++)
         w[i] = wide ? get32(p + 4 * i) : get16(p + 2 * i);
     set_fsw(f, (uint16_t)w[1]);
-    x87_set_full_tags(f, (uint16_t)w[2]);
+    set_full_tags(f, (uint16_t)w[2]);
     set_fcw(f, (uint16_t)w[0]);
     f->fop = real ? w[4] & 0x7ff : wide ? w[4] >> 16 & 0x7ff : 0;
     if (real) {

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* core/x86/jump.c: cpu->jump, from linear addresses to blocks: filling it, and forgetting by
+ * generation what no longer holds. */
+#include <string.h>
+
+#include "core/x86/cache.h"
+
+/* What cpu->jump leads to where it is empty. */
+static struct x86_block no_block = {.dead = true};
+
+void x86_jump_clear(struct x86_cpu *cpu)
+{
+    for (unsigned i = 0; i < X86_JUMP_SIZE; i++) {
+        /* The address of this key is in kernel space, its mode is real mode. */
+        cpu->jump[i].key = ~(uint64_t)0;
+        cpu->jump[i].blk = &no_block;
+    }
+}
+
+/* Entries are told by their 32 low bits: addresses of legacy modes wrap there. */
+#define JUMP_PAGE 0xfffff000u
+
+/* The bit of a page in a set. */
+static unsigned page_bit(uint64_t linear)
+{
+    return (linear >> MMU_PAGE_SHIFT) & ((1u << X86_JUMP_PAGES_BITS) - 1);
+}
+
+static bool has_page(const struct x86_jump_set *set, uint64_t linear)
+{
+    return set->pages[page_bit(linear) / 64] >> page_bit(linear) % 64 & 1;
+}
+
+void x86_jump_set(struct x86_cpu *cpu, uint64_t linear, struct x86_block *b, bool global)
+{
+    struct x86_jump *j = &cpu->jump[x86_jump_index(linear)];
+    struct x86_jump_set *set = &cpu->jump_set[!!(cpu->mode & X86_MODE_CPL3)];
+
+    j->key = linear ^ cpu->jump_key;
+    j->blk = b;
+    set->pages[page_bit(linear) / 64] |= 1ull << page_bit(linear) % 64;
+    if (!global)
+        set->private = true;
+}
+
+static void flush_set(struct x86_cpu *cpu, struct x86_jump_set *set)
+{
+    if (!++set->gen)
+        x86_jump_clear(cpu);
+    set->private = false;
+    memset(set->pages, 0, sizeof(set->pages));
+    cpu->jump_key = x86_jump_key(cpu, cpu->jump_key >> 48 & 0xff);
+}
+
+void x86_jump_flush(struct x86_cpu *cpu)
+{
+    flush_set(cpu, &cpu->jump_set[0]);
+    flush_set(cpu, &cpu->jump_set[1]);
+}
+
+void x86_jump_flush_nonglobal(struct x86_cpu *cpu)
+{
+    for (unsigned i = 0; i < 2; i++)
+        if (cpu->jump_set[i].private)
+            flush_set(cpu, &cpu->jump_set[i]);
+}
+
+void x86_jump_flush_page(struct x86_cpu *cpu, uint64_t linear)
+{
+    /* Blocks that begin in the page, or in the one before it and may reach into it. */
+    uint64_t before = linear - MMU_PAGE_SIZE;
+    bool wanted = false;
+
+    for (unsigned i = 0; i < 2; i++)
+        wanted |= has_page(&cpu->jump_set[i], linear) || has_page(&cpu->jump_set[i], before);
+    if (!wanted)
+        return;
+    for (unsigned i = 0; i < X86_JUMP_SIZE; i++) {
+        uint64_t key = cpu->jump[i].key;
+
+        if (!((key ^ linear) & JUMP_PAGE) || !((key ^ before) & JUMP_PAGE))
+            cpu->jump[i].key = ~(uint64_t)0;
+    }
+}
