@@ -25,6 +25,8 @@ extern "C" {
  * what the library knows is rejected with VMM_E_UNSUPPORTED. Structs that the library fills are
  * filled up to the caller's `size`.
  *
+ * NULL for an object is never a crash: VMM_E_INVAL, or nothing is done and 0 or NULL returned.
+ *
  * Ownership: "borrowed" (the caller keeps it alive until the moment named), "given" (the library
  * frees it), "copied" (the caller may free it at once).
  *

@@ -13,6 +13,8 @@ void core_clock_init(struct vm *vm)
 
 uint64_t vm_clock(struct vm *vm)
 {
+    if (!vm)
+        return 0;
     for (;;) {
         uint64_t base = atomic_load(&vm->clock_base);
         uint64_t now = os_now();

@@ -148,6 +148,9 @@ int vm_timer_create(struct vm *vm, void (*fire)(void *opaque, uint64_t deadline)
 
 void vm_timer_set(struct vmm_timer *timer, uint64_t deadline)
 {
+    if (!timer)
+        return;
+
     struct vm *vm = timer->vm;
 
     os_mutex_lock(&vm->timer_lock);
@@ -161,6 +164,9 @@ void vm_timer_set(struct vmm_timer *timer, uint64_t deadline)
 
 void vm_timer_cancel(struct vmm_timer *timer)
 {
+    if (!timer)
+        return;
+
     struct vm *vm = timer->vm;
 
     os_mutex_lock(&vm->timer_lock);

@@ -289,17 +289,17 @@ int vcpu_destroy(struct vcpu *vcpu)
 
 struct vm *vcpu_vm(struct vcpu *vcpu)
 {
-    return vcpu->vm;
+    return vcpu ? vcpu->vm : NULL;
 }
 
 uint32_t vcpu_id(struct vcpu *vcpu)
 {
-    return vcpu->id;
+    return vcpu ? vcpu->id : 0;
 }
 
 void *vcpu_data(struct vcpu *vcpu)
 {
-    return vcpu->data;
+    return vcpu ? vcpu->data : NULL;
 }
 
 struct vcpu *vm_vcpu(struct vm *vm, uint32_t id)

@@ -204,6 +204,8 @@ static int reset_write(void *opaque, uint64_t offset, uint32_t size, uint64_t va
 
 void vmm_acpi_pm_button(struct vmm_acpi_pm *pm)
 {
+    if (!pm)
+        return;
     pthread_mutex_lock(&pm->lock);
     pm->pm1_sts |= PM1_PWRBTN;
     pm_update(pm);

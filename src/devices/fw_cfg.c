@@ -177,6 +177,8 @@ int vmm_fw_cfg_add(struct vmm_fw_cfg *fw, uint16_t key, const void *data, uint32
 {
     struct item *item, *old;
 
+    if (!fw)
+        return VMM_E_INVAL;
     if (!is_valid_key(key))
         return vm_fail(fw->vm, VMM_E_RANGE, "vmm_fw_cfg_add", "key %#x is not for fixed items",
                        key);
@@ -216,6 +218,8 @@ int vmm_fw_cfg_add_file(struct vmm_fw_cfg *fw, const char *name, const void *dat
     struct item *file, *old[2] = {NULL, NULL};
     int r;
 
+    if (!fw)
+        return VMM_E_INVAL;
     if (!name || !name[0] || (!data && len))
         return vm_fail(fw->vm, VMM_E_INVAL, "vmm_fw_cfg_add_file", "no name or no data");
     if (strlen(name) >= FILE_NAME)

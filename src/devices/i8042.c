@@ -376,6 +376,8 @@ static int port_a_write(void *opaque, uint64_t offset, uint32_t size, uint64_t v
 
 void vmm_i8042_key(struct vmm_i8042 *c, uint32_t scancode, int pressed)
 {
+    if (!c)
+        return;
     pthread_mutex_lock(&c->lock);
     ps2_keyboard_key(&c->keyboard, scancode, pressed, vm_clock(c->vm));
     fill(c);
@@ -385,6 +387,8 @@ void vmm_i8042_key(struct vmm_i8042 *c, uint32_t scancode, int pressed)
 
 void vmm_i8042_mouse(struct vmm_i8042 *c, int dx, int dy, int dz, uint32_t buttons)
 {
+    if (!c)
+        return;
     pthread_mutex_lock(&c->lock);
     ps2_mouse_move(&c->mouse, dx, dy, dz, buttons);
     fill(c);
@@ -395,6 +399,8 @@ uint32_t vmm_i8042_leds(struct vmm_i8042 *c)
 {
     uint32_t leds;
 
+    if (!c)
+        return 0;
     pthread_mutex_lock(&c->lock);
     leds = c->keyboard.leds;
     pthread_mutex_unlock(&c->lock);

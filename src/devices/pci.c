@@ -222,10 +222,13 @@ static void pci_stop(void *opaque)
 
 int vmm_pci_add(struct vmm_pci *pci, uint8_t devfn, const struct vmm_pci_ops *ops, void *opaque)
 {
-    struct pci_function *function = &pci->functions[devfn];
+    struct pci_function *function;
     struct vmm_pci_ops copy;
     int r = config_copy(&copy, sizeof copy, ops);
 
+    if (!pci)
+        return VMM_E_INVAL;
+    function = &pci->functions[devfn];
     if (!r && copy.reserved)
         r = VMM_E_UNSUPPORTED;
     if (r)

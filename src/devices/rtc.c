@@ -460,6 +460,8 @@ uint8_t vmm_rtc_get(struct vmm_rtc *rtc, uint32_t index)
 {
     uint8_t value;
 
+    if (!rtc)
+        return 0;
     pthread_mutex_lock(&rtc->lock);
     value = cmos_read(rtc, index % CMOS_LEN, 0);
     pthread_mutex_unlock(&rtc->lock);
@@ -468,6 +470,8 @@ uint8_t vmm_rtc_get(struct vmm_rtc *rtc, uint32_t index)
 
 void vmm_rtc_set(struct vmm_rtc *rtc, uint32_t index, uint8_t value)
 {
+    if (!rtc)
+        return;
     pthread_mutex_lock(&rtc->lock);
     cmos_write(rtc, index % CMOS_LEN, value);
     if (index % CMOS_LEN >= CMOS_FLOPPY && index % CMOS_LEN < CMOS_CHECKSUM)

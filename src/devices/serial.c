@@ -519,6 +519,8 @@ size_t vmm_serial_input(struct vmm_serial *s, const uint8_t *bytes, size_t n)
 {
     size_t taken = 0;
 
+    if (!s || !bytes)
+        return 0;
     pthread_mutex_lock(&s->lock);
     while (taken < n && host_push(s, bytes[taken]))
         taken++;
@@ -531,6 +533,8 @@ size_t vmm_serial_input(struct vmm_serial *s, const uint8_t *bytes, size_t n)
 
 void vmm_serial_break(struct vmm_serial *s)
 {
+    if (!s)
+        return;
     pthread_mutex_lock(&s->lock);
     host_push(s, LSR_BI << 8);
     rx_refill(s);
@@ -541,6 +545,8 @@ void vmm_serial_break(struct vmm_serial *s)
 
 void vmm_serial_writable(struct vmm_serial *s)
 {
+    if (!s)
+        return;
     pthread_mutex_lock(&s->lock);
     s->tx_writable++;
     s->tx_blocked = 0;
