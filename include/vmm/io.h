@@ -18,12 +18,18 @@ struct pio;
 #define VMM_IO_DEFER  2 /* the vCPU waits inside vcpu_run until mmio_complete */
 #define VMM_IO_EXIT   3 /* vcpu_run returns with VMM_EXIT_MMIO or _PIO */
 
+/* Flags of struct vmm_io_ops. */
+#define VMM_IO_POSTED                                                                              \
+    1u /* write callbacks may come late: in order, and before any other callback or exit of the    \
+        * same vCPU; their result is ignored. Saves exits where the host's kernel can collect      \
+        * writes; elsewhere they come at once. */
+
 struct vmm_io_ops {
     uint32_t size;
     uint8_t min_access; /* smallest access in bytes that is delivered, default 1 */
     uint8_t max_access; /* largest, default 8 (ports: 4) */
-    uint16_t reserved;
-    const char *name; /* borrowed until release */
+    uint16_t flags;     /* VMM_IO_* flags */
+    const char *name;   /* borrowed until release */
     /* `offset` is relative to the registration; `size` is 1, 2, 4 or 8. Default of *value: all
      * ones. A missing callback acts as NOBODY. */
     int (*read)(void *opaque, uint64_t offset, uint32_t size, uint64_t *value);
@@ -69,6 +75,36 @@ int mmio_complete(struct vcpu *vcpu, uint64_t value);
 int pio_register(struct vm *vm, uint16_t port, uint32_t len, const struct vmm_io_ops *ops,
                  void *opaque, struct pio **out);
 void pio_unregister(struct pio *pio);
+
+/* ---- doorbells ---- */
+
+struct doorbell;
+
+#define VMM_DOORBELL_PORT  1u /* `addr` is a port */
+#define VMM_DOORBELL_MATCH 2u /* only writes of the value `match` */
+
+/* Guest writes that do no more than signal an eventfd. */
+struct vmm_doorbell {
+    uint32_t size;
+    uint32_t flags; /* VMM_DOORBELL_* */
+    uint64_t addr;
+    uint64_t match;
+    uint32_t len; /* 1, 2, 4 or 8 (ports: to 4): only writes of that length; 0: of any, no match */
+    int32_t fd;   /* an eventfd; duplicated */
+};
+
+/*
+ * From now on a guest write to exactly `addr` (and of that length and value) adds 1 to the eventfd
+ * instead of reaching callbacks: without an exit where the host's kernel can do it, else on the
+ * vCPU's thread. A doorbell wins over registrations at the same address, and other accesses go on
+ * to them; several doorbells with different values may share an address. VMM_E_INVAL,
+ * VMM_E_EXIST for an equal one, VMM_E_LIMIT, VMM_E_NOMEM. ANY.
+ */
+int mmio_doorbell(struct vm *vm, const struct vmm_doorbell *config, struct doorbell **out);
+
+/* When it returns, no write signals any more. NULL is allowed. What is left goes with vm_destroy.
+ * ANY. */
+void mmio_doorbell_remove(struct doorbell *doorbell);
 
 #ifdef __cplusplus
 }

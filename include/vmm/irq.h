@@ -31,6 +31,29 @@ int vm_irq_msi(struct vm *vm, uint64_t address, uint32_t data);
 int vm_irq_on_eoi(struct vm *vm, uint32_t line, void (*eoi)(void *opaque, uint32_t line),
                   void *opaque);
 
+/* Numbers of message routes; where a function takes a line, it takes a route too if it says so. */
+#define VMM_IRQ_ROUTE_FIRST 24u
+#define VMM_IRQ_ROUTES      1024u
+
+/* Makes `route` (VMM_IRQ_ROUTE_FIRST .. VMM_IRQ_ROUTE_FIRST + VMM_IRQ_ROUTES - 1) stand for the
+ * message `data` to `address`, as vm_irq_msi sends it; address 0 clears it, and its signals are
+ * lost then. VMM_E_RANGE. ANY. */
+int vm_irq_route(struct vm *vm, uint32_t route, uint64_t address, uint32_t data);
+
+/*
+ * From now on a signal of the eventfd `fd` (duplicated) is an edge on `line`, or the message of the
+ * route `line`: in the host's kernel where it can, else on a thread of the library. With
+ * resample_fd >= 0 (an eventfd, duplicated; lines only) the signal asserts the level-triggered
+ * line, and the guest's EOI lowers it and signals resample_fd, so that the device signals again if
+ * it still wants service. VMM_E_RANGE, VMM_E_INVAL, VMM_E_EXIST if `fd` is on that line already,
+ * VMM_E_LIMIT, VMM_E_NOMEM. ANY.
+ */
+int vm_irq_fd(struct vm *vm, uint32_t line, int fd, int resample_fd);
+
+/* Takes it back: no signal of it is delivered after this returns. VMM_E_NOENT. `fd` is the number
+ * that vm_irq_fd was given. ANY. */
+int vm_irq_fd_remove(struct vm *vm, uint32_t line, int fd);
+
 #ifdef __cplusplus
 }
 #endif

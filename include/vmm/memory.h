@@ -78,6 +78,33 @@ int vm_mem_changed(struct vm *vm, uint64_t gpa, uint64_t len);
  */
 int vm_mem_region(struct vm *vm, uint32_t index, uint64_t *gpa, uint64_t *len, uint32_t *prot);
 
+/*
+ * Dirty tracking of all regions, on every backend. Dirty is what was written since vm_dirty_start,
+ * or since the vm_dirty_get that cleared it: by the guest (accessed and dirty bits of its page
+ * tables too), through vm_mem_write and vcpu_write_virt, by the library on the guest's behalf, and
+ * what vm_mem_changed tells. The host's stores through its own pointers are not seen. Regions that
+ * are mapped meanwhile are tracked from then on and begin clean.
+ */
+
+/* All pages are clean from now on. VMM_E_STATE if tracking is on, VMM_E_NOMEM, VMM_E_BACKEND. ANY.
+ */
+int vm_dirty_start(struct vm *vm);
+
+/* VMM_E_STATE if tracking is off. ANY. */
+int vm_dirty_stop(struct vm *vm);
+
+#define VMM_DIRTY_KEEP 1u /* the pages stay dirty */
+
+/*
+ * Bit n % 64 of bitmap[n / 64] becomes 1 if page n of [gpa, gpa+len) is dirty, else 0 (holes are
+ * clean; bits behind the last page 0), and the pages are clean then. Exact: a write is in this
+ * result or in the next one. *count, if not NULL, gets the number of dirty pages. `gpa` and `len`
+ * are multiples of 4096. VMM_E_STATE if tracking is off, VMM_E_INVAL, VMM_E_RANGE (the end is
+ * beyond the address space), VMM_E_BACKEND. ANY.
+ */
+int vm_dirty_get(struct vm *vm, uint64_t gpa, uint64_t len, uint32_t flags, uint64_t *bitmap,
+                 uint64_t *count);
+
 #ifdef __cplusplus
 }
 #endif

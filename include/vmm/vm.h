@@ -21,10 +21,22 @@ struct vm;
 #define VMM_IRQCHIP_NONE 0u /* no interrupt controllers: HLT exits, vcpu_inject delivers */
 #define VMM_IRQCHIP_PC   1u /* 8259 pair, IOAPIC and a local APIC per vCPU */
 
+/* Where the interrupt controllers of VMM_IRQCHIP_PC are. The guest sees no difference. */
+#define VMM_IRQCHIP_MODE_AUTO 0u /* what is best with this backend on this machine */
+#define VMM_IRQCHIP_MODE_USER 1u /* in the library */
+#define VMM_IRQCHIP_MODE_SPLIT                                                                     \
+    2u                             /* local APICs in the host's kernel, the others in the library  \
+                                    */
+#define VMM_IRQCHIP_MODE_KERNEL 3u /* all in the host's kernel */
+
 /* Flags of struct vm_config. */
 #define VMM_VM_EXIT_HYPERCALL 1u /* VMCALL/VMMCALL exit with VMM_EXIT_HYPERCALL, default #UD */
 #define VMM_VM_EXIT_CPUID     2u /* CPUID exits with VMM_EXIT_CPUID instead of using the table */
 #define VMM_VM_EXIT_HLT       4u /* HLT exits even when there are interrupt controllers */
+#define VMM_VM_KVM_PV         8u /* the default CPUID table offers KVM's clock and other PV features */
+
+/* It works, but slowly or with much repair: AUTO takes it only if nothing else works. */
+#define VMM_BACKEND_DEGRADED 1u
 
 /* One backend's answer to "can you run here?". */
 struct vmm_backend_report {
@@ -32,6 +44,8 @@ struct vmm_backend_report {
     int32_t result; /* 0 if usable, else VMM_E_* */
     char name[16];
     char reason[200]; /* what was found, or why it cannot run */
+    uint32_t flags;   /* VMM_BACKEND_* */
+    uint32_t reserved;
 };
 
 struct vm_config {
@@ -45,6 +59,8 @@ struct vm_config {
     struct vmm_backend_report *reports; /* NULL, or filled; [0].size is that of all elements */
     struct vmm_error *error;            /* NULL, or filled when vm_create fails */
     uint64_t tsc_khz;                   /* guest TSC frequency, 1 MHz to 100 GHz; 0: the host's */
+    uint32_t irqchip_mode;              /* VMM_IRQCHIP_MODE_*; AUTO without an irqchip */
+    uint32_t reserved;
 };
 
 /*
@@ -109,15 +125,21 @@ uint64_t vm_clock(struct vm *vm);
 #define VMM_CAP_EXIT_HYPERCALL 64u
 #define VMM_CAP_TSC_KHZ        128u /* vm_config.tsc_khz can differ from the host's */
 #define VMM_CAP_HW             256u /* uses hardware virtualization */
+#define VMM_CAP_IRQCHIP_SPLIT  512u /* VMM_IRQCHIP_MODE_SPLIT */
+#define VMM_CAP_IRQCHIP_KERNEL 1024u
+#define VMM_CAP_KVM_PV         2048u  /* VMM_VM_KVM_PV */
+#define VMM_CAP_CPUID_TABLE    4096u  /* the guest sees the CPUID table and nothing else */
+#define VMM_CAP_TSC_OFFSET     8192u  /* RDTSC follows what is written to the TSC, and vm_pause */
+#define VMM_CAP_HYPERCALL_UD   16384u /* without VMM_VM_EXIT_HYPERCALL, VMCALL raises #UD */
 
 struct vm_caps {
     uint32_t size;
     uint32_t max_vcpus;
-    uint64_t caps;       /* VMM_CAP_* */
-    uint32_t gpa_bits;   /* width of guest-physical addresses */
-    uint32_t page_size;  /* alignment of memory regions, in bytes */
-    uint32_t xsave_size; /* bytes that vcpu_get_xsave needs */
-    uint32_t reserved;
+    uint64_t caps;         /* VMM_CAP_* */
+    uint32_t gpa_bits;     /* width of guest-physical addresses */
+    uint32_t page_size;    /* alignment of memory regions, in bytes */
+    uint32_t xsave_size;   /* bytes that vcpu_get_xsave needs */
+    uint32_t irqchip_mode; /* VMM_IRQCHIP_MODE_*: which is used; AUTO: there is no irqchip */
     uint64_t tsc_khz;
     char backend[16];
 };
@@ -142,6 +164,8 @@ struct vm_stats {
     uint64_t blocks_flushed; /* blocks dropped: self-modifying code, unmap or a full cache */
     uint64_t block_lookups;  /* lookups that missed the fast path */
     uint64_t thunks;         /* generated thunks (interp) */
+    uint64_t hw_exits;       /* exits of the hardware (or the host's kernel) to the library */
+    uint64_t repairs;        /* instructions that a hardware backend had the software CPU execute */
 };
 
 /* ANY. VMM_E_INVAL if stats->size is not set. */

@@ -22,10 +22,12 @@
 #define BACKEND_HALT    2 /* wait for an event */
 #define BACKEND_STEPPED 3 /* with `step`: the instruction is executed or the event delivered */
 
+struct backend_host_ops;
+
 struct vmm_backend_ops {
     const char *name;
 
-    /* Fills report->result and ->reason: usable here, or why not. */
+    /* Fills report->result, ->reason and ->flags: usable here, or why not. */
     void (*probe)(struct vmm_backend_report *report);
 
     int (*vm_init)(struct vm *vm); /* vm->backend_data is the engine's */
@@ -72,6 +74,76 @@ struct vmm_backend_ops {
     void (*mem_map_changed)(struct vm *vm, uint64_t gpa, uint64_t len);
     /* With the world stopped: the host wrote to memory from which code was decoded. */
     void (*code_changed)(struct vm *vm, uint64_t gpa, uint64_t len);
+
+    /* The guest's TSC, when the hardware gives it; NULL: the core's own (clock.c). tsc_changed: the
+     * core has moved vcpu->tsc_offset, or the clock was stopped and goes on. */
+    uint64_t (*tsc)(struct vcpu *vcpu);
+    void (*tsc_changed)(struct vcpu *vcpu);
+    /* vcpu_msr_policy has changed the ranges of this vCPU. NULL: nothing to do. */
+    int (*msr_policy)(struct vcpu *vcpu);
+
+    const struct backend_host_ops *host; /* NULL: no such services */
+};
+
+/*
+ * Optional services of the host's kernel (vmm_backend_ops.host; each member may be NULL): what the
+ * core otherwise does in software. A function that cannot serve this request here and now returns
+ * VMM_E_UNSUPPORTED, and the core does it in software; other errors go to the caller.
+ */
+struct core_doorbell {
+    uint64_t addr; /* guest-physical address or port */
+    uint64_t match;
+    uint32_t len; /* 0: any length; 1, 2, 4, 8: that length */
+    bool port;
+    bool has_match; /* only writes of `match` */
+    int fd;         /* an eventfd */
+};
+
+struct core_route {
+    bool set;
+    uint64_t address; /* of the message */
+    uint32_t data;
+};
+
+struct backend_host_ops {
+    /* A guest write then adds 1 to the eventfd, without an exit. `del` gets an equal struct. ANY.
+     */
+    int (*doorbell_add)(struct vm *vm, const struct core_doorbell *d);
+    void (*doorbell_del)(struct vm *vm, const struct core_doorbell *d);
+    /* Writes to the range may be delivered late, but in order and before anything that the guest
+     * or the program can see comes after them. ANY. */
+    int (*posted_add)(struct vm *vm, bool port, uint64_t addr, uint64_t len);
+    void (*posted_del)(struct vm *vm, bool port, uint64_t addr, uint64_t len);
+    /* A signal of `fd` is an edge on `line` (routes too); with `resample_fd` >= 0 it asserts the
+     * level-triggered line, whose EOI lowers it and signals resample_fd. ANY. */
+    int (*irq_fd_add)(struct vm *vm, uint32_t line, int fd, int resample_fd);
+    void (*irq_fd_del)(struct vm *vm, uint32_t line, int fd);
+    /* Route number `route` (VMM_IRQ_ROUTE_FIRST ...) has changed. ANY. */
+    int (*route_changed)(struct vm *vm, uint32_t route, const struct core_route *r);
+
+    /*
+     * Dirty tracking. `start`: from now on writes of the guest are logged. `sync` moves what is
+     * logged for the range into the pages' core_page.dirty bytes and starts afresh there; with the
+     * world stopped. Writes that the core or the engine make for the guest set the bytes directly.
+     */
+    int (*dirty_start)(struct vm *vm);
+    void (*dirty_stop)(struct vm *vm);
+    int (*dirty_sync)(struct vm *vm, uint64_t gpa, uint64_t len);
+
+    /*
+     * Interrupt controllers in the kernel: vm->irqchip_mode is SPLIT or KERNEL; `irqchip_create`
+     * comes before the first vCPU and resolves AUTO: it sets vm->irqchip_mode, to USER if the
+     * library's are better here. KERNEL: there is no vm->irqchip, and lines, messages and EOI
+     * callbacks come here. SPLIT: vm->irqchip has 8259s and IOAPIC but no local APICs; messages
+     * and ExtINT come here.
+     */
+    int (*irqchip_create)(struct vm *vm);
+    void (*irqchip_reset)(struct vm *vm);
+    int (*irq_line)(struct vm *vm, uint32_t line, int level);
+    int (*irq_msi)(struct vm *vm, uint64_t address, uint32_t data);
+    /* The set of lines whose EOI somebody wants to hear of has changed; the engine then calls
+     * core_irq_eoi. */
+    int (*irq_eoi_wanted)(struct vm *vm, uint32_t lines);
 };
 
 /* NULL-terminated, best first. */

@@ -84,6 +84,18 @@ int core_intr_ack(struct vcpu *vcpu);
 /* Moves the guest TSC of the vCPU (core_vcpu_tsc in irqchip.h) to `value` now. OWNER. */
 void core_vcpu_set_tsc(struct vcpu *vcpu, uint64_t value);
 
+/*
+ * For engines that cannot poll timers while guest code runs: around that time. _begin returns the
+ * os_now time at which the engine must leave guest code and call core_poll_timers (UINT64_MAX:
+ * never); a timer that is set earlier meanwhile sends VCPU_REQ_TIMER.
+ */
+uint64_t core_timers_begin(struct vcpu *vcpu);
+void core_timers_end(struct vcpu *vcpu);
+
+/* The guest has ended the interrupt of a level-triggered line, as the kernel's controllers tell:
+ * calls what vm_irq_on_eoi has registered. Out of guest state. */
+void core_irq_eoi(struct vm *vm, uint32_t line);
+
 /* Runs timers that are due; a backend calls it often enough for their precision
  * (interp: every X86_POLL instructions). Leaves the guest state while callbacks run. */
 void core_poll_timers(struct vcpu *vcpu);
@@ -213,7 +225,9 @@ struct vm {
     uint32_t flags;                    /* backend: VMM_VM_* */
     uint32_t max_vcpus;                /* backend */
     uint64_t tsc_khz;                  /* backend: of the guest */
-    struct irqchip *irqchip;           /* NULL: VMM_IRQCHIP_NONE */
+    uint32_t irqchip_kind;             /* backend: VMM_IRQCHIP_*: whether there is one at all */
+    uint32_t irqchip_mode;             /* backend: VMM_IRQCHIP_MODE_*, where it is */
+    struct irqchip *irqchip;           /* NULL: VMM_IRQCHIP_NONE, or all of it in the kernel */
     struct vm_caps caps;
 
     struct os_mutex lock;

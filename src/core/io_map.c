@@ -190,7 +190,7 @@ static int reg_set_ops(struct io_reg *reg, const char *op, const struct vmm_io_o
 
     if (err)
         return vm_fail(reg->vm, err, op, "bad struct vmm_io_ops");
-    if (reg->ops.reserved)
+    if (reg->ops.flags & ~VMM_IO_POSTED)
         return vm_fail(reg->vm, VMM_E_UNSUPPORTED, op, "reserved bytes of vmm_io_ops are not 0");
     reg->min = reg->ops.min_access ? reg->ops.min_access : 1;
     reg->max = reg->ops.max_access ? reg->ops.max_access : top;

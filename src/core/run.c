@@ -25,24 +25,30 @@ static bool exits(struct vcpu *vcpu, uint32_t reason)
     return true;
 }
 
-/* Sleeps until a request comes, or `deadline` (os_now time), or timers are due if `timers`. */
-static void wait_request(struct vcpu *vcpu, uint32_t seen, uint64_t deadline, bool timers)
+uint64_t core_timers_begin(struct vcpu *vcpu)
 {
     struct vm *vm = vcpu->vm;
+    uint64_t next;
 
-    while (timers) {
-        uint64_t next = atomic_load(&vm->next_timer);
-
+    do {
+        next = atomic_load(&vm->next_timer);
         atomic_store(&vcpu->wait_deadline, next ? next : 1);
-        if (atomic_load(&vm->next_timer) < next)
-            continue; /* set since: see core_timers_wake */
-        uint64_t wake = next == UINT64_MAX ? next : core_clock_to_os(vm, next);
-        if (wake < deadline)
-            deadline = wake;
-        break;
-    }
-    os_wait(&vcpu->requests, seen, deadline);
+    } while (atomic_load(&vm->next_timer) < next); /* set since: see core_timers_wake */
+    if (next != UINT64_MAX)
+        next = core_clock_to_os(vm, next);
+    return next < vcpu->budget_deadline ? next : vcpu->budget_deadline;
+}
+
+void core_timers_end(struct vcpu *vcpu)
+{
     atomic_store(&vcpu->wait_deadline, 0);
+}
+
+/* Sleeps until a request comes, or timers or the budget are due if `timed`. */
+static void wait_request(struct vcpu *vcpu, uint32_t seen, bool timed)
+{
+    os_wait(&vcpu->requests, seen, timed ? core_timers_begin(vcpu) : UINT64_MAX);
+    core_timers_end(vcpu);
 }
 
 /* Inside vm_pause: until vm_resume, or something that makes vcpu_run return. */
@@ -56,7 +62,7 @@ static void hold(struct vcpu *vcpu)
 
         if (!atomic_load(&vm->paused) || atomic_load(&vm->stopped) || (seen & VCPU_REQ_KICK))
             break;
-        wait_request(vcpu, seen, UINT64_MAX, false);
+        wait_request(vcpu, seen, false);
     }
     core_vcpu_where(vcpu, VCPU_RUN);
 }
@@ -159,7 +165,7 @@ void core_poll_timers(struct vcpu *vcpu)
 static void wait_event(struct vcpu *vcpu)
 {
     core_vcpu_where(vcpu, VCPU_WAIT);
-    wait_request(vcpu, 0, vcpu->budget_deadline, true);
+    wait_request(vcpu, 0, true);
     core_vcpu_where(vcpu, VCPU_RUN);
 }
 

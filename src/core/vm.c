@@ -8,7 +8,7 @@
 #define TSC_KHZ_MIN 1000u      /* 1 MHz */
 #define TSC_KHZ_MAX 100000000u /* 100 GHz */
 
-#define VM_FLAGS (VMM_VM_EXIT_HYPERCALL | VMM_VM_EXIT_CPUID | VMM_VM_EXIT_HLT)
+#define VM_FLAGS (VMM_VM_EXIT_HYPERCALL | VMM_VM_EXIT_CPUID | VMM_VM_EXIT_HLT | VMM_VM_KVM_PV)
 
 /* A vm_create under way: the caller's config, and where a failure goes. */
 struct creation {
@@ -118,15 +118,24 @@ static void add_reason(struct creation *c, const char *name, const char *reason)
     snprintf(c->reasons + used, c->reasons_size - used, "%s%s: %s", used ? "; " : "", name, reason);
 }
 
-/* `ops` if it works here; else the reason is noted. */
-static const struct vmm_backend_ops *usable(struct creation *c, const struct vmm_backend_ops *ops)
+/* Whether `ops` works here, and with all flags but `tolerated`; if not, the reason is noted. */
+static bool usable(struct creation *c, const struct vmm_backend_ops *ops, uint32_t tolerated)
 {
     struct vmm_backend_report report;
 
     probe(ops, &report);
-    if (!report.result)
-        return ops;
+    if (!report.result && !(report.flags & ~tolerated))
+        return true;
     add_reason(c, report.name, report.reason);
+    return false;
+}
+
+static const struct vmm_backend_ops *choose_best(struct creation *c, uint32_t tolerated)
+{
+    c->reasons[0] = 0; /* all are asked now */
+    for (uint32_t i = 0; vmm_backends[i]; i++)
+        if (usable(c, vmm_backends[i], tolerated))
+            return vmm_backends[i];
     return NULL;
 }
 
@@ -137,7 +146,7 @@ static const struct vmm_backend_ops *choose_listed(struct creation *c)
 
         if (!ops)
             add_reason(c, *name, "this build has no such backend");
-        else if (usable(c, ops))
+        else if (usable(c, ops, VMM_BACKEND_DEGRADED))
             return ops;
     }
     return NULL;
@@ -151,9 +160,9 @@ static int choose(struct creation *c, const struct vmm_backend_ops **out)
     if (c->config.backends && select != VMM_SELECT_AUTO)
         ops = choose_listed(c);
     if (!ops && select != VMM_SELECT_REQUIRE) {
-        c->reasons[0] = 0; /* all are asked now */
-        for (uint32_t i = 0; vmm_backends[i] && !ops; i++)
-            ops = usable(c, vmm_backends[i]);
+        ops = choose_best(c, 0);
+        if (!ops)
+            ops = choose_best(c, VMM_BACKEND_DEGRADED);
     }
     if (!ops)
         return refuse(c, VMM_E_NODEV, NULL, "no backend can be used: %s",
@@ -183,6 +192,12 @@ static int check_config(struct creation *c, const struct vm_config *given)
         return refuse(c, VMM_E_INVAL, NULL, "VMM_SELECT_REQUIRE without backends");
     if (config->irqchip > VMM_IRQCHIP_PC)
         return refuse(c, VMM_E_INVAL, NULL, "unknown irqchip %u", config->irqchip);
+    if (config->irqchip_mode > VMM_IRQCHIP_MODE_KERNEL ||
+        (config->irqchip_mode && !config->irqchip))
+        return refuse(c, VMM_E_INVAL, NULL, "irqchip_mode is %u with irqchip %u",
+                      config->irqchip_mode, config->irqchip);
+    if (config->reserved)
+        return refuse(c, VMM_E_UNSUPPORTED, NULL, "config->reserved is not 0");
     if (config->max_vcpus > VMM_MAX_VCPUS)
         return refuse(c, VMM_E_INVAL, NULL, "max_vcpus is %u, but at most %u are possible",
                       config->max_vcpus, VMM_MAX_VCPUS);
@@ -208,6 +223,7 @@ static int check_caps(struct creation *c, const struct vm *vm)
     } needs[] = {
         {VMM_VM_EXIT_HYPERCALL, VMM_CAP_EXIT_HYPERCALL, "VMM_VM_EXIT_HYPERCALL"},
         {VMM_VM_EXIT_CPUID, VMM_CAP_EXIT_CPUID, "VMM_VM_EXIT_CPUID"},
+        {VMM_VM_KVM_PV, VMM_CAP_KVM_PV, "VMM_VM_KVM_PV"},
     };
     const char *name = vm->ops->name;
 

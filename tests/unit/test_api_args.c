@@ -270,7 +270,7 @@ END_TEST
 
 START_TEST(reserved_members)
 {
-    struct vmm_io_ops ops = {.size = sizeof(ops), .reserved = 1};
+    struct vmm_io_ops ops = {.size = sizeof(ops), .flags = 0x8000};
     struct vmm_device_ops device = {.size = sizeof(device), .reserved = 1};
     struct vmm_debug debug = {.size = sizeof(debug), .flags = 2};
     struct vm_config config = {.size = sizeof(config), .flags = 0x80};

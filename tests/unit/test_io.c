@@ -148,7 +148,7 @@ START_TEST(arguments_are_checked)
     bad = dev_ops(8, 8);
     ck_assert_int_eq(pio_register(vm, 0, 8, &bad, &dev, NULL), VMM_E_INVAL);
     bad = ops;
-    bad.reserved = 1;
+    bad.flags = 0x8000;
     ck_assert_int_eq(mmio_register(vm, 0, 8, &bad, &dev, NULL), VMM_E_UNSUPPORTED);
     bad = ops;
     bad.size = 4;

@@ -28,7 +28,7 @@ static void interp_vm_fini(struct vm *vm)
     (void)vm;
 }
 
-static int interp_default_cpuid(struct vm *vm, struct vmm_cpuid *entries, uint32_t *n)
+int interp_default_cpuid(struct vm *vm, struct vmm_cpuid *entries, uint32_t *n)
 {
     struct vmm_cpuid all[CORE_MAX_CPUID];
     uint32_t room = *n;
@@ -50,7 +50,7 @@ static uint32_t gpa_bits(struct vm *vm)
     return 36;
 }
 
-static void interp_caps(struct vm *vm, struct vm_caps *caps)
+void interp_caps(struct vm *vm, struct vm_caps *caps)
 {
     caps->caps = VMM_CAP_MEM_EXEC | VMM_CAP_INSN_BUDGET | VMM_CAP_STEP | VMM_CAP_BREAKPOINT |
                  VMM_CAP_WATCHPOINT | VMM_CAP_EXIT_CPUID | VMM_CAP_EXIT_HYPERCALL | VMM_CAP_TSC_KHZ;
@@ -81,7 +81,7 @@ static void publish_stats(struct interp_vcpu *iv)
 }
 
 /* Under vm->lock, which keeps the vCPUs from going away. */
-static void interp_stats(struct vm *vm, struct vm_stats *stats)
+void interp_stats(struct vm *vm, struct vm_stats *stats)
 {
     for (unsigned i = 0; i < vm->max_vcpus; i++) {
         struct interp_vcpu *iv = interp_at(vm, i);
@@ -96,7 +96,7 @@ static void interp_stats(struct vm *vm, struct vm_stats *stats)
 }
 
 /* With the world stopped. */
-static void interp_mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len)
+void interp_mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len)
 {
     for (unsigned i = 0; i < vm->max_vcpus; i++) {
         struct x86_cpu *cpu = interp_cpu_at(vm, i);
@@ -111,7 +111,7 @@ static void interp_mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len)
 
 /* With the world stopped. Bits of pages that have no blocks any more go away with the next store.
  */
-static void interp_code_changed(struct vm *vm, uint64_t gpa, uint64_t len)
+void interp_code_changed(struct vm *vm, uint64_t gpa, uint64_t len)
 {
     for (unsigned i = 0; i < vm->max_vcpus; i++) {
         struct x86_cpu *cpu = interp_cpu_at(vm, i);
@@ -123,6 +123,13 @@ static void interp_code_changed(struct vm *vm, uint64_t gpa, uint64_t len)
 
 /* ---- vCPUs ---- */
 
+void interp_vcpu_close(struct interp_vcpu *iv)
+{
+    x86_destroy(iv->cpu);
+    iv->cpu = NULL;
+    interp_env_fini(iv);
+}
+
 static void interp_vcpu_fini(struct vcpu *vcpu)
 {
     struct interp_vcpu *iv = vcpu->backend_data;
@@ -130,19 +137,18 @@ static void interp_vcpu_fini(struct vcpu *vcpu)
     if (!iv)
         return;
     vcpu->backend_data = NULL;
-    x86_destroy(iv->cpu);
-    interp_env_fini(iv);
+    interp_vcpu_close(iv);
     free(iv);
 }
 
-static int interp_set_cpuid(struct vcpu *vcpu)
+int interp_set_cpuid(struct vcpu *vcpu)
 {
     x86_cpuid_changed(interp_cpu(vcpu), vcpu->cpuid, vcpu->ncpuid);
     return VMM_OK;
 }
 
 /* EDX after reset is the processor's signature (SDM Vol. 3A 10.1.2). */
-static void interp_vcpu_reset(struct vcpu *vcpu, bool init)
+void interp_vcpu_reset(struct vcpu *vcpu, bool init)
 {
     struct x86_cpu *cpu = interp_cpu(vcpu);
 
@@ -152,20 +158,14 @@ static void interp_vcpu_reset(struct vcpu *vcpu, bool init)
             cpu->gpr[VMM_RDX] = vcpu->cpuid[i].eax;
 }
 
-static int interp_vcpu_init(struct vcpu *vcpu)
+int interp_vcpu_open(struct interp_vcpu *iv, struct vcpu *vcpu)
 {
-    struct interp_vcpu *iv = calloc(1, sizeof(*iv));
-
-    if (!iv)
-        return VMM_E_NOMEM;
     iv->vcpu = vcpu;
     interp_env_init(iv);
     iv->cpu = x86_create(&iv->env, vcpu->id);
     int err = iv->cpu ? x86_thunks_create(iv->cpu) : ENOMEM;
     if (err) {
-        x86_destroy(iv->cpu);
-        interp_env_fini(iv);
-        free(iv);
+        interp_vcpu_close(iv);
         return err == EPERM || err == EACCES ? VMM_E_PERM : VMM_E_NOMEM; /* no code memory */
     }
     iv->cpu->vmcall_exits = vcpu->vm->flags & VMM_VM_EXIT_HYPERCALL;
@@ -173,6 +173,18 @@ static int interp_vcpu_init(struct vcpu *vcpu)
     interp_set_cpuid(vcpu);
     interp_vcpu_reset(vcpu, false);
     return VMM_OK;
+}
+
+static int interp_vcpu_init(struct vcpu *vcpu)
+{
+    struct interp_vcpu *iv = calloc(1, sizeof(*iv));
+
+    if (!iv)
+        return VMM_E_NOMEM;
+    int err = interp_vcpu_open(iv, vcpu);
+    if (err)
+        free(iv);
+    return err;
 }
 
 /* ---- running ---- */
@@ -234,7 +246,7 @@ static int exits(struct vcpu *vcpu)
     return BACKEND_EXIT;
 }
 
-static int interp_run(struct vcpu *vcpu, bool step)
+int interp_run(struct vcpu *vcpu, bool step)
 {
     struct interp_vcpu *iv = vcpu->backend_data;
     struct x86_cpu *cpu = iv->cpu;
@@ -275,7 +287,7 @@ static int interp_run(struct vcpu *vcpu, bool step)
     }
 }
 
-static void interp_wake(struct vcpu *vcpu)
+void interp_wake(struct vcpu *vcpu)
 {
     struct interp_vcpu *iv = vcpu->backend_data;
 
@@ -283,7 +295,7 @@ static void interp_wake(struct vcpu *vcpu)
         x86_wake(iv->cpu);
 }
 
-static bool interp_irq_window(struct vcpu *vcpu)
+bool interp_irq_window(struct vcpu *vcpu)
 {
     const struct x86_cpu *cpu = interp_cpu(vcpu);
 
@@ -292,7 +304,7 @@ static bool interp_irq_window(struct vcpu *vcpu)
 
 /* ---- state ---- */
 
-static int interp_get_regs(struct vcpu *vcpu, struct vcpu_regs *regs)
+int interp_get_regs(struct vcpu *vcpu, struct vcpu_regs *regs)
 {
     x86_get_regs(interp_cpu(vcpu), regs);
     return VMM_OK;
@@ -309,7 +321,7 @@ static bool moves_inside_insn(struct x86_cpu *cpu, const struct vcpu_regs *regs)
     return regs->rip != now.rip;
 }
 
-static int interp_set_regs(struct vcpu *vcpu, const struct vcpu_regs *regs)
+int interp_set_regs(struct vcpu *vcpu, const struct vcpu_regs *regs)
 {
     struct x86_cpu *cpu = interp_cpu(vcpu);
 
@@ -322,7 +334,7 @@ static int interp_set_regs(struct vcpu *vcpu, const struct vcpu_regs *regs)
     return VMM_OK;
 }
 
-static int interp_get_xsave(struct vcpu *vcpu, void *area, uint32_t len)
+int interp_get_xsave(struct vcpu *vcpu, void *area, uint32_t len)
 {
     if (len < x86_xsave_size(interp_cpu(vcpu)))
         return VMM_E_NOSPACE;
@@ -330,17 +342,17 @@ static int interp_get_xsave(struct vcpu *vcpu, void *area, uint32_t len)
     return VMM_OK;
 }
 
-static int interp_set_xsave(struct vcpu *vcpu, const void *area, uint32_t len)
+int interp_set_xsave(struct vcpu *vcpu, const void *area, uint32_t len)
 {
     return x86_set_xsave(interp_cpu(vcpu), area, len) ? VMM_OK : VMM_E_INVAL;
 }
 
-static int interp_get_msr(struct vcpu *vcpu, uint32_t index, uint64_t *value)
+int interp_get_msr(struct vcpu *vcpu, uint32_t index, uint64_t *value)
 {
     return x86_read_msr(interp_cpu(vcpu), index, value, true) ? VMM_OK : VMM_E_NOENT;
 }
 
-static int interp_set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value)
+int interp_set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value)
 {
     uint64_t old;
 
@@ -364,7 +376,7 @@ static bool valid_breakpoint(const struct vmm_breakpoint *b)
     }
 }
 
-static int interp_set_debug(struct vcpu *vcpu, const struct vmm_debug *debug)
+int interp_set_debug(struct vcpu *vcpu, const struct vmm_debug *debug)
 {
     static const struct vmm_debug none;
     struct x86_cpu *cpu = interp_cpu(vcpu);
@@ -390,7 +402,7 @@ static int interp_set_debug(struct vcpu *vcpu, const struct vmm_debug *debug)
     return VMM_OK;
 }
 
-static int interp_translate(struct vcpu *vcpu, uint64_t gva, uint64_t *gpa, bool *ok)
+int interp_translate(struct vcpu *vcpu, uint64_t gva, uint64_t *gpa, bool *ok)
 {
     *ok = mmu_translate(&interp_cpu(vcpu)->mmu, gva, gpa);
     return VMM_OK;

@@ -49,6 +49,31 @@ static inline struct x86_cpu *interp_cpu_at(struct vm *vm, unsigned i)
     return iv ? iv->cpu : NULL;
 }
 
+/* The software CPU inside another engine, whose part of a vCPU then begins with a struct
+ * interp_vcpu: opens it as vcpu->backend_data, in its reset state. 0 or VMM_E_*. */
+int interp_vcpu_open(struct interp_vcpu *iv, struct vcpu *vcpu);
+void interp_vcpu_close(struct interp_vcpu *iv);
+
+/* The functions of vmm_backend_ops. */
+void interp_caps(struct vm *vm, struct vm_caps *caps);
+void interp_stats(struct vm *vm, struct vm_stats *stats);
+int interp_default_cpuid(struct vm *vm, struct vmm_cpuid *entries, uint32_t *n);
+void interp_vcpu_reset(struct vcpu *vcpu, bool init);
+int interp_run(struct vcpu *vcpu, bool step);
+void interp_wake(struct vcpu *vcpu);
+int interp_get_regs(struct vcpu *vcpu, struct vcpu_regs *regs);
+int interp_set_regs(struct vcpu *vcpu, const struct vcpu_regs *regs);
+int interp_get_xsave(struct vcpu *vcpu, void *area, uint32_t len);
+int interp_set_xsave(struct vcpu *vcpu, const void *area, uint32_t len);
+int interp_get_msr(struct vcpu *vcpu, uint32_t index, uint64_t *value);
+int interp_set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value);
+int interp_set_cpuid(struct vcpu *vcpu);
+int interp_set_debug(struct vcpu *vcpu, const struct vmm_debug *debug);
+int interp_translate(struct vcpu *vcpu, uint64_t gva, uint64_t *gpa, bool *ok);
+bool interp_irq_window(struct vcpu *vcpu);
+void interp_mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len);
+void interp_code_changed(struct vm *vm, uint64_t gpa, uint64_t len);
+
 /* Fills iv->env. [env.c] */
 void interp_env_init(struct interp_vcpu *iv);
 /* Frees what the environment has allocated. */

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/kvm/kvm.h: the engine on /dev/kvm: its objects, and what its files call of each other.
+ */
+#ifndef BACKENDS_KVM_KVM_H
+#define BACKENDS_KVM_KVM_H
+
+#include <linux/kvm.h>
+#include <signal.h>
+
+#include "backends/interp/interp.h"
+
+/*
+ * A vCPU is two CPUs: the kernel's and a software CPU (backends/interp), of which at any time one
+ * has the newest state, group by group. What KVM cannot execute, and what it executes wrongly on
+ * this host (KVM_BAD_*), the software CPU does: one instruction, or for as long as the state is one
+ * that KVM cannot run. Checks of what the program sets, MSRs that KVM does not hold, debugging with
+ * exact semantics and single steps are the software CPU's on every host, so that they behave as
+ * with the other engines.
+ */
+
+/* ---- what the host has (probe.c) ---- */
+
+/* Capabilities found, bits of kvm_host.has. */
+#define KVM_HAS_SYNC_REGS      0x1u
+#define KVM_HAS_IMMEDIATE_EXIT 0x2u
+#define KVM_HAS_XSAVE          0x4u
+#define KVM_HAS_XSAVE2         0x8u
+#define KVM_HAS_READONLY_MEM   0x10u
+#define KVM_HAS_MSR_FILTER     0x20u
+#define KVM_HAS_USER_MSR       0x40u
+#define KVM_HAS_IRQCHIP        0x80u
+#define KVM_HAS_SPLIT_IRQCHIP  0x100u
+#define KVM_HAS_IRQFD          0x200u
+#define KVM_HAS_IRQFD_RESAMPLE 0x400u
+#define KVM_HAS_IOEVENTFD      0x800u
+#define KVM_HAS_IOEVENTFD_ANY  0x1000u
+#define KVM_HAS_COALESCED_MMIO 0x2000u
+#define KVM_HAS_COALESCED_PIO  0x4000u
+#define KVM_HAS_SIGNAL_MSI     0x8000u
+#define KVM_HAS_X2APIC_API     0x10000u
+#define KVM_HAS_DIRTY_RING     0x20000u /* with acquire-release semantics */
+#define KVM_HAS_MANUAL_DIRTY   0x40000u
+#define KVM_HAS_TSC_CONTROL    0x80000u
+#define KVM_HAS_TSC_OFFSET     0x100000u /* KVM_VCPU_TSC_OFFSET */
+#define KVM_HAS_GUEST_DEBUG    0x200000u
+#define KVM_HAS_KVMCLOCK_CTRL  0x400000u
+#define KVM_HAS_EXIT_ON_EMUL   0x800000u
+#define KVM_HAS_DEBUGREGS      0x1000000u
+#define KVM_HAS_VCPU_EVENTS    0x2000000u
+#define KVM_HAS_MULTI_ADDRESS  0x4000000u
+
+/* What this host's KVM gets wrong, as small guests have shown: bits of kvm_host.bad. */
+#define KVM_BAD_REAL         0x1u   /* 16-bit real mode does not run */
+#define KVM_BAD_PROTECTED    0x2u   /* nor protected mode without paging */
+#define KVM_BAD_PAGING32     0x4u   /* nor 32-bit paging */
+#define KVM_BAD_PAE          0x8u   /* nor PAE paging */
+#define KVM_BAD_COMPAT       0x10u  /* nor compatibility mode */
+#define KVM_BAD_USER_EVENTS  0x20u  /* SYSCALL, INT n or SYSENTER at CPL 3 do not reach ring 0 */
+#define KVM_BAD_USER_FLAGS   0x40u  /* IF and IOPL at CPL 3 are not what was set */
+#define KVM_BAD_CPUID        0x80u  /* KVM_SET_CPUID2 is overridden */
+#define KVM_BAD_TSC_OFFSET   0x100u /* RDTSC ignores the offset */
+#define KVM_BAD_STALE_TABLES 0x200u /* page tables that the host edits stay in use after a flush   \
+                                     */
+#define KVM_BAD_STEP        0x400u  /* single steps */
+#define KVM_BAD_BREAKPOINT  0x800u  /* hardware breakpoints of KVM_SET_GUEST_DEBUG */
+#define KVM_BAD_WATCHPOINT  0x1000u
+#define KVM_BAD_EMULATION   0x2000u /* everyday instructions at CPL 0 end in internal errors */
+#define KVM_BAD_HYPERCALL   0x4000u /* VMCALL hangs */
+#define KVM_BAD_SLOW_KERNEL 0x8000u /* CPL 0 runs at less than 5 % of CPL 3 */
+
+struct kvm_host {
+    int result;       /* VMM_E_*; 0: usable */
+    int os_errno;     /* behind it */
+    char reason[200]; /* for the report */
+    uint32_t has, bad;
+    bool degraded; /* VMM_BACKEND_DEGRADED */
+    uint32_t run_size, xsave_size, nslots, max_vcpus, dirty_ring_bytes;
+    uint32_t gpa_bits;
+    uint32_t kernel_insn_ns10; /* tenths of ns per instruction at CPL 0, and at CPL 3 */
+    uint32_t user_insn_ns10;
+    bool irqchip_kernel_ok, irqchip_split_ok; /* small guests took their interrupts */
+    struct kvm_cpuid2 *supported;             /* KVM_GET_SUPPORTED_CPUID */
+};
+
+/* Probed at the first call in the process, then the same for ever; also when unusable. ANY. */
+const struct kvm_host *kvm_host(void);
+/* "PAE paging, SYSCALL at CPL 3, ..." for a set of KVM_BAD_*. */
+void kvm_bad_names(uint32_t bad, char *text, size_t size);
+
+/* ---- system calls (sys.c) ---- */
+
+/* ioctl that goes on after EINTR; the result of success (>= 0), or a negative errno. */
+int kvm_ioctl(int fd, unsigned long request, uintptr_t arg);
+static inline int kvm_ioctl_p(int fd, unsigned long request, const void *arg)
+{
+    return kvm_ioctl(fd, request, (uintptr_t)arg);
+}
+/* Opens /dev/kvm (close-on-exec) and checks the API version: the descriptor, or a negative errno
+ * with VMM_E_* in *result. */
+int kvm_open(int *result);
+/* VMM_E_* for an errno. */
+int kvm_error(int os_errno);
+/* vm_fail for a failed ioctl: `what` names it; returns the VMM_E_*. */
+int kvm_fail(struct vm *vm, const char *op, int negative_errno, const char *what);
+
+/* ---- VMs (vm.c), memory slots (mem.c), dirty log (dirty.c) ---- */
+
+#define KVM_NO_SLOT UINT32_MAX
+
+struct kvm_slot {
+    uint64_t gpa, len;
+    uint8_t *host;
+    uint32_t flags; /* KVM_MEM_* */
+    uint32_t id;
+};
+
+struct kvm_vm {
+    int fd;
+    struct kvm_slot *slots; /* sorted by gpa; changed with the world stopped */
+    uint32_t nslots, slots_cap;
+    uint32_t *free_ids;
+    uint32_t nfree_ids, next_id;
+    bool dirty_on, dirty_ring;
+    uint32_t mem_gen;           /* counts changes of the slots */
+    struct kvm_irq *irq;        /* irq.c: routes, eventfds, kernel controllers */
+    struct kvm_io *io;          /* io.c: doorbells and coalesced ranges */
+    int vcpu_fd[VMM_MAX_VCPUS]; /* -1: none yet. KVM's vCPUs cannot be destroyed: kept and reused */
+    bool vcpu_ran[VMM_MAX_VCPUS]; /* its CPUID can no longer be changed */
+    _Atomic uint64_t hw_exits, repairs;
+};
+
+static inline struct kvm_vm *kvm_vm_of(struct vm *vm)
+{
+    return vm->backend_data;
+}
+
+int kvm_vm_init(struct vm *vm);
+void kvm_vm_fini(struct vm *vm);
+void kvm_caps(struct vm *vm, struct vm_caps *caps);
+int kvm_default_cpuid(struct vm *vm, struct vmm_cpuid *entries, uint32_t *n);
+
+/* With the world stopped: brings the slots of [gpa, gpa+len) in line with the memory map. A failure
+ * is kept, and the next KVM_RUN exits for it. [mem.c] */
+void kvm_mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len);
+/* Removes and adds all slots: drops what KVM has derived from guest page tables. World stopped, or
+ * on a VM with one vCPU by its thread. [mem.c] */
+int kvm_mem_refresh(struct vm *vm);
+void kvm_mem_fini(struct vm *vm);
+
+int kvm_dirty_start(struct vm *vm);
+void kvm_dirty_stop(struct vm *vm);
+int kvm_dirty_sync(struct vm *vm, uint64_t gpa, uint64_t len);
+/* KVM_EXIT_DIRTY_RING_FULL, and before a vCPU goes away: empties the vCPU's ring into the pages'
+ * dirty bytes. */
+struct kvm_vcpu;
+int kvm_dirty_harvest(struct kvm_vcpu *kv);
+
+/* ---- vCPUs (vcpu.c), state (state.c) ---- */
+
+/* Groups of state that move between the two CPUs. */
+#define KVM_G_REGS   1u  /* GPRs, RIP, RFLAGS */
+#define KVM_G_SREGS  2u  /* segments, tables, control registers, EFER, APIC base, CR8 */
+#define KVM_G_EVENTS 4u  /* queued events, shadow, NMI */
+#define KVM_G_DEBUG  8u  /* DR0-DR7 */
+#define KVM_G_MSRS   16u /* the MSRs that KVM holds */
+#define KVM_G_XSAVE  32u /* x87 ... and XCR0 */
+#define KVM_G_ALL    63u
+
+/* What of KVM's last exit has to be done or completed before anything else. */
+enum kvm_pending {
+    KVM_PEND_NONE,
+    KVM_PEND_ACCESS,   /* an access of run->io, ->mmio or ->msr that has not been made (all) yet */
+    KVM_PEND_COMPLETE, /* made: the next KVM_RUN completes the instruction */
+};
+
+struct kvm_vcpu {
+    struct interp_vcpu soft; /* first: interp_cpu() and the like work on this */
+    struct vcpu *vcpu;
+    int fd;
+    struct kvm_run *run;
+    void *dirty_ring;
+    uint32_t dirty_ring_pos;
+    uint32_t valid;  /* KVM_G_*: the software CPU's copy is as new as KVM's, or newer */
+    uint32_t newer;  /* subset of valid: KVM's copy is out of date */
+    bool fresh_soft; /* the software CPU's caches may be stale: flush before it runs */
+    bool fenced; /* KVM's IDT limit is 0 (KVM_BAD_USER_EVENTS); the real one is in the soft CPU */
+    enum kvm_pending pending;
+    uint32_t pending_item; /* of a string access: which is next */
+    uint64_t serial;       /* of the access, for core_mmio_access */
+    uint64_t flush_count;  /* soft.cpu->mmu.flushes when KVM last had the state */
+    uint64_t soft_until;   /* ... */
+    struct kvm_xsave *xsave;
+    /* Kicks (kick.c). */
+    _Atomic uint32_t in_run; /* the thread is inside KVM_RUN, or about to be */
+    _Atomic int tid;
+    sigset_t mask; /* last KVM_SET_SIGNAL_MASK */
+    bool mask_set;
+    bool has_timer;
+    void *timer; /* timer_t */
+    uint64_t timer_armed;
+    int mem_error; /* of kvm_mem_map_changed */
+};
+
+static inline struct kvm_vcpu *kvm_vcpu_of(struct vcpu *vcpu)
+{
+    return vcpu->backend_data;
+}
+
+int kvm_vcpu_init(struct vcpu *vcpu);
+void kvm_vcpu_fini(struct vcpu *vcpu);
+
+/* Brings the software CPU's copy of the groups up to date. 0 or VMM_E_* (vm_fail'ed). An
+ * instruction that KVM has to complete is completed first. [state.c] */
+int kvm_pull(struct kvm_vcpu *kv, uint32_t groups);
+/* Says that the software CPU's copy of the groups has changed; they must be valid. */
+static inline void kvm_changed(struct kvm_vcpu *kv, uint32_t groups)
+{
+    kv->newer |= groups;
+}
+/* Gives KVM all that is newer: what goes through kvm_run's shared area, and ioctls for the rest. */
+int kvm_push(struct kvm_vcpu *kv);
+
+/* Whether KVM can run the current state on this host; needs REGS and SREGS. [soft.c] */
+bool kvm_can_run(struct kvm_vcpu *kv);
+/* Runs the software CPU: `insns` instructions at most (UINT64_MAX: until KVM can run the state, or
+ * a stop), or one step. BACKEND_*. [soft.c] */
+int kvm_soft_run(struct kvm_vcpu *kv, uint64_t insns, bool step);
+
+/* vmm_backend_ops.run and wake. [run.c, kick.c] */
+int kvm_run(struct vcpu *vcpu, bool step);
+void kvm_wake(struct vcpu *vcpu);
+
+/* ---- CPUID (cpuid.c), MSRs (msr.c), debugging (debug.c), TSC (tsc.c) ---- */
+
+int kvm_set_cpuid(struct vcpu *vcpu);
+/* The VM's filter: MSRs that only KVM can hold stay in the kernel, all others come to the library.
+ * Also after a policy of one vCPU has changed: the filter is the VM's, so it lets nothing through
+ * that any vCPU has a policy for. */
+int kvm_msr_policy(struct vcpu *vcpu);
+int kvm_msr_filter_init(struct vm *vm);
+/* KVM_EXIT_X86_RDMSR and _WRMSR: fills run->msr.error and .data. BACKEND_*-like: 0 done, 1 aborted
+ * (core_msr_access returned CORE_IO_ABORT). */
+int kvm_msr_exit(struct kvm_vcpu *kv);
+int kvm_set_debug(struct vcpu *vcpu, const struct vmm_debug *debug);
+uint64_t kvm_tsc(struct vcpu *vcpu);
+void kvm_tsc_changed(struct vcpu *vcpu);
+
+/* ---- services of the kernel (irq.c, io.c) ---- */
+
+extern const struct backend_host_ops kvm_host_ops;
+int kvm_irq_init(struct vm *vm);
+void kvm_irq_fini(struct vm *vm);
+int kvm_io_init(struct vm *vm);
+void kvm_io_fini(struct vm *vm);
+/* Delivers what the kernel has collected of posted writes; before anything else of an exit. Out of
+ * or in guest state as core_mmio_access. */
+void kvm_io_drain(struct kvm_vcpu *kv);
+/* KVM_EXIT_IOAPIC_EOI. */
+void kvm_irq_eoi_exit(struct vm *vm, uint8_t vector);
+/* With local APICs in the kernel: their state after reset or INIT, activity (KVM_SET_MP_STATE), and
+ * the state for vcpu_get_msr/vcpu_set_msr of APIC MSRs. */
+int kvm_lapic_reset(struct kvm_vcpu *kv, bool init);
+int kvm_irq_get_activity(struct kvm_vcpu *kv, uint32_t *activity);
+int kvm_irq_set_activity(struct kvm_vcpu *kv, uint32_t activity);
+
+#endif
