@@ -48,6 +48,12 @@
 #define KVM_HAS_DEBUGREGS      0x1000000u
 #define KVM_HAS_VCPU_EVENTS    0x2000000u
 #define KVM_HAS_MULTI_ADDRESS  0x4000000u
+#define KVM_HAS_XCRS           0x8000000u /* else the guest has no XSAVE: XCR0 stays 1 */
+
+/* A usable host has all of these. */
+#define KVM_HAS_REQUIRED                                                                           \
+    (KVM_HAS_VCPU_EVENTS | KVM_HAS_DEBUGREGS | KVM_HAS_XSAVE | KVM_HAS_READONLY_MEM |              \
+     KVM_HAS_IMMEDIATE_EXIT | KVM_HAS_USER_MSR | KVM_HAS_MSR_FILTER)
 
 /* What this host's KVM gets wrong, as small guests have shown: bits of kvm_host.bad. */
 #define KVM_BAD_REAL         0x1u   /* 16-bit real mode does not run */
@@ -59,14 +65,13 @@
 #define KVM_BAD_USER_FLAGS   0x40u  /* IF and IOPL at CPL 3 are not what was set */
 #define KVM_BAD_CPUID        0x80u  /* KVM_SET_CPUID2 is overridden */
 #define KVM_BAD_TSC_OFFSET   0x100u /* RDTSC ignores the offset */
-#define KVM_BAD_STALE_TABLES 0x200u /* page tables that the host edits stay in use after a flush   \
-                                     */
-#define KVM_BAD_STEP        0x400u  /* single steps */
-#define KVM_BAD_BREAKPOINT  0x800u  /* hardware breakpoints of KVM_SET_GUEST_DEBUG */
-#define KVM_BAD_WATCHPOINT  0x1000u
-#define KVM_BAD_EMULATION   0x2000u /* everyday instructions at CPL 0 end in internal errors */
-#define KVM_BAD_HYPERCALL   0x4000u /* VMCALL hangs */
-#define KVM_BAD_SLOW_KERNEL 0x8000u /* CPL 0 runs at less than 5 % of CPL 3 */
+#define KVM_BAD_STALE_TABLES 0x200u /* a flush does not drop page tables that the host edits */
+#define KVM_BAD_STEP         0x400u /* single steps */
+#define KVM_BAD_BREAKPOINT   0x800u /* hardware breakpoints of KVM_SET_GUEST_DEBUG */
+#define KVM_BAD_WATCHPOINT   0x1000u
+#define KVM_BAD_EMULATION    0x2000u /* everyday instructions at CPL 0 end in internal errors */
+#define KVM_BAD_HYPERCALL    0x4000u /* VMCALL hangs */
+#define KVM_BAD_SLOW_KERNEL  0x8000u /* CPL 0 runs at less than 5 % of CPL 3 */
 
 struct kvm_host {
     int result;       /* VMM_E_*; 0: usable */
@@ -86,6 +91,8 @@ struct kvm_host {
 const struct kvm_host *kvm_host(void);
 /* "PAE paging, SYSCALL at CPL 3, ..." for a set of KVM_BAD_*. */
 void kvm_bad_names(uint32_t bad, char *text, size_t size);
+/* vmm_backend_ops.probe. */
+void kvm_probe(struct vmm_backend_report *report);
 
 /* ---- system calls (sys.c) ---- */
 

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/kvm/probe.c: what the host's KVM has, and whether it is good enough. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "backends/kvm/probe.h"
+#include "backends/kvm/uapi.h"
+
+#define DEVICE "/dev/kvm"
+
+/* ---- results ---- */
+
+__attribute__((format(printf, 4, 5))) static int refuse(struct kvm_host *host, int result,
+                                                        int os_errno, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(host->reason, sizeof(host->reason), format, args);
+    va_end(args);
+    host->result = result;
+    host->os_errno = os_errno;
+    return result;
+}
+
+static int result_of(int os_errno)
+{
+    switch (os_errno) {
+    case ENOMEM:
+        return VMM_E_NOMEM;
+    case EACCES:
+    case EPERM:
+        return VMM_E_PERM;
+    case EMFILE:
+    case ENFILE:
+        return VMM_E_LIMIT;
+    case EBUSY:
+        return VMM_E_BUSY;
+    case ENOENT:
+    case ENXIO:
+    case ENODEV:
+        return VMM_E_NODEV;
+    default:
+        return VMM_E_BACKEND;
+    }
+}
+
+static int refuse_errno(struct kvm_host *host, int os_errno, const char *what)
+{
+    char text[96];
+
+    return refuse(host, result_of(os_errno), os_errno, "%s: %s", what,
+                  strerror_r(os_errno, text, sizeof(text)));
+}
+
+/* ---- the device ---- */
+
+static int try_ioctl(int fd, unsigned long request, uintptr_t arg)
+{
+    int r;
+
+    do
+        r = ioctl(fd, request, arg);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : r;
+}
+
+/* Opens the device, or says why not. */
+static int open_device(struct kvm_host *host, int *out)
+{
+    int fd, version;
+
+    do
+        fd = open(DEVICE, O_RDWR | O_CLOEXEC);
+    while (fd < 0 && errno == EINTR);
+    if (fd < 0) {
+        int err = errno;
+
+        if (err == ENOENT)
+            return refuse(host, VMM_E_NODEV, err, "there is no " DEVICE);
+        if (err == EACCES || err == EPERM)
+            return refuse(host, VMM_E_PERM, err, "no permission to open " DEVICE);
+        return refuse_errno(host, err, DEVICE " cannot be opened");
+    }
+    version = try_ioctl(fd, KVM_GET_API_VERSION, 0);
+    if (version == KVM_API_VERSION) {
+        *out = fd;
+        return 0;
+    }
+    close(fd);
+    if (version >= 0)
+        return refuse(host, VMM_E_UNSUPPORTED, 0, DEVICE " has API version %d instead of %d",
+                      version, KVM_API_VERSION);
+    if (version == -ENOTTY || version == -EINVAL)
+        return refuse(host, VMM_E_NODEV, -version, DEVICE " is not a KVM device");
+    return refuse_errno(host, -version, "KVM_GET_API_VERSION");
+}
+
+/* ---- capabilities ---- */
+
+static const struct {
+    const char *name;
+    int cap;
+    uint32_t bits; /* all of these have to be set in the answer; 0: any but 0 will do */
+    uint32_t has;  /* KVM_HAS_* */
+    bool required; /* the engine does not work without it */
+} caps[] = {
+#define CAP(name, ...)                                                                             \
+    {                                                                                              \
+#name, KVM_CAP_##name, __VA_ARGS__                                                         \
+    }
+    CAP(USER_MEMORY, 0, 0, true),
+    CAP(EXT_CPUID, 0, 0, true),
+    CAP(VCPU_EVENTS, 0, KVM_HAS_VCPU_EVENTS, true),
+    CAP(DEBUGREGS, 0, KVM_HAS_DEBUGREGS, true),
+    CAP(XSAVE, 0, KVM_HAS_XSAVE, true),
+    CAP(READONLY_MEM, 0, KVM_HAS_READONLY_MEM, true),
+    /* Completes an instruction without running the next. */
+    CAP(IMMEDIATE_EXIT, 0, KVM_HAS_IMMEDIATE_EXIT, true),
+    /* The library holds most MSRs, and the program's policies are for all of them. */
+    CAP(X86_USER_SPACE_MSR, 0, KVM_HAS_USER_MSR, true),
+    CAP(X86_MSR_FILTER, 0, KVM_HAS_MSR_FILTER, true),
+    CAP(SYNC_REGS, KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS, KVM_HAS_SYNC_REGS,
+        false),
+    CAP(XCRS, 0, KVM_HAS_XCRS, false),
+    CAP(XSAVE2, 0, KVM_HAS_XSAVE2, false),
+    CAP(IRQCHIP, 0, KVM_HAS_IRQCHIP, false),
+    CAP(SPLIT_IRQCHIP, 0, KVM_HAS_SPLIT_IRQCHIP, false),
+    CAP(IRQFD, 0, KVM_HAS_IRQFD, false),
+    CAP(IRQFD_RESAMPLE, 0, KVM_HAS_IRQFD_RESAMPLE, false),
+    CAP(IOEVENTFD, 0, KVM_HAS_IOEVENTFD, false),
+    CAP(IOEVENTFD_ANY_LENGTH, 0, KVM_HAS_IOEVENTFD_ANY, false),
+    CAP(COALESCED_MMIO, 0, KVM_HAS_COALESCED_MMIO, false),
+    CAP(COALESCED_PIO, 0, KVM_HAS_COALESCED_PIO, false),
+    CAP(SIGNAL_MSI, 0, KVM_HAS_SIGNAL_MSI, false),
+    CAP(X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
+        KVM_HAS_X2APIC_API, false),
+    CAP(DIRTY_LOG_RING_ACQ_REL, 0, KVM_HAS_DIRTY_RING, false),
+    CAP(MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, KVM_HAS_MANUAL_DIRTY,
+        false),
+    CAP(TSC_CONTROL, 0, KVM_HAS_TSC_CONTROL, false),
+    CAP(SET_GUEST_DEBUG, 0, KVM_HAS_GUEST_DEBUG, false),
+    CAP(KVMCLOCK_CTRL, 0, KVM_HAS_KVMCLOCK_CTRL, false),
+    CAP(EXIT_ON_EMULATION_FAILURE, 0, KVM_HAS_EXIT_ON_EMUL, false),
+    CAP(MULTI_ADDRESS_SPACE, 0, KVM_HAS_MULTI_ADDRESS, false),
+#undef CAP
+};
+
+/* The answer to KVM_CHECK_EXTENSION: 0 is "no", and so is an error. */
+static uint32_t check(int fd, int cap)
+{
+    int r = try_ioctl(fd, KVM_CHECK_EXTENSION, (uintptr_t)cap);
+
+    return r > 0 ? (uint32_t)r : 0;
+}
+
+static int find_caps(struct kvm_host *host, int fd)
+{
+    for (size_t i = 0; i < sizeof(caps) / sizeof(caps[0]); i++) {
+        uint32_t value = check(fd, caps[i].cap);
+
+        if (value && (value & caps[i].bits) == caps[i].bits)
+            host->has |= caps[i].has;
+        else if (caps[i].required)
+            return refuse(host, VMM_E_UNSUPPORTED, 0, "this KVM has no KVM_CAP_%s", caps[i].name);
+    }
+    return 0;
+}
+
+/* Sizes and limits; where KVM does not tell, what its documentation says to assume. */
+static int find_limits(struct kvm_host *host, int fd)
+{
+    int size = try_ioctl(fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+
+    if (size < 0)
+        return refuse_errno(host, -size, "KVM_GET_VCPU_MMAP_SIZE");
+    if ((size_t)size < sizeof(struct kvm_run))
+        return refuse(host, VMM_E_UNSUPPORTED, 0, "KVM_GET_VCPU_MMAP_SIZE says %d", size);
+    host->run_size = (uint32_t)size;
+
+    host->nslots = check(fd, KVM_CAP_NR_MEMSLOTS);
+    if (!host->nslots)
+        host->nslots = 32;
+    host->max_vcpus = check(fd, KVM_CAP_MAX_VCPUS);
+    if (!host->max_vcpus)
+        host->max_vcpus = check(fd, KVM_CAP_NR_VCPUS);
+    if (!host->max_vcpus)
+        host->max_vcpus = 4;
+    if (host->has & KVM_HAS_DIRTY_RING)
+        host->dirty_ring_bytes = check(fd, KVM_CAP_DIRTY_LOG_RING_ACQ_REL);
+    host->xsave_size = sizeof(struct kvm_xsave);
+    if (host->has & KVM_HAS_XSAVE2) {
+        uint32_t need = check(fd, KVM_CAP_XSAVE2);
+
+        if (need > host->xsave_size)
+            host->xsave_size = need;
+    }
+    return 0;
+}
+
+#define CPUID_ENTRIES     256u  /* as many as KVM has ever had */
+#define CPUID_ENTRIES_MAX 4096u /* more than any answer can be */
+
+static int find_cpuid(struct kvm_host *host, int fd)
+{
+    int err = -E2BIG;
+
+    for (uint32_t n = CPUID_ENTRIES; err == -E2BIG && n <= CPUID_ENTRIES_MAX; n *= 2) {
+        free(host->supported);
+        host->supported =
+            calloc(1, sizeof(*host->supported) + n * sizeof(host->supported->entries[0]));
+        if (!host->supported)
+            return refuse_errno(host, ENOMEM, "no memory for the CPUID table");
+        host->supported->nent = n;
+        err = try_ioctl(fd, KVM_GET_SUPPORTED_CPUID, (uintptr_t)host->supported);
+    }
+    if (err < 0)
+        return refuse_errno(host, -err, "KVM_GET_SUPPORTED_CPUID");
+
+    host->gpa_bits = 36; /* of a CPU that has no leaf 0x80000008 */
+    for (uint32_t i = 0; i < host->supported->nent; i++) {
+        const struct kvm_cpuid_entry2 *entry = &host->supported->entries[i];
+
+        if (entry->function != 0x80000008u)
+            continue;
+        /* GuestPhysAddrSize: what can be mapped, if that is less. */
+        uint32_t mapped = entry->eax >> 16 & 0xff, bits = entry->eax & 0xff;
+
+        host->gpa_bits = mapped && mapped < bits ? mapped : bits;
+    }
+    return 0;
+}
+
+/* ---- the verdict ---- */
+
+static const struct {
+    uint32_t bad;
+    const char *name;
+} bad_names[] = {
+    {KVM_BAD_REAL, "real mode"},
+    {KVM_BAD_PROTECTED, "protected mode"},
+    {KVM_BAD_PAGING32, "32-bit paging"},
+    {KVM_BAD_PAE, "PAE paging"},
+    {KVM_BAD_COMPAT, "compatibility mode"},
+    {KVM_BAD_USER_EVENTS, "SYSCALL at CPL 3"},
+    {KVM_BAD_USER_FLAGS, "IF and IOPL at CPL 3"},
+    {KVM_BAD_CPUID, "CPUID"},
+    {KVM_BAD_TSC_OFFSET, "TSC offset"},
+    {KVM_BAD_STALE_TABLES, "stale page tables"},
+    {KVM_BAD_STEP, "single steps"},
+    {KVM_BAD_BREAKPOINT, "breakpoints"},
+    {KVM_BAD_WATCHPOINT, "watchpoints"},
+    {KVM_BAD_EMULATION, "instructions at CPL 0"},
+    {KVM_BAD_HYPERCALL, "VMCALL"},
+    {KVM_BAD_SLOW_KERNEL, "slow CPL 0"},
+};
+
+void kvm_bad_names(uint32_t bad, char *text, size_t size)
+{
+    size_t used = 0;
+
+    if (size)
+        text[0] = 0;
+    for (size_t i = 0; i < sizeof(bad_names) / sizeof(bad_names[0]); i++) {
+        if (!(bad & bad_names[i].bad) || used >= size)
+            continue;
+        used +=
+            (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", bad_names[i].name);
+    }
+}
+
+static void conclude(struct kvm_host *host)
+{
+    char names[160];
+
+    host->degraded = host->bad;
+    if (!host->bad) {
+        snprintf(host->reason, sizeof(host->reason), "KVM API %d", KVM_API_VERSION);
+        return;
+    }
+    kvm_bad_names(host->bad & ~KVM_BAD_SLOW_KERNEL, names, sizeof(names));
+    snprintf(host->reason, sizeof(host->reason), "KVM API %d, in software: %s", KVM_API_VERSION,
+             names);
+}
+
+int kvm_probe_host(struct kvm_host *host)
+{
+    const char *what;
+    int fd = -1, err;
+
+    memset(host, 0, sizeof(*host));
+    if (open_device(host, &fd))
+        return host->result;
+    if (find_caps(host, fd) || find_limits(host, fd) || find_cpuid(host, fd))
+        goto out;
+    err = kvm_probe_guests(fd, host, &what);
+    if (err)
+        refuse_errno(host, -err, what);
+    else
+        conclude(host);
+out:
+    close(fd);
+    if (host->result)
+        kvm_probe_free(host);
+    return host->result;
+}
+
+void kvm_probe_free(struct kvm_host *host)
+{
+    free(host->supported);
+    host->supported = NULL;
+}
+
+static struct kvm_host the_host;
+
+static void probe_once(void)
+{
+    kvm_probe_host(&the_host);
+}
+
+const struct kvm_host *kvm_host(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, probe_once);
+    return &the_host;
+}
+
+void kvm_probe(struct vmm_backend_report *report)
+{
+    const struct kvm_host *host = kvm_host();
+
+    report->result = host->result;
+    report->flags = host->degraded ? VMM_BACKEND_DEGRADED : 0;
+    _Static_assert(sizeof(report->reason) >= sizeof(host->reason), "reason");
+    memcpy(report->reason, host->reason, sizeof(host->reason));
+}
