@@ -43,6 +43,7 @@ static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, const struct mm
     e->write = mmu_empty_tag(i);
     if (idx >= MMU_NINDEX || watched(mmu, linear))
         return;
+    mmu_note_filled(mmu, idx << MMU_TLB_BITS | i);
     e->addend = (uintptr_t)page->host - tag;
     e->gpa = w->gpa | (w->global ? MMU_ENTRY_GLOBAL : 0);
     if (mmu_allowed(mmu, idx, MMU_READ, w, &error))
@@ -239,7 +240,8 @@ void mmu_rmw_done(struct mmu *mmu, struct mmu_rmw *rmw)
 
 int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code)
 {
-    struct mmu_exec_entry *e = &mmu->exec[!user][(linear >> MMU_PAGE_SHIFT) & (MMU_XTLB_SIZE - 1)];
+    unsigned i = (linear >> MMU_PAGE_SHIFT) & (MMU_XTLB_SIZE - 1);
+    struct mmu_exec_entry *e = &mmu->exec[!user][i];
     struct mmu_walk w;
     struct mmu_page page;
     int r;
@@ -262,6 +264,7 @@ int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code
     if (!mmu->env->page(mmu->env->ctx, w.gpa, &page) || !page.executable)
         return MMU_OK;
     code->host = page.host;
+    mmu_note_filled(mmu, MMU_FILLED_EXEC | (unsigned)!user << MMU_XTLB_BITS | i);
     e->tag = linear & MMU_PAGE_MASK;
     e->gpa = w.gpa | (w.global ? MMU_ENTRY_GLOBAL : 0);
     e->host = page.host;

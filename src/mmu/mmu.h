@@ -166,9 +166,15 @@ enum mmu_paging { MMU_PAGING_NONE, MMU_PAGING_32, MMU_PAGING_PAE, MMU_PAGING_4LE
 #define MMU_NONCANON 2 /* non-canonical address: #GP(0) or #SS(0) */
 #define MMU_ABORT    3 /* the surroundings want the instruction to stop without effect */
 
+/* Entries that may have tags are listed up to this number, as few are quickly flushed. */
+#define MMU_FILLED      64
+#define MMU_FILLED_EXEC 0x8000u /* in `filled`: an entry of `exec`, else one of `data` */
+
 struct mmu {
     struct mmu_entry data[MMU_NTABLES][MMU_TLB_SIZE];
     struct mmu_exec_entry exec[2][MMU_XTLB_SIZE]; /* user, kernel */
+    uint16_t filled[MMU_FILLED];                  /* which table, and which entry of it */
+    unsigned nfilled;                             /* more than MMU_FILLED: all may have tags */
 
     const struct mmu_env *env;
 

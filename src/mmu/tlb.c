@@ -25,11 +25,32 @@ static void clear_large(struct mmu *mmu)
     }
 }
 
-void mmu_flush_all(struct mmu *mmu)
+static void clear_all(struct mmu *mmu)
 {
     for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
         clear_table(mmu, idx);
     memset(mmu->exec, 0xff, sizeof(mmu->exec));
+}
+
+static void clear_filled(struct mmu *mmu)
+{
+    for (unsigned n = 0; n < mmu->nfilled; n++) {
+        unsigned which = mmu->filled[n];
+
+        if (which & MMU_FILLED_EXEC)
+            mmu->exec[which >> MMU_XTLB_BITS & 1][which & (MMU_XTLB_SIZE - 1)].tag = MMU_NO_TAG;
+        else
+            clear_entry(mmu, which >> MMU_TLB_BITS, which & (MMU_TLB_SIZE - 1));
+    }
+}
+
+void mmu_flush_all(struct mmu *mmu)
+{
+    if (mmu->nfilled > MMU_FILLED)
+        clear_all(mmu);
+    else
+        clear_filled(mmu);
+    mmu->nfilled = 0;
     clear_large(mmu);
     mmu->flush_gen++;
     mmu->flushes++;
@@ -85,6 +106,9 @@ void mmu_flush_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
 
     if (!len)
         return;
+    mmu->flush_gen++;
+    if (!mmu->nfilled)
+        return;
     for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
         for (unsigned i = 0; i < MMU_TLB_SIZE; i++) {
             struct mmu_entry *e = &mmu->data[idx][i];
@@ -101,13 +125,14 @@ void mmu_flush_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
             if (e->tag != MMU_NO_TAG && page <= last && (page | ~MMU_PAGE_MASK) >= gpa)
                 e->tag = MMU_NO_TAG;
         }
-    mmu->flush_gen++;
 }
 
 void mmu_protect_gpa(struct mmu *mmu, uint64_t gpa)
 {
     uint64_t page = gpa & MMU_PAGE_MASK;
 
+    if (!mmu->nfilled)
+        return;
     for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
         for (unsigned i = 0; i < MMU_TLB_SIZE; i++) {
             struct mmu_entry *e = &mmu->data[idx][i];
@@ -126,10 +151,11 @@ void mmu_set_watch(struct mmu *mmu, const uint64_t *pages, unsigned n)
 
 void mmu_init(struct mmu *mmu, const struct mmu_env *env)
 {
-    memset(mmu, 0, sizeof(*mmu));
+    memset(&mmu->filled, 0, sizeof(*mmu) - offsetof(struct mmu, filled));
     clear_table(mmu, MMU_USER_ALIGN);
     mmu->env = env;
     mmu->linear_bits = 32;
+    mmu->nfilled = MMU_FILLED + 1;
     mmu_flush_all(mmu);
 }
 

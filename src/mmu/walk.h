@@ -17,6 +17,15 @@ struct mmu_walk {
     uint8_t pkey;
 };
 
+/* Lists an entry that is being filled, `which` as in mmu->filled. */
+static inline void mmu_note_filled(struct mmu *mmu, unsigned which)
+{
+    if (mmu->nfilled < MMU_FILLED)
+        mmu->filled[mmu->nfilled] = (uint16_t)which;
+    if (mmu->nfilled <= MMU_FILLED)
+        mmu->nfilled++;
+}
+
 /* Walks for an access; `update`: sets accessed and dirty bits. MMU_OK or MMU_FAULT. */
 int mmu_walk(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access, bool update,
              struct mmu_walk *w);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/os.h"
 #include "core/x86/cache.h"
 #include "core/x86/decode.h"
 
@@ -207,18 +208,17 @@ static void page_remove(struct x86_cache *c, struct page **slot)
 
 bool x86_cache_create(struct x86_cpu *cpu)
 {
-    struct x86_cache *c = calloc(1, sizeof(*c));
+    struct x86_cache *c = os_pages_alloc(sizeof(*c)); /* a small guest touches little of it */
 
     if (!c)
         return false;
     c->chunk[0] = aligned_alloc(64, CHUNK_SIZE);
     if (!c->chunk[0]) {
-        free(c);
+        os_pages_free(c, sizeof(*c));
         return false;
     }
     c->nchunks = 1;
     cpu->cache = c;
-    x86_jump_clear(cpu);
     return true;
 }
 
@@ -228,7 +228,7 @@ void x86_cache_destroy(struct x86_cache *c)
         return;
     for (unsigned i = 0; i < c->nchunks; i++)
         free(c->chunk[i]);
-    free(c);
+    os_pages_free(c, sizeof(*c));
 }
 
 /* ---- dropping blocks ---- */
@@ -375,6 +375,9 @@ static void flush_now(struct x86_cpu *cpu)
 {
     struct x86_cache *c = cpu->cache;
 
+    c->flush_wanted = false;
+    if (!c->current && !c->used)
+        return; /* no block since the last time */
     for (unsigned i = 0; i < 1u << PAGE_BITS; i++)
         for (struct page *pg = c->pages[i]; pg; pg = pg->next)
             for (struct x86_block *b = pg->blocks; b; b = b->next_page)
@@ -387,7 +390,6 @@ static void flush_now(struct x86_cpu *cpu)
     c->ndead = 0;
     c->current = 0;
     c->used = 0;
-    c->flush_wanted = false;
     x86_jump_clear(cpu);
 }
 

@@ -13,7 +13,7 @@ struct x86_code {
     bool global;         /* all of it is in global pages */
 };
 
-/* Fills cpu->cache and cpu->jump; false without memory. */
+/* Fills cpu->cache; false without memory. */
 bool x86_cache_create(struct x86_cpu *cpu);
 void x86_cache_destroy(struct x86_cache *cache);
 

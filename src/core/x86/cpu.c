@@ -26,7 +26,10 @@ struct x86_cpu *x86_create(const struct x86_env *env, unsigned id)
 
     if (!cpu)
         return NULL;
-    memset(cpu, 0, size);
+    /* The two big tables are initialised by their owners, one of them only when it is used. */
+    memset(cpu, 0, offsetof(struct x86_cpu, jump));
+    memset(&cpu->jump_ready, 0,
+           offsetof(struct x86_cpu, mmu) - offsetof(struct x86_cpu, jump_ready));
     cpu->env = env;
     cpu->id = id;
     cpu->feat.gpa_bits = 36;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* core/x86/cpuid_default.c: the CPUID table of what this CPU can offer on this host. */
 #include <cpuid.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "core/x86/control.h"
@@ -130,7 +131,7 @@ static uint64_t host_xcr0(void)
 }
 
 struct features {
-    uint32_t f1_ecx, f1_edx, f7_ebx, f7_ecx, f7_edx, f7_1_eax;
+    uint32_t signature, f1_ecx, f1_edx, f7_ebx, f7_ecx, f7_edx, f7_1_eax;
     uint64_t xcr0;
 };
 
@@ -144,7 +145,7 @@ struct features {
 #define Z_7_EDX     (1u << 23)
 #define Z_7_1_EAX   (1u << 5)
 
-static struct features features(void)
+static struct features find_features(void)
 {
     struct regs h1 = host(1, 0), h7 = host(7, 0), h71 = {0};
     uint64_t xcr0 = host_xcr0();
@@ -176,6 +177,26 @@ static struct features features(void)
         f.f7_1_eax &= ~Z_7_1_EAX;
     } else {
         f.xcr0 |= X86_XCR0_AVX512;
+    }
+    f.signature = signature();
+    return f;
+}
+
+/* Found once: CPUID is slow where the host is itself a guest. Who comes while another looks finds
+ * the same. */
+static struct features features(void)
+{
+    static struct features known;
+    static _Atomic int state; /* 1: somebody fills `known`; 2: it is complete */
+    struct features f;
+    int none = 0;
+
+    if (atomic_load(&state) == 2)
+        return known;
+    f = find_features();
+    if (atomic_compare_exchange_strong(&state, &none, 1)) {
+        known = f;
+        atomic_store(&state, 2);
     }
     return f;
 }
@@ -261,7 +282,7 @@ static void basic(struct table *t, const struct features *f, uint64_t tsc_khz)
 
     leaf(t, 0, (struct regs){MAX_BASIC, word("Genu"), word("ntel"), word("ineI")});
     /* EBX: CLFLUSH line of 64 bytes, APIC ids in the package, initial APIC id. */
-    leaf(t, 1, (struct regs){signature(), 8u << 8 | PACKAGE_IDS << 16, f->f1_ecx, f->f1_edx});
+    leaf(t, 1, (struct regs){f->signature, 8u << 8 | PACKAGE_IDS << 16, f->f1_ecx, f->f1_edx});
     leaf(t, 2, (struct regs){.eax = 0x00feff01}); /* caches: see leaf 4 */
     caches(t);
     leaf(t, 6, (struct regs){.eax = 1u << 2}); /* ARAT */

@@ -10,6 +10,7 @@ static struct x86_block no_block = {.dead = true};
 
 void x86_jump_clear(struct x86_cpu *cpu)
 {
+    cpu->jump_ready = true;
     for (unsigned i = 0; i < X86_JUMP_SIZE; i++) {
         /* The address of this key is in kernel space, its mode is real mode. */
         cpu->jump[i].key = ~(uint64_t)0;

@@ -351,6 +351,8 @@ enum x86_stop x86_run(struct x86_cpu *cpu, uint64_t limit, bool step, uint64_t *
     uint64_t begin = retired(cpu), used;
     unsigned turns = 0;
 
+    if (x86_unlikely(!cpu->jump_ready))
+        x86_jump_clear(cpu);
     cpu->stop = X86_STOP_NONE;
     cpu->blk = NULL;
     reload(cpu, 0);

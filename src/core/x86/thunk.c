@@ -24,9 +24,11 @@ static void drop_all(struct x86_thunks *t)
 static struct x86_thunks *thunks(struct x86_cpu *cpu)
 {
     if (!cpu->thunks) {
-        cpu->thunks = calloc(1, sizeof *cpu->thunks);
-        if (cpu->thunks)
+        cpu->thunks = malloc(sizeof *cpu->thunks);
+        if (cpu->thunks) {
+            memset(cpu->thunks, 0, offsetof(struct x86_thunks, forms));
             cpu->thunks->gen = 1;
+        }
     }
     return cpu->thunks;
 }

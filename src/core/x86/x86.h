@@ -252,8 +252,9 @@ struct x86_cpu {
     uint64_t sp_mask;      /* of the stack pointer, likewise */
     struct vmm_segment seg[VMM_NSEG];
 
-    struct x86_jump jump[X86_JUMP_SIZE];
-    struct x86_jump_set jump_set[2]; /* index: X86_MODE_CPL3 is set */
+    struct x86_jump jump[X86_JUMP_SIZE]; /* without content until jump_ready */
+    bool jump_ready;                     /* set by the first x86_run */
+    struct x86_jump_set jump_set[2];     /* index: X86_MODE_CPL3 is set */
 
     uint64_t cr0, cr2, cr3, cr4, cr8, xcr0, efer, xss;
     struct vmm_dtable gdt, idt;
