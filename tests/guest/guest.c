@@ -75,22 +75,34 @@ static bool is_long(enum snip_mode mode)
     return mode == COMPAT32 || mode == LONG64 || mode == USER64;
 }
 
+void guest_gate(struct guest *g, enum snip_mode mode, unsigned vector, uint32_t address)
+{
+    uint64_t dpl = vector == 3 || vector == 4 ? 3 : 0;
+    uint64_t high = (uint64_t)(address & 0xffff0000) << 32;
+
+    if (mode == REAL16) {
+        put(g, 4 * vector, (address & 0xf) | (address >> 4) << 16, 4);
+    } else if (is_long(mode)) {
+        put(g, SNIP_IDT + 16 * vector,
+            (address & 0xffff) | SEL_CODE64 << 16 | (0x8eull | dpl << 5) << 40 | high, 8);
+    } else {
+        uint32_t code = mode == PROT16 ? SEL_CODE16 : SEL_CODE32;
+
+        put(g, SNIP_IDT + 8 * vector,
+            (address & 0xffff) | code << 16 | (0x8eull | dpl << 5) << 40 | high, 8);
+    }
+}
+
 static void build_handlers(struct guest *g, enum snip_mode mode)
 {
     for (unsigned v = 0; v < 256; v++) {
         uint32_t handler = SNIP_HANDLERS + 4 * v;
-        uint64_t dpl = v == 3 || v == 4 ? 3 : 0;
 
         memcpy(g->mem + handler, "\xf4\xeb\xfd\x90", 4);
-        if (mode == REAL16) {
+        if (mode == REAL16)
             put(g, 4 * v, handler, 4);
-        } else if (is_long(mode)) {
-            put(g, SNIP_IDT + 16 * v, handler | SEL_CODE64 << 16 | (0x8eull | dpl << 5) << 40, 8);
-        } else {
-            uint32_t code = mode == PROT16 ? SEL_CODE16 : SEL_CODE32;
-
-            put(g, SNIP_IDT + 8 * v, handler | code << 16 | (0x8eull | dpl << 5) << 40, 8);
-        }
+        else
+            guest_gate(g, mode, v, handler);
     }
     if (is_long(mode)) {
         put(g, SNIP_TSS + 4, SNIP_KSTACK, 8);
@@ -101,21 +113,29 @@ static void build_handlers(struct guest *g, enum snip_mode mode)
     put(g, SNIP_TSS + 102, 104, 2); /* no I/O bitmap */
 }
 
+/* Page tables: of the first GiB and of the fourth. */
+enum {
+    PML4 = SNIP_TABLES,
+    PDPT = PML4 + 0x1000,
+    PD = PDPT + 0x1000,
+    PT = PD + 0x1000,
+    PD3 = PT + 0x1000
+};
+
+void guest_map_large(struct guest *g, uint32_t address)
+{
+    uint32_t table = address >> 30 ? PD3 : PD;
+
+    put(g, table + (address >> 21 & 511) * 8, address | PTE_P | PTE_W | PTE_U | PTE_PS, 8);
+}
+
 /* The first 2 MiB in 4 KiB pages, with SNIP_MMIO beside them. */
 static void build_pages(struct guest *g)
 {
-    enum {
-        PML4 = SNIP_TABLES,
-        PDPT = PML4 + 0x1000,
-        PD = PDPT + 0x1000,
-        PT = PD + 0x1000,
-        PD3 = PT + 0x1000
-    };
-
     put(g, PML4, PDPT | PTE_P | PTE_W | PTE_U, 8);
     put(g, PDPT, PD | PTE_P | PTE_W | PTE_U, 8);
     put(g, PDPT + 3 * 8, PD3 | PTE_P | PTE_W | PTE_U, 8);
-    put(g, PD3 + (SNIP_MMIO >> 21 & 511) * 8, SNIP_MMIO | PTE_P | PTE_W | PTE_U | PTE_PS, 8);
+    guest_map_large(g, SNIP_MMIO);
     put(g, PD, PT | PTE_P | PTE_W | PTE_U, 8);
     for (uint32_t a = 0; a < 0x200000; a += 4096) {
         uint64_t pte = a | PTE_P | PTE_W | PTE_U;
@@ -178,16 +198,8 @@ static void set_segments(struct vcpu_regs *r, enum snip_mode mode)
         .selector = SEL_TSS, .base = SNIP_TSS, .limit = 0x67, .ar = VMM_AR_P | 11};
 }
 
-bool guest_prepare(struct guest *g, enum snip_mode mode, const uint8_t *code, size_t len,
-                   struct vcpu_regs *r)
+bool guest_registers(struct guest *g, enum snip_mode mode, struct vcpu_regs *r)
 {
-    memset(g->mem, 0, SNIP_MEM);
-    memset(g->mem + SNIP_DATA, 0xa5, 4096);
-    memcpy(g->mem + SNIP_CODE, code, len);
-    g->mem[SNIP_CODE + len] = 0xcc;
-    build_gdt(g);
-    build_handlers(g, mode);
-    build_pages(g);
     *r = (struct vcpu_regs){.size = sizeof(*r), .groups = VMM_REGS_ALL};
     if (vcpu_get_regs(g->cpu, r) != 0)
         return false;
@@ -211,6 +223,19 @@ bool guest_prepare(struct guest *g, enum snip_mode mode, const uint8_t *code, si
     r->shadow = 0;
     r->nmi_blocked = r->nmi_pending = r->inject_valid = 0;
     return true;
+}
+
+bool guest_prepare(struct guest *g, enum snip_mode mode, const uint8_t *code, size_t len,
+                   struct vcpu_regs *r)
+{
+    memset(g->mem, 0, SNIP_MEM);
+    memset(g->mem + SNIP_DATA, 0xa5, 4096);
+    memcpy(g->mem + SNIP_CODE, code, len);
+    g->mem[SNIP_CODE + len] = 0xcc;
+    build_gdt(g);
+    build_handlers(g, mode);
+    build_pages(g);
+    return guest_registers(g, mode, r);
 }
 
 static bool pushes_error(unsigned vector)

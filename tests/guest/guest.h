@@ -32,6 +32,12 @@ void guest_destroy(struct guest *g);
 /* Fresh memory and registers for a snippet in `mode`. */
 bool guest_prepare(struct guest *g, enum snip_mode mode, const uint8_t *code, size_t len,
                    struct vcpu_regs *regs);
+/* The registers of guest_prepare alone, for another vCPU. */
+bool guest_registers(struct guest *g, enum snip_mode mode, struct vcpu_regs *regs);
+/* The vector leads to `address` instead of its HLT. */
+void guest_gate(struct guest *g, enum snip_mode mode, unsigned vector, uint32_t address);
+/* Paging modes: maps the 2 MiB of `address` at themselves, for all. */
+void guest_map_large(struct guest *g, uint32_t address);
 bool guest_run(struct guest *g, enum snip_mode mode, struct guest_end *end);
 
 #endif
