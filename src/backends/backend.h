@@ -12,7 +12,8 @@
  * returns BACKEND_HALT when the activity is HALTED or WAIT_SIPI and nothing ends it: each call
  * looks at inject_valid, at nmi_pending (unless blocked), and at core_intr_pending if RFLAGS.IF is
  * set and no shadow is; when one of them ends HLT, the activity becomes ACTIVE and run goes on with
- * the delivery. The core then waits for a request and calls run again. The core also decides
+ * the delivery. The core then waits for a request and calls run again; with local APICs in the
+ * kernel it calls run again at once, which waits there. The core also decides
  * whether a halt exits to the program (no irqchip, VMM_VM_EXIT_HLT). RIP is after the HLT. In
  * SHUTDOWN run returns BACKEND_EXIT with VMM_EXIT_SHUTDOWN, each time. NMI, INIT and SIPI reach the
  * backend through set_regs and vcpu_reset.
@@ -57,8 +58,8 @@ struct vmm_backend_ops {
 
     /* The groups in regs->groups. The core has checked the groups, the reserved members and the
      * EVENTS group; the engine checks the rest as a VM entry does: VMM_E_INVAL, nothing changed and
-     * a vm_fail that names the check. The core itself does tsc, and with an irqchip cr8 and
-     * apic_base, which the engine ignores then. */
+     * a vm_fail that names the check. The core itself does tsc, and for a vCPU with a local APIC of
+     * the library's (vcpu->lapic) cr8 and apic_base, which the engine ignores then. */
     int (*get_regs)(struct vcpu *vcpu, struct vcpu_regs *regs);
     int (*set_regs)(struct vcpu *vcpu, const struct vcpu_regs *regs);
     int (*get_xsave)(struct vcpu *vcpu, void *area, uint32_t len);
@@ -74,6 +75,9 @@ struct vmm_backend_ops {
     void (*mem_map_changed)(struct vm *vm, uint64_t gpa, uint64_t len);
     /* With the world stopped: the host wrote to memory from which code was decoded. */
     void (*code_changed)(struct vm *vm, uint64_t gpa, uint64_t len);
+    /* With the world stopped: the dirty bytes of [gpa, gpa+len) have been cleared, or were made
+     * just now; the next write to each page has to set its byte again. NULL: nothing to do. */
+    void (*dirty_cleared)(struct vm *vm, uint64_t gpa, uint64_t len);
 
     /* The guest's TSC, when the hardware gives it; NULL: the core's own (clock.c). tsc_changed: the
      * core has moved vcpu->tsc_offset, or the clock was stopped and goes on. */
@@ -111,20 +115,27 @@ struct backend_host_ops {
     int (*doorbell_add)(struct vm *vm, const struct core_doorbell *d);
     void (*doorbell_del)(struct vm *vm, const struct core_doorbell *d);
     /* Writes to the range may be delivered late, but in order and before anything that the guest
-     * or the program can see comes after them. ANY. */
+     * or the program can see comes after them. `del` first delivers what there is (out of guest
+     * state, no lock held: callbacks run). ANY. */
     int (*posted_add)(struct vm *vm, bool port, uint64_t addr, uint64_t len);
     void (*posted_del)(struct vm *vm, bool port, uint64_t addr, uint64_t len);
     /* A signal of `fd` is an edge on `line` (routes too); with `resample_fd` >= 0 it asserts the
-     * level-triggered line, whose EOI lowers it and signals resample_fd. ANY. */
+     * level-triggered line, whose EOI lowers it and signals resample_fd. The descriptors are the
+     * core's duplicates. This, route_changed, irq_line and irq_eoi_wanted come under vm->irq_lock:
+     * they call nothing that takes it. ANY. */
     int (*irq_fd_add)(struct vm *vm, uint32_t line, int fd, int resample_fd);
     void (*irq_fd_del)(struct vm *vm, uint32_t line, int fd);
-    /* Route number `route` (VMM_IRQ_ROUTE_FIRST ...) has changed. ANY. */
+    /* Route number `route` (VMM_IRQ_ROUTE_FIRST ...) has changed. SPLIT: numbers 0-23 too, what
+     * the IOAPIC's pins send (so which vectors' EOI the IOAPIC must hear of: irqchip_eoi_vector);
+     * those come under locks of the controllers. ANY. */
     int (*route_changed)(struct vm *vm, uint32_t route, const struct core_route *r);
 
     /*
-     * Dirty tracking. `start`: from now on writes of the guest are logged. `sync` moves what is
-     * logged for the range into the pages' core_page.dirty bytes and starts afresh there; with the
-     * world stopped. Writes that the core or the engine make for the guest set the bytes directly.
+     * Dirty tracking, all with the world stopped. `start`: from now on writes of the guest are
+     * logged; VMM_E_UNSUPPORTED: all that the engine runs sets the bytes directly. `sync` moves
+     * what is logged for the range into the pages' core_page.dirty bytes and starts afresh there;
+     * so does mem_map_changed for ranges whose log it would lose. Writes that the core or the
+     * engine make for the guest set the bytes directly.
      */
     int (*dirty_start)(struct vm *vm);
     void (*dirty_stop)(struct vm *vm);
@@ -133,13 +144,17 @@ struct backend_host_ops {
     /*
      * Interrupt controllers in the kernel: vm->irqchip_mode is SPLIT or KERNEL; `irqchip_create`
      * comes before the first vCPU and resolves AUTO: it sets vm->irqchip_mode, to USER if the
-     * library's are better here. KERNEL: there is no vm->irqchip, and lines, messages and EOI
-     * callbacks come here. SPLIT: vm->irqchip has 8259s and IOAPIC but no local APICs; messages
-     * and ExtINT come here.
+     * library's are better here (as does VMM_E_UNSUPPORTED). KERNEL: there is no vm->irqchip, and
+     * lines, messages and EOI callbacks come here. SPLIT: vm->irqchip has 8259s and IOAPIC but no
+     * local APICs; messages come here, the engine takes ExtINT from irqchip_pic_intr and
+     * irqchip_pic_ack, for which vCPU 0 gets a VCPU_REQ_INTR, and calls irqchip_eoi_vector. In both
+     * there is no vcpu->lapic: APIC base, CR8, TSC deadline, HLT and waiting for SIPI are the
+     * engine's.
      */
     int (*irqchip_create)(struct vm *vm);
     void (*irqchip_reset)(struct vm *vm);
     int (*irq_line)(struct vm *vm, uint32_t line, int level);
+    /* 0, VMM_E_*, or 1: no CPU took it. SPLIT: also under locks of the controllers. */
     int (*irq_msi)(struct vm *vm, uint64_t address, uint32_t data);
     /* The set of lines whose EOI somebody wants to hear of has changed; the engine then calls
      * core_irq_eoi. */

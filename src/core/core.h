@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "core/irqchip.h"
 #include "core/os.h"
 #include <vmm/debug.h>
 #include <vmm/device.h>
@@ -78,8 +79,8 @@ int core_cpuid(struct vcpu *vcpu, uint64_t serial, uint32_t leaf, uint32_t suble
 bool core_intr_pending(struct vcpu *vcpu);
 int core_intr_ack(struct vcpu *vcpu);
 
-/* CR8 of a vCPU with an irqchip is its local APIC's (lapic_get_cr8 of core_vcpu_lapic); without one
- * core_vcpu_lapic is NULL and the backend keeps CR8. */
+/* CR8 of a vCPU with a local APIC of the library's is that one's (lapic_get_cr8 of
+ * core_vcpu_lapic); without one core_vcpu_lapic is NULL and the backend keeps CR8. */
 
 /* Moves the guest TSC of the vCPU (core_vcpu_tsc in irqchip.h) to `value` now. OWNER. */
 void core_vcpu_set_tsc(struct vcpu *vcpu, uint64_t value);
@@ -92,9 +93,16 @@ void core_vcpu_set_tsc(struct vcpu *vcpu, uint64_t value);
 uint64_t core_timers_begin(struct vcpu *vcpu);
 void core_timers_end(struct vcpu *vcpu);
 
-/* The guest has ended the interrupt of a level-triggered line, as the kernel's controllers tell:
- * calls what vm_irq_on_eoi has registered. Out of guest state. */
-void core_irq_eoi(struct vm *vm, uint32_t line);
+/*
+ * Descriptors that a thread of the library waits for, one per VM, started with the first: `ready`
+ * is called there, with no lock held and all signals blocked, after a signal of the eventfd `fd`
+ * (not duplicated) has been taken. 0 or VMM_E_*, vm_fail'ed as `op`. _remove waits until `ready`
+ * has returned, unless it is called from there; NULL is allowed. ANY.
+ */
+struct core_watch;
+int core_watch_add(struct vm *vm, const char *op, int fd, void (*ready)(void *opaque), void *opaque,
+                   struct core_watch **out);
+void core_watch_remove(struct core_watch *watch);
 
 /* Runs timers that are due; a backend calls it often enough for their precision
  * (interp: every X86_POLL instructions). Leaves the guest state while callbacks run. */
@@ -127,8 +135,9 @@ void core_world_go(struct vm *vm);
 /* ---- The objects. Backends use the fields named "backend"; the rest is the core's. ---- */
 
 struct vmm_backend_ops;
-struct irqchip;
-struct lapic;
+struct core_route;
+struct doorbell_map;
+struct irq_fd;
 struct mem_map;
 struct io_map;
 struct io_reg;
@@ -214,6 +223,20 @@ struct vcpu {
     struct core_record record;
 };
 
+/* Descriptors that a thread of the library waits for (watch.c). */
+struct core_watcher {
+    struct os_mutex lock;        /* of all that follows */
+    struct core_watch **watches; /* by number; NULL: free */
+    uint32_t nwatches;
+    int poll, wake; /* descriptors, while `running` */
+    bool running, stop;
+    uint32_t generation;
+    struct core_watch *current; /* whose `ready` runs */
+    _Atomic uint32_t done;      /* counts calls of `ready` that have returned; a futex word */
+    uintptr_t thread;           /* os_thread_self of it */
+    struct os_thread handle;
+};
+
 /* Many readers or one writer, for host threads; a writer that waits keeps new readers out. */
 struct core_rwlock {
     _Atomic uint32_t word;
@@ -228,6 +251,7 @@ struct vm {
     uint32_t irqchip_kind;             /* backend: VMM_IRQCHIP_*: whether there is one at all */
     uint32_t irqchip_mode;             /* backend: VMM_IRQCHIP_MODE_*, where it is */
     struct irqchip *irqchip;           /* NULL: VMM_IRQCHIP_NONE, or all of it in the kernel */
+    bool dirty_on;                     /* backend: writes are tracked; world stopped to change */
     struct vm_caps caps;
 
     struct os_mutex lock;
@@ -255,6 +279,21 @@ struct vm {
 
     struct io_map *io[2];   /* MMIO, ports: changed with the world stopped and vm->lock held */
     struct io_reg *io_list; /* under vm->lock */
+    struct doorbell_map *doorbells[2]; /* as io; NULL: none */
+
+    /* What drives interrupt lines, and who wants to hear of them. After devices' locks, before the
+     * controllers'. */
+    struct os_mutex irq_lock;
+    uint32_t irq_levels;    /* lines that vm_irq_set asserts */
+    uint32_t irq_resampled; /* lines that descriptors with a resample_fd assert */
+    uint32_t eoi_wanted;    /* as backend_host_ops.irq_eoi_wanted was told */
+    struct core_eoi {
+        void (*fn)(void *opaque, uint32_t line);
+        void *opaque;
+    } eoi[VMM_IRQ_LINES];
+    struct core_route *routes; /* VMM_IRQ_ROUTES of them, or NULL: none was ever set */
+    struct irq_fd *irq_fds;
+    struct core_watcher watcher;
 
     struct os_mutex timer_lock;
     struct vmm_timer **timers; /* binary heap */

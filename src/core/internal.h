@@ -8,7 +8,6 @@
 
 #include "backends/backend.h"
 #include "core/core.h"
-#include "core/irqchip.h"
 
 /* ---- error.c ---- */
 
@@ -104,6 +103,40 @@ int core_regs_set(struct vcpu *vcpu, const struct vcpu_regs *regs);
 /* VMM_MODE_* and CPL from the groups GPR, SEG and CONTROL. */
 uint32_t core_regs_mode(const struct vcpu_regs *regs);
 uint8_t core_regs_cpl(const struct vcpu_regs *regs);
+
+/* ---- irq.c ---- */
+
+/* VMM_E_STATE if there are no interrupt controllers; VMM_E_RANGE for no address of a message. */
+int core_irq_check(struct vm *vm, const char *op);
+int core_irq_check_msi(struct vm *vm, const char *op, uint64_t address);
+/* Under irq_lock: passes the level of a line on to the controllers; one edge of it. */
+int core_irq_drive(struct vm *vm, uint32_t line);
+int core_irq_pulse(struct vm *vm, uint32_t line);
+/* vm_irq_msi with a checked address. */
+int core_irq_msi(struct vm *vm, uint64_t address, uint32_t data);
+/* Under irq_lock: after a change of what wants to hear of EOIs. */
+int core_irq_update_wanted(struct vm *vm);
+/* For irqchip_create in split mode. */
+extern const struct irqchip_remote core_irq_remote;
+
+/* ---- irq_fd.c ---- */
+
+/* Under irq_lock: lines whose EOI software resampling needs. */
+uint32_t core_irq_fd_lines(struct vm *vm);
+/* The part of core_irq_eoi that serves descriptors. */
+void core_irq_fd_eoi(struct vm *vm, uint32_t line);
+/* vm_destroy: takes all descriptors and routes away. */
+void core_irq_fds_fini(struct vm *vm);
+
+/* ---- watch.c ---- */
+
+/* Stops the thread; no watch is left. */
+void core_watcher_fini(struct vm *vm);
+
+/* ---- doorbell.c ---- */
+
+/* vm_destroy: removes what is left; no vCPU is. */
+void core_doorbells_fini(struct vm *vm);
 
 /* ---- policy.c ---- */
 

@@ -5,65 +5,210 @@
 
 #include <vmm/irq.h>
 
-/* ---- lines and messages ---- */
+#define MSI_WINDOW_MASK 0xfffffffffff00000ull
+#define MSI_WINDOW      0xfee00000ull
 
-static int no_irqchip(struct vm *vm, const char *op)
+/* ---- where the controllers are ---- */
+
+static bool in_kernel(const struct vm *vm)
 {
-    return vm_fail(vm, VMM_E_STATE, op, "the VM was created without interrupt controllers");
+    return vm->irqchip_mode == VMM_IRQCHIP_MODE_KERNEL;
 }
 
-static int checked_line(struct vm *vm, const char *op, uint32_t line, int err)
+int core_irq_check(struct vm *vm, const char *op)
 {
-    if (err == VMM_E_RANGE)
-        return vm_fail(vm, err, op, "line %u, but there are %u", line, VMM_IRQ_LINES);
-    if (err == VMM_E_EXIST)
-        return vm_fail(vm, err, op, "line %u has an EOI callback", line);
-    return err;
+    if (vm->irqchip_kind == VMM_IRQCHIP_NONE)
+        return vm_fail(vm, VMM_E_STATE, op, "the VM was created without interrupt controllers");
+    return 0;
+}
+
+static int no_service(struct vm *vm, const char *op)
+{
+    return vm_fail(vm, VMM_E_UNSUPPORTED, op, "backend %s does not do this for the host's kernel",
+                   vm->ops->name);
+}
+
+/* Split mode: a message to the kernel's local APICs. */
+static bool remote_msi(struct vm *vm, uint64_t address, uint32_t data)
+{
+    const struct backend_host_ops *host = vm->ops->host;
+
+    return host->irq_msi && host->irq_msi(vm, address, data) == 0;
+}
+
+/* The 8259s' INTR goes to the boot processor. */
+static void remote_intr(struct vm *vm)
+{
+    struct vcpu *vcpu = vm_vcpu(vm, 0);
+
+    if (vcpu)
+        core_vcpu_intr(vcpu);
+}
+
+static void remote_pin(struct vm *vm, uint32_t pin, uint64_t address, uint32_t data)
+{
+    const struct core_route route = {.set = address != 0, .address = address, .data = data};
+
+    if (vm->ops->host->route_changed)
+        vm->ops->host->route_changed(vm, pin, &route);
+}
+
+const struct irqchip_remote core_irq_remote = {
+    .msi = remote_msi,
+    .intr = remote_intr,
+    .pin = remote_pin,
+};
+
+/* ---- lines and messages ---- */
+
+int core_irq_drive(struct vm *vm, uint32_t line)
+{
+    int level = (vm->irq_levels | vm->irq_resampled) >> line & 1;
+
+    if (!in_kernel(vm))
+        return irqchip_set_line(vm->irqchip, line, level);
+    if (!vm->ops->host->irq_line)
+        return no_service(vm, "vm_irq_set");
+    return vm->ops->host->irq_line(vm, line, level);
+}
+
+/* Under irq_lock. */
+static int set_level(struct vm *vm, uint32_t line, int level)
+{
+    uint32_t bit = 1u << line;
+
+    vm->irq_levels = level ? vm->irq_levels | bit : vm->irq_levels & ~bit;
+    return core_irq_drive(vm, line);
+}
+
+int core_irq_pulse(struct vm *vm, uint32_t line)
+{
+    int err = set_level(vm, line, 1);
+    int err2 = set_level(vm, line, 0);
+
+    return err ? err : err2;
+}
+
+static int check_line(struct vm *vm, const char *op, uint32_t line)
+{
+    int err = core_irq_check(vm, op);
+
+    if (err)
+        return err;
+    if (line >= VMM_IRQ_LINES)
+        return vm_fail(vm, VMM_E_RANGE, op, "line %u, but there are %u", line, VMM_IRQ_LINES);
+    return 0;
 }
 
 int vm_irq_set(struct vm *vm, uint32_t line, int level)
 {
-    if (!vm)
-        return VMM_E_INVAL;
-    if (!vm->irqchip)
-        return no_irqchip(vm, __func__);
-    return checked_line(vm, __func__, line, irqchip_set_line(vm->irqchip, line, level));
+    int err = vm ? check_line(vm, __func__, line) : VMM_E_INVAL;
+
+    if (err)
+        return err;
+    os_mutex_lock(&vm->irq_lock);
+    err = set_level(vm, line, level);
+    os_mutex_unlock(&vm->irq_lock);
+    return err;
 }
 
 int vm_irq_pulse(struct vm *vm, uint32_t line)
 {
-    if (!vm)
-        return VMM_E_INVAL;
-    if (!vm->irqchip)
-        return no_irqchip(vm, __func__);
-    int err = irqchip_set_line(vm->irqchip, line, 1);
-    if (!err)
-        err = irqchip_set_line(vm->irqchip, line, 0);
-    return checked_line(vm, __func__, line, err);
+    int err = vm ? check_line(vm, __func__, line) : VMM_E_INVAL;
+
+    if (err)
+        return err;
+    os_mutex_lock(&vm->irq_lock);
+    err = core_irq_pulse(vm, line);
+    os_mutex_unlock(&vm->irq_lock);
+    return err;
+}
+
+int core_irq_check_msi(struct vm *vm, const char *op, uint64_t address)
+{
+    if ((address & MSI_WINDOW_MASK) == MSI_WINDOW)
+        return 0;
+    return core_fail_gpa(vm, VMM_E_RANGE, op, address,
+                         "%#llx is outside of the message window at 0xfee00000",
+                         (unsigned long long)address);
+}
+
+int core_irq_msi(struct vm *vm, uint64_t address, uint32_t data)
+{
+    if (vm->irqchip_mode == VMM_IRQCHIP_MODE_USER)
+        return irqchip_msi(vm->irqchip, address, data);
+    if (!vm->ops->host->irq_msi)
+        return no_service(vm, "vm_irq_msi");
+    int err = vm->ops->host->irq_msi(vm, address, data);
+    return err < 0 ? err : 0;
 }
 
 int vm_irq_msi(struct vm *vm, uint64_t address, uint32_t data)
 {
-    if (!vm)
-        return VMM_E_INVAL;
-    if (!vm->irqchip)
-        return no_irqchip(vm, __func__);
-    int err = irqchip_msi(vm->irqchip, address, data);
-    if (err == VMM_E_RANGE)
-        return core_fail_gpa(vm, err, __func__, address,
-                             "%#llx is outside of the message window at 0xfee00000",
-                             (unsigned long long)address);
+    int err = vm ? core_irq_check(vm, __func__) : VMM_E_INVAL;
+
+    if (!err)
+        err = core_irq_check_msi(vm, __func__, address);
+    return err ? err : core_irq_msi(vm, address, data);
+}
+
+/* ---- ends of interrupts ---- */
+
+int core_irq_update_wanted(struct vm *vm)
+{
+    uint32_t lines = core_irq_fd_lines(vm);
+
+    if (!in_kernel(vm))
+        return 0; /* the library's controllers tell of all */
+    for (uint32_t line = 0; line < VMM_IRQ_LINES; line++)
+        lines |= (uint32_t)(vm->eoi[line].fn != NULL) << line;
+    if (lines == vm->eoi_wanted)
+        return 0;
+    if (!vm->ops->host->irq_eoi_wanted)
+        return no_service(vm, "vm_irq_on_eoi");
+    int err = vm->ops->host->irq_eoi_wanted(vm, lines);
+    if (!err)
+        vm->eoi_wanted = lines;
     return err;
+}
+
+/* Under irq_lock. */
+static int set_eoi(struct vm *vm, uint32_t line, struct core_eoi eoi)
+{
+    struct core_eoi old = vm->eoi[line];
+
+    if (eoi.fn && old.fn)
+        return vm_fail(vm, VMM_E_EXIST, "vm_irq_on_eoi", "line %u has an EOI callback", line);
+    vm->eoi[line] = eoi;
+    int err = core_irq_update_wanted(vm);
+    if (err && eoi.fn) /* taking one back does not fail */
+        vm->eoi[line] = old;
+    return eoi.fn ? err : 0;
 }
 
 int vm_irq_on_eoi(struct vm *vm, uint32_t line, void (*eoi)(void *opaque, uint32_t line),
                   void *opaque)
 {
-    if (!vm)
-        return VMM_E_INVAL;
-    if (!vm->irqchip)
-        return no_irqchip(vm, __func__);
-    return checked_line(vm, __func__, line, irqchip_on_eoi(vm->irqchip, line, eoi, opaque));
+    int err = vm ? check_line(vm, __func__, line) : VMM_E_INVAL;
+
+    if (err)
+        return err;
+    os_mutex_lock(&vm->irq_lock);
+    err = set_eoi(vm, line, (struct core_eoi){eoi, opaque});
+    os_mutex_unlock(&vm->irq_lock);
+    return err;
+}
+
+void core_irq_eoi(struct vm *vm, uint32_t line)
+{
+    if (line >= VMM_IRQ_LINES)
+        return;
+    os_mutex_lock(&vm->irq_lock);
+    struct core_eoi eoi = vm->eoi[line];
+    os_mutex_unlock(&vm->irq_lock);
+    if (eoi.fn)
+        eoi.fn(eoi.opaque, line);
+    core_irq_fd_eoi(vm, line);
 }
 
 /* ---- from the controllers ---- */

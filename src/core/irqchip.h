@@ -11,16 +11,33 @@
 struct irqchip; /* per VM */
 struct lapic;   /* per vCPU */
 
-/* Registers the controllers' ports and MMIO through the public API. 0 or VMM_E_*. */
-int irqchip_create(struct vm *vm, struct irqchip **out);
+/* What 8259s and IOAPIC need of local APICs that are somewhere else (VMM_IRQCHIP_MODE_SPLIT). All
+ * are called with locks of the controllers held. */
+struct irqchip_remote {
+    /* Sends a message; false: no CPU took it. */
+    bool (*msi)(struct vm *vm, uint64_t address, uint32_t data);
+    /* The 8259 pair has an interrupt (irqchip_pic_intr). */
+    void (*intr)(struct vm *vm);
+    /* What IOAPIC pin `pin` sends from now on; address 0: nothing. */
+    void (*pin)(struct vm *vm, uint32_t pin, uint64_t address, uint32_t data);
+};
+
+/* Registers the controllers' ports and MMIO through the public API. `remote` NULL: with local
+ * APICs. 0 or VMM_E_*. */
+int irqchip_create(struct vm *vm, const struct irqchip_remote *remote, struct irqchip **out);
 void irqchip_destroy(struct irqchip *chip);
 /* Power-on state of 8259s, IOAPIC and all local APICs. */
 void irqchip_reset(struct irqchip *chip);
 
 int irqchip_set_line(struct irqchip *chip, uint32_t line, int level);
 int irqchip_msi(struct irqchip *chip, uint64_t address, uint32_t data);
-int irqchip_on_eoi(struct irqchip *chip, uint32_t line, void (*eoi)(void *, uint32_t),
-                   void *opaque);
+
+/* For remote local APICs: a CPU has ended a level-triggered interrupt. No lock held. ANY. */
+void irqchip_eoi_vector(struct irqchip *chip, uint8_t vector);
+/* The 8259 pair's INTR, and its INTA cycles: the vector; a spurious one (input 7) if the request
+ * has gone. ANY. */
+bool irqchip_pic_intr(struct irqchip *chip);
+uint8_t irqchip_pic_ack(struct irqchip *chip);
 
 /* The local APIC of a vCPU, created with it and freed by lapic_destroy. */
 int lapic_create(struct irqchip *chip, struct vcpu *vcpu, struct lapic **out);
@@ -54,6 +71,9 @@ void core_vcpu_nmi(struct vcpu *vcpu);
 void core_vcpu_init_ipi(struct vcpu *vcpu);
 void core_vcpu_sipi(struct vcpu *vcpu, uint8_t vector);
 struct lapic *core_vcpu_lapic(struct vcpu *vcpu);
+/* The guest has ended the interrupt of a level-triggered line: calls what vm_irq_on_eoi has
+ * registered, and serves resampling descriptors. Out of guest state, no lock held. */
+void core_irq_eoi(struct vm *vm, uint32_t line);
 /* Guest TSC of the vCPU now, and the vm_clock time at which it will reach `tsc`: now if it has. */
 uint64_t core_vcpu_tsc(struct vcpu *vcpu);
 uint64_t core_tsc_deadline(struct vcpu *vcpu, uint64_t tsc);

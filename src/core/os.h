@@ -33,6 +33,14 @@ void os_wake(_Atomic uint32_t *word);
 /* An identity of the calling thread that no other living thread has; never 0. */
 uintptr_t os_thread_self(void);
 void os_yield(void);
+
+/* A thread of the library's own, which blocks all signals. 0 or an errno. */
+struct os_thread {
+    uint64_t storage;
+};
+int os_thread_start(struct os_thread *thread, void (*run)(void *arg), void *arg);
+void os_thread_join(struct os_thread *thread);
+
 /* What a thread does between two looks at a word that another is about to change. */
 void os_relax(void);
 
@@ -48,5 +56,25 @@ void os_pages_free(void *p, size_t len);
 /* Code memory: the same pages writable at *rw and executable at *rx (W^X). 0 or an errno. */
 int os_code_alloc(size_t len, void **rw, void **rx);
 void os_code_free(void *rw, void *rx, size_t len);
+
+/* ---- events: descriptors with a counter that signals add to ---- */
+
+/* A new one. 0 or an errno. */
+int os_event_create(int *event);
+/* Another descriptor for what the caller's `fd` is; EINVAL if that is no event. 0 or an errno. */
+int os_event_dup(int fd, int *event);
+void os_event_close(int event);
+/* Adds 1. */
+void os_event_signal(int event);
+/* Takes all signals; false if there were none. Does not wait. */
+bool os_event_take(int event);
+
+/* Sets of events to wait for. 0 or an errno. */
+int os_poll_create(int *set);
+void os_poll_close(int set);
+int os_poll_add(int set, int event, uint64_t tag);
+void os_poll_remove(int set, int event);
+/* Waits until events of the set have signals; up to `max` tags of them, and their number. */
+uint32_t os_poll_wait(int set, uint64_t *tags, uint32_t max);
 
 #endif

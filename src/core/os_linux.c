@@ -3,13 +3,22 @@
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -62,6 +71,51 @@ void os_yield(void)
 void os_relax(void)
 {
     __builtin_ia32_pause();
+}
+
+_Static_assert(sizeof(pthread_t) <= sizeof(struct os_thread), "os_thread is too small");
+
+struct start {
+    void (*run)(void *arg);
+    void *arg;
+};
+
+static void *thread_main(void *opaque)
+{
+    struct start start = *(struct start *)opaque;
+
+    free(opaque);
+    start.run(start.arg);
+    return NULL;
+}
+
+int os_thread_start(struct os_thread *thread, void (*run)(void *arg), void *arg)
+{
+    struct start *start = malloc(sizeof(*start));
+    sigset_t all, old;
+    pthread_t handle;
+
+    if (!start)
+        return ENOMEM;
+    *start = (struct start){run, arg};
+    /* The new thread inherits the mask. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int err = pthread_create(&handle, NULL, thread_main, start);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (err)
+        free(start);
+    else
+        memcpy(&thread->storage, &handle, sizeof(handle));
+    return err;
+}
+
+void os_thread_join(struct os_thread *thread)
+{
+    pthread_t handle;
+
+    memcpy(&handle, &thread->storage, sizeof(handle));
+    pthread_join(handle, NULL);
 }
 
 /* ---- waiting ---- */
@@ -261,4 +315,95 @@ void os_code_free(void *rw, void *rx, size_t len)
 {
     munmap(rw, len);
     munmap(rx, len);
+}
+
+/* ---- events ---- */
+
+int os_event_create(int *event)
+{
+    *event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return *event < 0 ? errno : 0;
+}
+
+/* Whether the descriptor is something else than an eventfd; false where there is no telling. */
+static bool no_event(int fd)
+{
+    static const char name[] = "anon_inode:[eventfd]";
+    char path[32], target[64];
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(path, target, sizeof(target));
+    return n >= 0 && ((size_t)n != sizeof(name) - 1 || memcmp(target, name, sizeof(name) - 1) != 0);
+}
+
+int os_event_dup(int fd, int *event)
+{
+    *event = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (*event < 0)
+        return errno;
+    if (!no_event(*event))
+        return 0;
+    close(*event);
+    return EINVAL;
+}
+
+void os_event_close(int event)
+{
+    close(event);
+}
+
+void os_event_signal(int event)
+{
+    const uint64_t one = 1;
+    int saved = errno;
+
+    while (write(event, &one, sizeof(one)) < 0 && errno == EINTR)
+        continue;
+    errno = saved;
+}
+
+bool os_event_take(int event)
+{
+    uint64_t count;
+    struct iovec iov = {&count, sizeof(count)};
+    struct pollfd p = {.fd = event, .events = POLLIN};
+
+    /* Its file may be in blocking mode, which is the caller's to choose. */
+    ssize_t n = preadv2(event, &iov, 1, -1, RWF_NOWAIT);
+    if (n < 0 && errno != EAGAIN && poll(&p, 1, 0) == 1)
+        n = read(event, &count, sizeof(count));
+    return n == sizeof(count);
+}
+
+int os_poll_create(int *set)
+{
+    *set = epoll_create1(EPOLL_CLOEXEC);
+    return *set < 0 ? errno : 0;
+}
+
+void os_poll_close(int set)
+{
+    close(set);
+}
+
+int os_poll_add(int set, int event, uint64_t tag)
+{
+    struct epoll_event e = {.events = EPOLLIN, .data.u64 = tag};
+
+    return epoll_ctl(set, EPOLL_CTL_ADD, event, &e) ? errno : 0;
+}
+
+void os_poll_remove(int set, int event)
+{
+    epoll_ctl(set, EPOLL_CTL_DEL, event, NULL);
+}
+
+uint32_t os_poll_wait(int set, uint64_t *tags, uint32_t max)
+{
+    struct epoll_event e[16];
+    int n = epoll_wait(set, e, max < 16 ? (int)max : 16, -1);
+
+    for (int i = 0; i < n; i++)
+        tags[i] = e[i].data.u64;
+    return n < 0 ? 0 : (uint32_t)n;
 }

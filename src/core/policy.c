@@ -208,14 +208,18 @@ static bool is_amd(const struct vmm_cpuid *leaf0)
 }
 
 /* IA32_APIC_BASE.EN. */
-static bool apic_enabled(const struct vcpu *vcpu)
+static bool apic_enabled(struct vcpu *vcpu)
 {
-    uint64_t base;
+    struct vcpu_regs regs = {0};
 
-    return vcpu->lapic && lapic_read_msr(vcpu->lapic, MSR_APIC_BASE, &base) == 0 && (base & 0x800);
+    if (vcpu->lapic)
+        lapic_read_msr(vcpu->lapic, MSR_APIC_BASE, &regs.apic_base);
+    else if (vcpu->vm->irqchip_kind != VMM_IRQCHIP_NONE)
+        core_regs_get(vcpu, VMM_REGS_CONTROL, &regs);
+    return regs.apic_base & 0x800;
 }
 
-static void lookup(const struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+static void lookup(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     const struct vmm_cpuid *e = find(vcpu->cpuid, vcpu->ncpuid, leaf, subleaf);
     const struct vmm_cpuid *base = find(vcpu->cpuid, vcpu->ncpuid, leaf & 0xffff0000u, 0);
@@ -294,7 +298,7 @@ static int default_table(struct vm *vm, struct vmm_cpuid table[CORE_MAX_CPUID], 
 
     if (err)
         return err;
-    if (!vm->irqchip)
+    if (vm->irqchip_kind == VMM_IRQCHIP_NONE)
         remove_apic(table, *n);
     sort(table, *n);
     return 0;

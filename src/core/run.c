@@ -176,10 +176,12 @@ static bool halt(struct vcpu *vcpu)
 
     core_regs_get(vcpu, VMM_REGS_EVENTS, &regs);
     if (regs.activity != VMM_WAIT_SIPI) {
-        if (!vcpu->vm->irqchip || (vcpu->vm->flags & VMM_VM_EXIT_HLT))
+        if (vcpu->vm->irqchip_kind == VMM_IRQCHIP_NONE || (vcpu->vm->flags & VMM_VM_EXIT_HLT))
             return exits(vcpu, VMM_EXIT_HLT);
         atomic_fetch_add_explicit(&vcpu->nhalts, 1, memory_order_relaxed);
     }
+    if (vcpu->vm->irqchip_mode > VMM_IRQCHIP_MODE_USER)
+        return false; /* what ends it comes to the kernel's local APIC: the engine waits there */
     /* An instruction budget that is used up ends here, not after the wait. */
     if (!budget_used(vcpu))
         wait_event(vcpu);

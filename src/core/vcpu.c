@@ -134,7 +134,7 @@ void core_vcpu_reset(struct vcpu *vcpu, bool init)
         lapic_reset(vcpu->lapic, true);
     }
     /* SDM Vol. 3A 9.4.2: the boot processor starts at once, the others wait for SIPI. */
-    if (vcpu->vm->irqchip && vcpu->id != 0)
+    if (vcpu->vm->irqchip_kind != VMM_IRQCHIP_NONE && vcpu->id != 0)
         set_activity(vcpu, VMM_WAIT_SIPI);
 }
 
@@ -211,7 +211,7 @@ static int create(struct vm *vm, uint32_t id, void *data, struct vcpu **out)
     if (err)
         return err;
 
-    if (vm->irqchip) {
+    if (vm->irqchip_mode == VMM_IRQCHIP_MODE_USER) {
         err = lapic_create(vm->irqchip, vcpu, &vcpu->lapic);
         if (err) {
             core_vcpu_fini(vcpu);

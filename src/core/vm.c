@@ -225,12 +225,24 @@ static int check_caps(struct creation *c, const struct vm *vm)
         {VMM_VM_EXIT_CPUID, VMM_CAP_EXIT_CPUID, "VMM_VM_EXIT_CPUID"},
         {VMM_VM_KVM_PV, VMM_CAP_KVM_PV, "VMM_VM_KVM_PV"},
     };
+    static const struct {
+        uint32_t mode;
+        uint64_t cap;
+        const char *name;
+    } modes[] = {
+        {VMM_IRQCHIP_MODE_SPLIT, VMM_CAP_IRQCHIP_SPLIT, "VMM_IRQCHIP_MODE_SPLIT"},
+        {VMM_IRQCHIP_MODE_KERNEL, VMM_CAP_IRQCHIP_KERNEL, "VMM_IRQCHIP_MODE_KERNEL"},
+    };
     const char *name = vm->ops->name;
 
     for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++)
         if ((vm->flags & needs[i].flag) && !(vm->caps.caps & needs[i].cap))
             return refuse(c, VMM_E_UNSUPPORTED, name, "backend %s does not support %s", name,
                           needs[i].name);
+    for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
+        if (vm->irqchip_mode == modes[i].mode && !(vm->caps.caps & modes[i].cap))
+            return refuse(c, VMM_E_UNSUPPORTED, name, "backend %s does not support %s", name,
+                          modes[i].name);
     if (vm->tsc_khz != os_tsc_khz() && !(vm->caps.caps & VMM_CAP_TSC_KHZ))
         return refuse(c, VMM_E_UNSUPPORTED, name, "backend %s cannot scale the TSC to %llu kHz",
                       name, (unsigned long long)vm->tsc_khz);
@@ -242,7 +254,8 @@ static int check_caps(struct creation *c, const struct vm *vm)
 
 static int init_locks(struct vm *vm)
 {
-    struct os_mutex *const locks[] = {&vm->lock, &vm->error_lock, &vm->world_lock, &vm->timer_lock};
+    struct os_mutex *const locks[] = {&vm->lock,       &vm->error_lock, &vm->world_lock,
+                                      &vm->timer_lock, &vm->irq_lock,   &vm->watcher.lock};
 
     for (size_t i = 0; i < sizeof(locks) / sizeof(locks[0]); i++) {
         if (!os_mutex_init(locks[i]))
@@ -256,6 +269,8 @@ static int init_locks(struct vm *vm)
 
 static void fini_locks(struct vm *vm)
 {
+    os_mutex_fini(&vm->watcher.lock);
+    os_mutex_fini(&vm->irq_lock);
     os_mutex_fini(&vm->timer_lock);
     os_mutex_fini(&vm->world_lock);
     os_mutex_fini(&vm->error_lock);
@@ -282,6 +297,46 @@ static int failed(struct creation *c, struct vm *vm, int err, const char *what)
     return refuse(c, err, name, "%s: %s", what, vmm_strerror(err));
 }
 
+/* Where the controllers are to be: resolves AUTO, and calls the engine's hook for all but USER. */
+static int choose_irqchip(struct creation *c, struct vm *vm)
+{
+    const struct backend_host_ops *host = vm->ops->host;
+    const char *name = vm->ops->name;
+    uint32_t wanted = vm->irqchip_mode;
+
+    if (vm->irqchip_kind == VMM_IRQCHIP_NONE)
+        return 0;
+    /* The kernel, which has the local APICs then, does HLT. */
+    if (wanted == VMM_IRQCHIP_MODE_AUTO && (vm->flags & VMM_VM_EXIT_HLT))
+        vm->irqchip_mode = VMM_IRQCHIP_MODE_USER;
+    if (wanted > VMM_IRQCHIP_MODE_USER && (vm->flags & VMM_VM_EXIT_HLT))
+        return refuse(c, VMM_E_UNSUPPORTED, name, "VMM_VM_EXIT_HLT needs VMM_IRQCHIP_MODE_USER");
+    if (vm->irqchip_mode == VMM_IRQCHIP_MODE_USER)
+        return 0;
+    int err = host && host->irqchip_create ? host->irqchip_create(vm) : VMM_E_UNSUPPORTED;
+    if (err == VMM_E_UNSUPPORTED && wanted == VMM_IRQCHIP_MODE_AUTO) {
+        vm->irqchip_mode = VMM_IRQCHIP_MODE_USER;
+        return 0;
+    }
+    if (!err && vm->irqchip_mode == VMM_IRQCHIP_MODE_AUTO)
+        err = VMM_E_INTERNAL; /* the engine has not resolved it */
+    return err ? failed(c, vm, err, "no interrupt controllers in the host's kernel") : 0;
+}
+
+static int create_irqchip(struct creation *c, struct vm *vm)
+{
+    int err = choose_irqchip(c, vm);
+
+    if (err)
+        return err;
+    vm->caps.irqchip_mode = vm->irqchip_mode;
+    if (vm->irqchip_mode == VMM_IRQCHIP_MODE_USER)
+        err = irqchip_create(vm, NULL, &vm->irqchip);
+    else if (vm->irqchip_mode == VMM_IRQCHIP_MODE_SPLIT)
+        err = irqchip_create(vm, &core_irq_remote, &vm->irqchip);
+    return err ? failed(c, vm, err, "no interrupt controllers") : 0;
+}
+
 static int build(struct creation *c, struct vm *vm)
 {
     int err = core_mem_init(vm);
@@ -303,14 +358,9 @@ static int build(struct creation *c, struct vm *vm)
         goto not_capable;
     vm->caps.max_vcpus = vm->max_vcpus;
     core_clock_init(vm);
-    if (c->config.irqchip == VMM_IRQCHIP_PC) {
-        err = irqchip_create(vm, &vm->irqchip);
-        if (err) {
-            failed(c, vm, err, "no interrupt controllers");
-            goto not_capable;
-        }
-    }
-    return 0;
+    err = create_irqchip(c, vm);
+    if (!err)
+        return 0;
 
 not_capable:
     vm->ops->vm_fini(vm);
@@ -343,6 +393,8 @@ int vm_create(const struct vm_config *config, struct vm **out)
     vm->ops = ops;
     vm->flags = c.config.flags;
     vm->max_vcpus = c.config.max_vcpus;
+    vm->irqchip_kind = c.config.irqchip;
+    vm->irqchip_mode = c.config.irqchip_mode;
     vm->tsc_khz = c.config.tsc_khz ? c.config.tsc_khz : os_tsc_khz();
     vm->error.size = sizeof(vm->error);
     atomic_store(&vm->next_timer, UINT64_MAX);
@@ -380,9 +432,12 @@ int vm_destroy(struct vm *vm)
         if (vcpu)
             core_vcpu_fini(vcpu);
     }
+    core_irq_fds_fini(vm);
+    core_watcher_fini(vm);
     irqchip_destroy(vm->irqchip);
-    vm->irqchip = NULL; /* release callbacks may still lower lines */
+    vm->irqchip = NULL;
     core_io_fini(vm);
+    core_doorbells_fini(vm);
     core_mem_fini(vm);
     vm->ops->vm_fini(vm);
     core_timers_free(vm);
@@ -448,6 +503,8 @@ int vm_reset(struct vm *vm)
     atomic_store(&vm->tsc_start, vm_clock(vm));
     if (vm->irqchip)
         irqchip_reset(vm->irqchip);
+    if (vm->irqchip_mode > VMM_IRQCHIP_MODE_USER && vm->ops->host->irqchip_reset)
+        vm->ops->host->irqchip_reset(vm);
     core_devices_reset(vm);
     for (uint32_t i = 0; i < vm->max_vcpus; i++) {
         struct vcpu *vcpu = vm_vcpu(vm, i);

@@ -32,19 +32,43 @@
 #define RTE_LOW_WRITABLE  0x0001afffu
 #define RTE_HIGH_WRITABLE 0xff000000u
 
-/* Sends the message of a pin. Locked. */
-static uint32_t send(struct irqchip *chip, uint64_t rte)
+static struct irq_msg message(uint64_t rte)
 {
     uint32_t dest = (uint32_t)(rte >> 56);
     uint8_t mode = rte >> 8 & 7;
-    struct irq_msg msg = {
+
+    return (struct irq_msg){
         .dest = dest == 0xff ? IRQ_BROADCAST : dest,
         .mode = mode,
         .vector = (uint8_t)rte,
         .logical = rte & RTE_LOGICAL,
         .level = (rte & RTE_LEVEL) && (mode == IRQ_FIXED || mode == IRQ_LOWEST),
     };
-    return mode == IRQ_SIPI ? 0 : irqchip_deliver(chip, &msg, NULL);
+}
+
+/* Sends the message of a pin. Locked. */
+static uint32_t send(struct irqchip *chip, uint64_t rte)
+{
+    struct irq_msg msg = message(rte);
+
+    return msg.mode == IRQ_SIPI ? 0 : irqchip_deliver(chip, &msg, NULL);
+}
+
+/* Remote local APICs have to know which vectors' EOI is wanted. A pin that was masked while its
+ * interrupt is in service waits for that too. Locked. */
+static void tell_remote(struct irqchip *chip, uint32_t pin)
+{
+    uint64_t rte = chip->ioapic.rte[pin], address = 0;
+    uint32_t data = 0;
+
+    if (!chip->remote)
+        return;
+    if (!(rte & RTE_MASKED) || (rte & RTE_REMOTE_IRR)) {
+        struct irq_msg msg = message(rte);
+
+        address = irqchip_compose(&msg, &data);
+    }
+    chip->remote->pin(chip->vm, pin, address, data);
 }
 
 /* Delivers a level-triggered pin that is asserted, unless it waits for its EOI. Locked. */
@@ -149,6 +173,7 @@ static void write_reg(struct irqchip *chip, uint32_t value)
             rte &= ~RTE_REMOTE_IRR;
     }
     io->rte[pin] = rte;
+    tell_remote(chip, pin);
     serve_level(chip, pin);
 }
 
@@ -197,19 +222,23 @@ static const struct vmm_io_ops ioapic_ops = {
     .write = mmio_write,
 };
 
-static void power_on(struct ioapic *io)
+static void power_on(struct irqchip *chip)
 {
+    struct ioapic *io = &chip->ioapic;
+
     io->select = 0;
     io->id = 0;
-    for (uint32_t pin = 0; pin < IOAPIC_PINS; pin++)
+    for (uint32_t pin = 0; pin < IOAPIC_PINS; pin++) {
         io->rte[pin] = RTE_MASKED;
+        tell_remote(chip, pin);
+    }
 }
 
 void ioapic_reset(struct irqchip *chip)
 {
     struct ioapic *io = &chip->ioapic;
     os_mutex_lock(&io->lock);
-    power_on(io);
+    power_on(chip);
     os_mutex_unlock(&io->lock);
 }
 
@@ -218,7 +247,7 @@ int ioapic_init(struct irqchip *chip)
     struct ioapic *io = &chip->ioapic;
     if (os_mutex_init(&io->lock))
         return VMM_E_NOMEM;
-    power_on(io);
+    power_on(chip);
     int err = mmio_register(chip->vm, IOAPIC_GPA, IOAPIC_LEN, &ioapic_ops, chip, &io->mmio);
     if (err)
         os_mutex_fini(&io->lock);

@@ -8,25 +8,29 @@
 #define MSI_WINDOW_MASK 0xfffffffffff00000ull
 #define MSI_WINDOW      0xfee00000ull
 
-int irqchip_create(struct vm *vm, struct irqchip **out)
+#define MSI_ADDRESS_LOGICAL 4u
+#define MSI_ADDRESS_HINT    8u
+#define MSI_DATA_ASSERT     0x4000u
+#define MSI_DATA_LEVEL      0x8000u
+
+int irqchip_create(struct vm *vm, const struct irqchip_remote *remote, struct irqchip **out)
 {
     struct irqchip *chip = calloc(1, sizeof(*chip));
     if (!chip)
         return VMM_E_NOMEM;
     chip->vm = vm;
+    chip->remote = remote;
 
     int err = VMM_E_NOMEM;
     if (os_mutex_init(&chip->window_lock))
         goto no_window_lock;
-    if (os_mutex_init(&chip->eoi_lock))
-        goto no_eoi_lock;
     err = pic_init(chip);
     if (err)
         goto no_pic;
     err = ioapic_init(chip);
     if (err)
         goto no_ioapic;
-    err = lapic_window_init(chip);
+    err = remote ? 0 : lapic_window_init(chip);
     if (err)
         goto no_window;
     *out = chip;
@@ -37,8 +41,6 @@ no_window:
 no_ioapic:
     pic_fini(chip);
 no_pic:
-    os_mutex_fini(&chip->eoi_lock);
-no_eoi_lock:
     os_mutex_fini(&chip->window_lock);
 no_window_lock:
     free(chip);
@@ -60,7 +62,6 @@ void irqchip_destroy(struct irqchip *chip)
         os_mutex_fini(&l->lock);
         free(l);
     }
-    os_mutex_fini(&chip->eoi_lock);
     os_mutex_fini(&chip->window_lock);
     free(chip);
 }
@@ -103,48 +104,63 @@ int irqchip_msi(struct irqchip *chip, uint64_t address, uint32_t data)
         .mode = data >> 8 & 7,
         .vector = (uint8_t)data,
         .shorthand = IRQ_TO_DEST,
-        .logical = address & 4,
-        .level = data & 0x8000,
+        .logical = address & MSI_ADDRESS_LOGICAL,
+        .level = data & MSI_DATA_LEVEL,
     };
-    if (msg.level && !(data & 0x4000)) /* deassertion: only assertions are delivered */
+    if (msg.level && !(data & MSI_DATA_ASSERT)) /* deassertion: only assertions are delivered */
         return 0;
-    if ((address & 8) && msg.mode == IRQ_FIXED)
+    if ((address & MSI_ADDRESS_HINT) && msg.mode == IRQ_FIXED)
         msg.mode = IRQ_LOWEST;
     if (msg.mode != IRQ_SIPI)
         irqchip_deliver(chip, &msg, NULL);
     return 0;
 }
 
-int irqchip_on_eoi(struct irqchip *chip, uint32_t line, void (*eoi)(void *, uint32_t), void *opaque)
-{
-    if (line >= VMM_IRQ_LINES)
-        return VMM_E_RANGE;
-
-    int err = 0;
-    os_mutex_lock(&chip->eoi_lock);
-    if (eoi && chip->eoi[line].fn) {
-        err = VMM_E_EXIST;
-    } else {
-        chip->eoi[line].fn = eoi;
-        chip->eoi[line].opaque = opaque;
-    }
-    os_mutex_unlock(&chip->eoi_lock);
-    return err;
-}
-
 void irqchip_notify_eoi(struct irqchip *chip, uint32_t mask)
 {
-    for (uint32_t line = 0; mask; line++, mask >>= 1) {
-        if (!(mask & 1))
-            continue;
-        os_mutex_lock(&chip->eoi_lock);
-        void (*fn)(void *, uint32_t) = chip->eoi[line].fn;
-        void *opaque = chip->eoi[line].opaque;
-        os_mutex_unlock(&chip->eoi_lock);
-        if (fn)
-            fn(opaque, line);
-    }
+    for (uint32_t line = 0; mask; line++, mask >>= 1)
+        if (mask & 1)
+            core_irq_eoi(chip->vm, line);
 }
+
+/* ---- local APICs elsewhere ---- */
+
+void irqchip_eoi_vector(struct irqchip *chip, uint8_t vector)
+{
+    ioapic_eoi(chip, vector);
+}
+
+bool irqchip_pic_intr(struct irqchip *chip)
+{
+    return atomic_load(&chip->pic.intr);
+}
+
+uint8_t irqchip_pic_ack(struct irqchip *chip)
+{
+    return pic_ack(chip);
+}
+
+/* SDM Vol. 3A 11.11, from the fields that the IOAPIC has. */
+uint64_t irqchip_compose(const struct irq_msg *msg, uint32_t *data)
+{
+    uint64_t dest = msg->dest == IRQ_BROADCAST ? 0xff : msg->dest & 0xff;
+
+    *data = msg->vector | (uint32_t)msg->mode << 8;
+    if (msg->level)
+        *data |= MSI_DATA_LEVEL | MSI_DATA_ASSERT;
+    return MSI_WINDOW | dest << 12 | (msg->mode == IRQ_LOWEST ? MSI_ADDRESS_HINT : 0) |
+           (msg->logical ? MSI_ADDRESS_LOGICAL : 0);
+}
+
+static uint32_t deliver_remote(struct irqchip *chip, const struct irq_msg *msg)
+{
+    uint32_t data;
+    uint64_t address = irqchip_compose(msg, &data);
+
+    return chip->remote->msi(chip->vm, address, data);
+}
+
+/* ---- delivery ---- */
 
 /* Among the destinations the one with the lowest priority; equals take turns. */
 static uint32_t deliver_lowest(struct irqchip *chip, const struct irq_msg *msg)
@@ -170,6 +186,8 @@ static uint32_t deliver_lowest(struct irqchip *chip, const struct irq_msg *msg)
 
 uint32_t irqchip_deliver(struct irqchip *chip, const struct irq_msg *msg, struct lapic *from)
 {
+    if (chip->remote)
+        return deliver_remote(chip, msg);
     if (msg->shorthand == IRQ_TO_SELF)
         return lapic_accept(from, msg->mode, msg->vector, msg->level);
     if (msg->shorthand == IRQ_TO_DEST && msg->mode == IRQ_LOWEST)

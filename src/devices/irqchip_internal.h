@@ -13,7 +13,7 @@
 #include "core/os.h"
 
 /*
- * Locks: pic.lock -> ioapic.lock -> one lapic.lock; eoi_lock and window_lock are leaves. No thread
+ * Locks: pic.lock -> ioapic.lock -> one lapic.lock; window_lock is a leaf. No thread
  * holds two lapic locks. Timers are set with none of them held, since the core's list of timers
  * comes before all device locks. core_vcpu_intr and its siblings only set request bits and wake the
  * vCPU, so they are called under the lapic's lock, which keeps the vCPU from going away meanwhile.
@@ -158,6 +158,7 @@ struct lapic_window {
 
 struct irqchip {
     struct vm *vm;
+    const struct irqchip_remote *remote; /* NULL: the local APICs are in lapic[] */
     struct pic pic;
     struct ioapic ioapic;
     /* Slot n: local APIC of vCPU n. Once allocated it stays until irqchip_destroy, so that a sender
@@ -168,19 +169,15 @@ struct irqchip {
     struct os_mutex window_lock; /* of window[].gpa; not held while registering */
     struct lapic_window default_window;
     struct lapic_window window[LAPIC_WINDOWS];
-
-    struct os_mutex eoi_lock; /* of eoi */
-    struct {
-        void (*fn)(void *opaque, uint32_t line);
-        void *opaque;
-    } eoi[VMM_IRQ_LINES];
 };
 
 /* irqchip.c */
 /* Sends a message; returns how many local APICs took it. `from`: sender, for shorthands. Takes
  * lapic locks. */
 uint32_t irqchip_deliver(struct irqchip *chip, const struct irq_msg *msg, struct lapic *from);
-/* Runs the EOI callbacks of the lines in `mask`. No lock held. */
+/* The same as an address and data of the message window. */
+uint64_t irqchip_compose(const struct irq_msg *msg, uint32_t *data);
+/* Tells the core of the EOI of the lines in `mask`. No lock held. */
 void irqchip_notify_eoi(struct irqchip *chip, uint32_t mask);
 
 /* pic.c */

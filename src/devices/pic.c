@@ -82,6 +82,8 @@ static void update(struct irqchip *chip)
         return;
     atomic_store(&pic->intr, out);
     ioapic_set_pin(chip, 0, out);
+    if (chip->remote && out)
+        chip->remote->intr(chip->vm);
     for (uint32_t i = 0; i < VMM_MAX_VCPUS; i++) {
         struct lapic *l = atomic_load(&chip->lapic[i]);
         if (l)

@@ -61,6 +61,15 @@ void core_vcpu_sipi(struct vcpu *vcpu, uint8_t vector)
     vcpu->sipi_vector = vector;
 }
 
+static void (*eoi_callback[VMM_IRQ_LINES])(void *opaque, uint32_t line);
+
+void core_irq_eoi(struct vm *of, uint32_t line)
+{
+    (void)of;
+    if (eoi_callback[line])
+        eoi_callback[line](NULL, line);
+}
+
 /* Two TSC ticks per ns. */
 uint64_t core_vcpu_tsc(struct vcpu *vcpu)
 {
@@ -76,12 +85,13 @@ static void irq_setup(void)
 {
     vm = fake_vm_new();
     vm->clock = 1000;
-    ck_assert_int_eq(irqchip_create(vm, &chip), 0);
+    ck_assert_int_eq(irqchip_create(vm, NULL, &chip), 0);
     for (uint32_t i = 0; i < CPUS; i++) {
         cpu[i] = (struct vcpu){.vm = vm, .id = i};
         ck_assert_int_eq(lapic_create(chip, &cpu[i], &cpu[i].lapic), 0);
     }
     current = &cpu[0];
+    memset(eoi_callback, 0, sizeof(eoi_callback));
 }
 
 static void irq_teardown(void)
