@@ -140,8 +140,10 @@ struct runner {
     int result;
     pthread_t thread;
     _Atomic bool over;
+    uint32_t passed; /* after this exit it runs again */
 };
 void run_start(struct runner *r, struct vcpu *v);
+void run_start_past(struct runner *r, struct vcpu *v, uint32_t passed);
 void run_join(struct runner *r, uint32_t reason);
 
 /* Waits for what another thread or the guest does; the watchdog ends it. */

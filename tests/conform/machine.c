@@ -174,14 +174,22 @@ static void *run_main(void *opaque)
 {
     struct runner *r = opaque;
 
-    r->result = vcpu_run(r->vcpu, &r->exit);
+    do
+        r->result = vcpu_run(r->vcpu, &r->exit);
+    while (r->result == 0 && r->passed && r->exit.reason == r->passed);
     r->over = true;
     return NULL;
 }
 
 void run_start(struct runner *r, struct vcpu *v)
 {
+    run_start_past(r, v, VMM_EXIT_NONE);
+}
+
+void run_start_past(struct runner *r, struct vcpu *v, uint32_t passed)
+{
     memset(r, 0, sizeof(*r));
+    r->passed = passed;
     r->vcpu = v;
     r->exit.size = sizeof(r->exit);
     CHECK(pthread_create(&r->thread, NULL, run_main, r) == 0);

@@ -655,7 +655,8 @@ static void stored_code_between_runs(void)
 
         regs.rip = CODE + 2;
         regs.gpr[VMM_RCX] = 0;
-        set_regs(cpu, &regs, VMM_REGS_GPR);
+        regs.activity = VMM_ACTIVE;
+        set_regs(cpu, &regs, VMM_REGS_GPR | VMM_REGS_EVENTS);
         /* Through our own pointer: seen at the next vcpu_run. */
         if (i & 1)
             memcpy(ram + CODE + 2, guest_counts_down, 4);
