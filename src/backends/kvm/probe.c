@@ -18,8 +18,7 @@
 
 /* ---- results ---- */
 
-__attribute__((format(printf, 4, 5))) static int refuse(struct kvm_host *host, int result,
-                                                        int os_errno, const char *format, ...)
+int kvm_probe_refuse(struct kvm_host *host, int result, int os_errno, const char *format, ...)
 {
     va_list args;
 
@@ -53,25 +52,15 @@ static int result_of(int os_errno)
     }
 }
 
-static int refuse_errno(struct kvm_host *host, int os_errno, const char *what)
+int kvm_probe_refuse_errno(struct kvm_host *host, int os_errno, const char *what)
 {
     char text[96];
 
-    return refuse(host, result_of(os_errno), os_errno, "%s: %s", what,
-                  strerror_r(os_errno, text, sizeof(text)));
+    return kvm_probe_refuse(host, result_of(os_errno), os_errno, "%s: %s", what,
+                            strerror_r(os_errno, text, sizeof(text)));
 }
 
 /* ---- the device ---- */
-
-static int try_ioctl(int fd, unsigned long request, uintptr_t arg)
-{
-    int r;
-
-    do
-        r = ioctl(fd, request, arg);
-    while (r < 0 && errno == EINTR);
-    return r < 0 ? -errno : r;
-}
 
 /* Opens the device, or says why not. */
 static int open_device(struct kvm_host *host, int *out)
@@ -85,23 +74,24 @@ static int open_device(struct kvm_host *host, int *out)
         int err = errno;
 
         if (err == ENOENT)
-            return refuse(host, VMM_E_NODEV, err, "there is no " DEVICE);
+            return kvm_probe_refuse(host, VMM_E_NODEV, err, "there is no " DEVICE);
         if (err == EACCES || err == EPERM)
-            return refuse(host, VMM_E_PERM, err, "no permission to open " DEVICE);
-        return refuse_errno(host, err, DEVICE " cannot be opened");
+            return kvm_probe_refuse(host, VMM_E_PERM, err, "no permission to open " DEVICE);
+        return kvm_probe_refuse_errno(host, err, DEVICE " cannot be opened");
     }
-    version = try_ioctl(fd, KVM_GET_API_VERSION, 0);
+    version = kvm_ioctl(fd, KVM_GET_API_VERSION, 0);
     if (version == KVM_API_VERSION) {
         *out = fd;
         return 0;
     }
     close(fd);
     if (version >= 0)
-        return refuse(host, VMM_E_UNSUPPORTED, 0, DEVICE " has API version %d instead of %d",
-                      version, KVM_API_VERSION);
+        return kvm_probe_refuse(host, VMM_E_UNSUPPORTED, 0,
+                                DEVICE " has API version %d instead of %d", version,
+                                KVM_API_VERSION);
     if (version == -ENOTTY || version == -EINVAL)
-        return refuse(host, VMM_E_NODEV, -version, DEVICE " is not a KVM device");
-    return refuse_errno(host, -version, "KVM_GET_API_VERSION");
+        return kvm_probe_refuse(host, VMM_E_NODEV, -version, DEVICE " is not a KVM device");
+    return kvm_probe_refuse_errno(host, -version, "KVM_GET_API_VERSION");
 }
 
 /* ---- capabilities ---- */
@@ -157,7 +147,7 @@ static const struct {
 /* The answer to KVM_CHECK_EXTENSION: 0 is "no", and so is an error. */
 static uint32_t check(int fd, int cap)
 {
-    int r = try_ioctl(fd, KVM_CHECK_EXTENSION, (uintptr_t)cap);
+    int r = kvm_ioctl(fd, KVM_CHECK_EXTENSION, (uintptr_t)cap);
 
     return r > 0 ? (uint32_t)r : 0;
 }
@@ -170,7 +160,8 @@ static int find_caps(struct kvm_host *host, int fd)
         if (value && (value & caps[i].bits) == caps[i].bits)
             host->has |= caps[i].has;
         else if (caps[i].required)
-            return refuse(host, VMM_E_UNSUPPORTED, 0, "this KVM has no KVM_CAP_%s", caps[i].name);
+            return kvm_probe_refuse(host, VMM_E_UNSUPPORTED, 0, "this KVM has no KVM_CAP_%s",
+                                    caps[i].name);
     }
     return 0;
 }
@@ -178,12 +169,12 @@ static int find_caps(struct kvm_host *host, int fd)
 /* Sizes and limits; where KVM does not tell, what its documentation says to assume. */
 static int find_limits(struct kvm_host *host, int fd)
 {
-    int size = try_ioctl(fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+    int size = kvm_ioctl(fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 
     if (size < 0)
-        return refuse_errno(host, -size, "KVM_GET_VCPU_MMAP_SIZE");
+        return kvm_probe_refuse_errno(host, -size, "KVM_GET_VCPU_MMAP_SIZE");
     if ((size_t)size < sizeof(struct kvm_run))
-        return refuse(host, VMM_E_UNSUPPORTED, 0, "KVM_GET_VCPU_MMAP_SIZE says %d", size);
+        return kvm_probe_refuse(host, VMM_E_UNSUPPORTED, 0, "KVM_GET_VCPU_MMAP_SIZE says %d", size);
     host->run_size = (uint32_t)size;
 
     host->nslots = check(fd, KVM_CAP_NR_MEMSLOTS);
@@ -218,12 +209,12 @@ static int find_cpuid(struct kvm_host *host, int fd)
         host->supported =
             calloc(1, sizeof(*host->supported) + n * sizeof(host->supported->entries[0]));
         if (!host->supported)
-            return refuse_errno(host, ENOMEM, "no memory for the CPUID table");
+            return kvm_probe_refuse_errno(host, ENOMEM, "no memory for the CPUID table");
         host->supported->nent = n;
-        err = try_ioctl(fd, KVM_GET_SUPPORTED_CPUID, (uintptr_t)host->supported);
+        err = kvm_ioctl(fd, KVM_GET_SUPPORTED_CPUID, (uintptr_t)host->supported);
     }
     if (err < 0)
-        return refuse_errno(host, -err, "KVM_GET_SUPPORTED_CPUID");
+        return kvm_probe_refuse_errno(host, -err, "KVM_GET_SUPPORTED_CPUID");
 
     host->gpa_bits = 36; /* of a CPU that has no leaf 0x80000008 */
     for (uint32_t i = 0; i < host->supported->nent; i++) {
@@ -248,63 +239,96 @@ static const struct {
     {KVM_BAD_REAL, "real mode"},
     {KVM_BAD_PROTECTED, "protected mode"},
     {KVM_BAD_PAGING32, "32-bit paging"},
-    {KVM_BAD_PAE, "PAE paging"},
+    {KVM_BAD_PAE, "PAE"},
     {KVM_BAD_COMPAT, "compatibility mode"},
-    {KVM_BAD_USER_EVENTS, "SYSCALL at CPL 3"},
-    {KVM_BAD_USER_FLAGS, "IF and IOPL at CPL 3"},
+    {KVM_BAD_USER_EVENTS, "SYSCALL/INT at CPL 3"},
+    {KVM_BAD_USER_FLAGS, "IF/IOPL at CPL 3"},
+    {KVM_BAD_EMULATION, "insns at CPL 0"},
+    {KVM_BAD_HYPERCALL, "VMCALL"},
     {KVM_BAD_CPUID, "CPUID"},
     {KVM_BAD_TSC_OFFSET, "TSC offset"},
     {KVM_BAD_STALE_TABLES, "stale page tables"},
     {KVM_BAD_STEP, "single steps"},
     {KVM_BAD_BREAKPOINT, "breakpoints"},
     {KVM_BAD_WATCHPOINT, "watchpoints"},
-    {KVM_BAD_EMULATION, "instructions at CPL 0"},
-    {KVM_BAD_HYPERCALL, "VMCALL"},
     {KVM_BAD_SLOW_KERNEL, "slow CPL 0"},
 };
 
+/* Names that do not fit are left out, and "..." says so. */
 void kvm_bad_names(uint32_t bad, char *text, size_t size)
 {
+    static const char more[] = ", ...";
     size_t used = 0;
 
     if (size)
         text[0] = 0;
     for (size_t i = 0; i < sizeof(bad_names) / sizeof(bad_names[0]); i++) {
-        if (!(bad & bad_names[i].bad) || used >= size)
+        size_t len = strlen(bad_names[i].name) + 2;
+
+        if (!(bad & bad_names[i].bad))
             continue;
+        bad &= ~bad_names[i].bad;
+        if (used + len + (bad ? sizeof(more) : 1) > size) {
+            if (used && used + sizeof(more) <= size)
+                strcpy(text + used, more);
+            return;
+        }
         used +=
             (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", bad_names[i].name);
     }
 }
 
+/* What the engine's user notices or pays for: it runs in software, or the guest sees it. */
+#define DEGRADING                                                                                  \
+    (KVM_BAD_REAL | KVM_BAD_PROTECTED | KVM_BAD_PAGING32 | KVM_BAD_PAE | KVM_BAD_COMPAT |          \
+     KVM_BAD_USER_EVENTS | KVM_BAD_USER_FLAGS | KVM_BAD_CPUID | KVM_BAD_EMULATION |                \
+     KVM_BAD_HYPERCALL | KVM_BAD_SLOW_KERNEL)
+
+/* Millions of instructions per second, with a decimal where it matters. */
+static void speed_text(uint32_t ns10, char *text, size_t size)
+{
+    uint32_t tenths = ns10 ? 100000 / ns10 : 0;
+
+    if (tenths < 1000)
+        snprintf(text, size, "%u.%u M", tenths / 10, tenths % 10);
+    else
+        snprintf(text, size, "%u M", tenths / 10);
+}
+
 static void conclude(struct kvm_host *host)
 {
-    char names[160];
+    char kernel[16], user[16];
+    size_t used;
 
-    host->degraded = host->bad;
-    if (!host->bad) {
-        snprintf(host->reason, sizeof(host->reason), "KVM API %d", KVM_API_VERSION);
-        return;
-    }
-    kvm_bad_names(host->bad & ~KVM_BAD_SLOW_KERNEL, names, sizeof(names));
-    snprintf(host->reason, sizeof(host->reason), "KVM API %d, in software: %s", KVM_API_VERSION,
-             names);
+    host->degraded = host->bad & DEGRADING;
+    speed_text(host->kernel_insn_ns10, kernel, sizeof(kernel));
+    speed_text(host->user_insn_ns10, user, sizeof(user));
+    used = (size_t)snprintf(host->reason, sizeof(host->reason),
+                            "KVM API %d, %s insn/s at CPL 0 (%s at CPL 3)%s", KVM_API_VERSION,
+                            kernel, user, host->bad & ~KVM_BAD_SLOW_KERNEL ? "; wrong: " : "");
+    kvm_bad_names(host->bad & ~KVM_BAD_SLOW_KERNEL, host->reason + used,
+                  sizeof(host->reason) - used);
+}
+
+static int find_irqchips(struct kvm_host *host, int fd)
+{
+    if (host->has & KVM_HAS_SPLIT_IRQCHIP && host->has & KVM_HAS_SIGNAL_MSI)
+        kvm_probe_irqchip(fd, host, true, &host->irqchip_split_ok);
+    if (!host->result && host->has & KVM_HAS_IRQCHIP)
+        kvm_probe_irqchip(fd, host, false, &host->irqchip_kernel_ok);
+    return host->result;
 }
 
 int kvm_probe_host(struct kvm_host *host)
 {
-    const char *what;
-    int fd = -1, err;
+    int fd = -1;
 
     memset(host, 0, sizeof(*host));
     if (open_device(host, &fd))
         return host->result;
     if (find_caps(host, fd) || find_limits(host, fd) || find_cpuid(host, fd))
         goto out;
-    err = kvm_probe_guests(fd, host, &what);
-    if (err)
-        refuse_errno(host, -err, what);
-    else
+    if (!kvm_probe_guests(fd, host) && !find_irqchips(host, fd))
         conclude(host);
 out:
     close(fd);
