@@ -79,10 +79,12 @@ struct vmm_backend_ops {
      * just now; the next write to each page has to set its byte again. NULL: nothing to do. */
     void (*dirty_cleared)(struct vm *vm, uint64_t gpa, uint64_t len);
 
-    /* The guest's TSC, when the hardware gives it; NULL: the core's own (clock.c). tsc_changed: the
-     * core has moved vcpu->tsc_offset, or the clock was stopped and goes on. */
-    uint64_t (*tsc)(struct vcpu *vcpu);
-    void (*tsc_changed)(struct vcpu *vcpu);
+    /* The VM's ticks, when the hardware gives the TSC: a vCPU's TSC is this plus its tsc_offset
+     * (without VMM_CAP_TSC_OFFSET the core keeps that at 0). They stand while the clock does.
+     * NULL: the core's own (clock.c). ANY. tsc_changed: while vm->paused is PAUSE_CHANGE, so that
+     * nobody looks: the ticks stop (`runs` false), or go on from where they stopped. */
+    uint64_t (*tsc)(struct vm *vm);
+    void (*tsc_changed)(struct vm *vm, bool runs);
     /* vcpu_msr_policy has changed the ranges of this vCPU. NULL: nothing to do. */
     int (*msr_policy)(struct vcpu *vcpu);
 

@@ -41,6 +41,8 @@ void core_clock_stop(struct vm *vm)
 {
     atomic_store(&vm->paused, PAUSE_CHANGE);
     atomic_store(&vm->clock_paused, os_now() - atomic_load(&vm->clock_base));
+    if (vm->ops->tsc_changed)
+        vm->ops->tsc_changed(vm, false);
     atomic_store(&vm->paused, PAUSE_ON);
 }
 
@@ -50,6 +52,8 @@ bool core_clock_start(struct vm *vm)
 
     if (!atomic_compare_exchange_strong(&vm->paused, &on, PAUSE_CHANGE))
         return false;
+    if (vm->ops->tsc_changed)
+        vm->ops->tsc_changed(vm, true);
     atomic_store(&vm->clock_base, os_now() - atomic_load(&vm->clock_paused));
     atomic_store(&vm->paused, PAUSE_NONE);
     return true;
@@ -69,23 +73,39 @@ static uint64_t scale(const struct vm *vm, uint64_t clock)
     return (uint64_t)((unsigned __int128)clock * vm->tsc_mult >> 32);
 }
 
+/* What the TSCs of the VM have in common: the engine's ticks, or the clock in ticks. */
+static uint64_t ticks(struct vm *vm)
+{
+    return vm->ops->tsc ? vm->ops->tsc(vm) : scale(vm, vm_clock(vm));
+}
+
+static void set_offset(struct vcpu *vcpu, uint64_t offset)
+{
+    const struct vm *vm = vcpu->vm;
+
+    if (vm->ops->tsc && !(vm->caps.caps & VMM_CAP_TSC_OFFSET))
+        offset = 0;
+    atomic_store(&vcpu->tsc_offset, offset);
+}
+
 uint64_t core_vcpu_tsc(struct vcpu *vcpu)
 {
-    return scale(vcpu->vm, vm_clock(vcpu->vm)) + atomic_load(&vcpu->tsc_offset);
+    return ticks(vcpu->vm) + atomic_load(&vcpu->tsc_offset);
 }
 
 uint64_t core_tsc_deadline(struct vcpu *vcpu, uint64_t tsc)
 {
     const struct vm *vm = vcpu->vm;
     uint64_t now = vm_clock(vcpu->vm);
-    uint64_t ticks = scale(vm, now);
-    uint64_t current = ticks + atomic_load(&vcpu->tsc_offset);
+    uint64_t clock = scale(vm, now);
+    uint64_t common = vm->ops->tsc ? vm->ops->tsc(vcpu->vm) : clock;
+    uint64_t current = common + atomic_load(&vcpu->tsc_offset);
 
     /* The TSC may have got there since the caller looked. */
     if (current >= tsc)
         return now;
-    /* The first ns at which scale() reaches ticks + what is left. */
-    unsigned __int128 target = ((unsigned __int128)ticks + (tsc - current)) << 32;
+    /* The first ns at which scale() reaches the present plus what is left. */
+    unsigned __int128 target = ((unsigned __int128)clock + (tsc - current)) << 32;
     unsigned __int128 ns = (target + vm->tsc_mult - 1) / vm->tsc_mult;
 
     return ns > UINT64_MAX ? UINT64_MAX : (uint64_t)ns;
@@ -102,28 +122,35 @@ static void moved(struct vcpu *vcpu)
 
 void core_vcpu_set_tsc(struct vcpu *vcpu, uint64_t value)
 {
-    atomic_store(&vcpu->tsc_offset, value - scale(vcpu->vm, vm_clock(vcpu->vm)));
+    set_offset(vcpu, value - ticks(vcpu->vm));
     moved(vcpu);
+}
+
+void core_tsc_start(struct vm *vm)
+{
+    atomic_store(&vm->tsc_start, ticks(vm));
 }
 
 void core_tsc_reset(struct vcpu *vcpu)
 {
-    atomic_store(&vcpu->tsc_offset, 0 - scale(vcpu->vm, atomic_load(&vcpu->vm->tsc_start)));
+    set_offset(vcpu, 0 - atomic_load(&vcpu->vm->tsc_start));
     atomic_store(&vcpu->tsc_adjust, 0);
 }
 
 void core_tsc_write(struct vcpu *vcpu, uint64_t value)
 {
-    uint64_t delta = value - core_vcpu_tsc(vcpu);
+    uint64_t old = atomic_load(&vcpu->tsc_offset), new = value - ticks(vcpu->vm);
 
-    atomic_fetch_add(&vcpu->tsc_offset, delta);
-    atomic_fetch_add(&vcpu->tsc_adjust, delta);
+    set_offset(vcpu, new);
+    atomic_fetch_add(&vcpu->tsc_adjust, new - old);
     moved(vcpu);
 }
 
 void core_tsc_write_adjust(struct vcpu *vcpu, uint64_t value)
 {
-    atomic_fetch_add(&vcpu->tsc_offset, value - atomic_load(&vcpu->tsc_adjust));
+    uint64_t delta = value - atomic_load(&vcpu->tsc_adjust);
+
+    set_offset(vcpu, atomic_load(&vcpu->tsc_offset) + delta);
     atomic_store(&vcpu->tsc_adjust, value);
     moved(vcpu);
 }

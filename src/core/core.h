@@ -272,7 +272,7 @@ struct vm {
     _Atomic uint64_t clock_base;   /* os_now - vm_clock */
     _Atomic uint64_t clock_paused; /* vm_clock while paused */
     uint64_t tsc_mult;             /* guest TSC ticks per ns, 32.32 */
-    _Atomic uint64_t tsc_start;    /* vm_clock time at which the TSC was 0: the last reset */
+    _Atomic uint64_t tsc_start;    /* ticks at which the TSC was 0: the last reset */
 
     struct mem_map *mem; /* changed with the world stopped and mem_lock held for writing */
     struct core_rwlock mem_lock;

@@ -61,7 +61,8 @@ void core_clock_stop(struct vm *vm);
 bool core_clock_start(struct vm *vm);
 /* The os_now time of a vm_clock time, while the clock runs; UINT64_MAX for none. */
 uint64_t core_clock_to_os(struct vm *vm, uint64_t clock);
-/* Power-on reset of the TSC of one vCPU, to agree with the others. */
+/* Power-on reset of the VM, and then of the TSC of one vCPU, to agree with the others. */
+void core_tsc_start(struct vm *vm);
 void core_tsc_reset(struct vcpu *vcpu);
 /* Guest writes of IA32_TSC and IA32_TSC_ADJUST, which move each other (SDM Vol. 3B 18.17.3). */
 void core_tsc_write(struct vcpu *vcpu, uint64_t value);

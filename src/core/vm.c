@@ -500,7 +500,7 @@ int vm_reset(struct vm *vm)
     if (err)
         return err;
 
-    atomic_store(&vm->tsc_start, vm_clock(vm));
+    core_tsc_start(vm);
     if (vm->irqchip)
         irqchip_reset(vm->irqchip);
     if (vm->irqchip_mode > VMM_IRQCHIP_MODE_USER && vm->ops->host->irqchip_reset)

@@ -126,9 +126,28 @@ struct kvm_vm {
     struct kvm_slot *slots; /* sorted by gpa; changed with the world stopped */
     uint32_t nslots, slots_cap;
     uint32_t *free_ids;
-    uint32_t nfree_ids, next_id;
-    bool dirty_on, dirty_ring;
-    uint32_t mem_gen;           /* counts changes of the slots */
+    uint32_t nfree_ids, free_ids_cap, next_id;
+    bool dirty_on;
+    uint32_t ring_bytes; /* of each vCPU's dirty ring; 0: a bitmap per slot instead */
+    struct {
+        struct kvm_dirty_gfn *map; /* NULL: not looked at yet */
+        uint32_t next;
+    } ring[VMM_MAX_VCPUS];
+    uint64_t *dirty_bits; /* one slot's bitmap */
+    size_t dirty_bits_cap;
+    uint32_t mem_gen;      /* counts changes of the slots */
+    _Atomic int mem_error; /* KVM has refused a change of slots: see kvm_mem_settle */
+    /* MSRs that stay in the kernel, as bits of the table in msr.c: those with a policy of each
+     * vCPU, and what KVM's filter lets through now. Under msr_lock, a leaf. */
+    struct os_mutex msr_lock;
+    uint32_t msr_policies[VMM_MAX_VCPUS];
+    uint32_t msr_passed;
+    struct kvm_cpuid2 *cpuid[VMM_MAX_VCPUS]; /* what each of vcpu_fd has been given */
+    /* tsc.c: ticks = (host TSC * ratio >> shift) - base, or tsc_held while they stand. */
+    uint64_t tsc_ratio;
+    uint32_t tsc_shift; /* 0: not scaled */
+    _Atomic uint64_t tsc_base, tsc_held;
+    _Atomic bool tsc_stands;
     struct kvm_irq *irq;        /* irq.c: routes, eventfds, kernel controllers */
     struct kvm_io *io;          /* io.c: doorbells and coalesced ranges */
     int vcpu_fd[VMM_MAX_VCPUS]; /* -1: none yet. KVM's vCPUs cannot be destroyed: kept and reused */
@@ -146,9 +165,14 @@ void kvm_vm_fini(struct vm *vm);
 void kvm_caps(struct vm *vm, struct vm_caps *caps);
 int kvm_default_cpuid(struct vm *vm, struct vmm_cpuid *entries, uint32_t *n);
 
-/* With the world stopped: brings the slots of [gpa, gpa+len) in line with the memory map. A failure
- * is kept, and the next KVM_RUN exits for it. [mem.c] */
+/* vmm_backend_ops.mem_map_changed, for both CPUs: brings the slots in line with the memory map.
+ * What KVM refuses for want of memory is kept in kvm_vm.mem_error; what cannot be a slot is none,
+ * and accesses to it come as MMIO, which the engine makes in memory. [mem.c] */
 void kvm_mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len);
+/* While kvm_vm.mem_error is not 0, slots may lead to memory that is no longer the guest's, and no
+ * vCPU may enter KVM: this tries again. In guest state; stops the world. 0, or VMM_E_*
+ * (vm_fail'ed). [mem.c] */
+int kvm_mem_settle(struct vcpu *vcpu);
 /* Removes and adds all slots: drops what KVM has derived from guest page tables. World stopped, or
  * on a VM with one vCPU by its thread. [mem.c] */
 int kvm_mem_refresh(struct vm *vm);
@@ -157,10 +181,15 @@ void kvm_mem_fini(struct vm *vm);
 int kvm_dirty_start(struct vm *vm);
 void kvm_dirty_stop(struct vm *vm);
 int kvm_dirty_sync(struct vm *vm, uint64_t gpa, uint64_t len);
-/* KVM_EXIT_DIRTY_RING_FULL, and before a vCPU goes away: empties the vCPU's ring into the pages'
- * dirty bytes. */
 struct kvm_vcpu;
+/* KVM_EXIT_DIRTY_RING_FULL: empties the vCPU's ring into the pages' dirty bytes. In guest state. 0,
+ * or VMM_E_* (vm_fail'ed). */
 int kvm_dirty_harvest(struct kvm_vcpu *kv);
+/* For mem.c: before a slot goes, moves its log to the dirty bytes; after slots have gone, nothing
+ * in the rings is about them. World stopped. */
+void kvm_dirty_slot_gone(struct vm *vm, const struct kvm_slot *slot);
+int kvm_dirty_init(struct vm *vm);
+void kvm_dirty_fini(struct vm *vm);
 
 /* ---- vCPUs (vcpu.c), state (state.c) ---- */
 
@@ -185,8 +214,6 @@ struct kvm_vcpu {
     struct vcpu *vcpu;
     int fd;
     struct kvm_run *run;
-    void *dirty_ring;
-    uint32_t dirty_ring_pos;
     uint32_t valid;  /* KVM_G_*: the software CPU's copy is as new as KVM's, or newer */
     uint32_t newer;  /* subset of valid: KVM's copy is out of date */
     bool fresh_soft; /* the software CPU's caches may be stale: flush before it runs */
@@ -205,7 +232,14 @@ struct kvm_vcpu {
     bool has_timer;
     void *timer; /* timer_t */
     uint64_t timer_armed;
-    int mem_error; /* of kvm_mem_map_changed */
+    /* The vCPU has run with another CPUID table, and KVM takes no new one: software only. */
+    bool cpuid_stale;
+    bool debug_soft; /* debugging that KVM cannot do exactly: the software CPU runs the guest */
+    bool debug_hw;   /* KVM_SET_GUEST_DEBUG is in force */
+    bool
+        debug_pass; /* the breakpoint at RIP has exited: the software CPU takes the guest past it */
+    bool tsc_valid; /* tsc_given is what KVM has */
+    uint64_t tsc_given;
 };
 
 static inline struct kvm_vcpu *kvm_vcpu_of(struct vcpu *vcpu)
@@ -241,16 +275,23 @@ void kvm_wake(struct vcpu *vcpu);
 
 int kvm_set_cpuid(struct vcpu *vcpu);
 /* The VM's filter: MSRs that only KVM can hold stay in the kernel, all others come to the library.
- * Also after a policy of one vCPU has changed: the filter is the VM's, so it lets nothing through
- * that any vCPU has a policy for. */
+ * Also after a policy of one vCPU has changed, and from kvm_vcpu_init: the filter is the VM's, so
+ * it lets nothing through that any vCPU has a policy for. */
 int kvm_msr_policy(struct vcpu *vcpu);
 int kvm_msr_filter_init(struct vm *vm);
-/* KVM_EXIT_X86_RDMSR and _WRMSR: fills run->msr.error and .data. BACKEND_*-like: 0 done, 1 aborted
- * (core_msr_access returned CORE_IO_ABORT). */
+void kvm_msr_filter_fini(struct vm *vm);
+/* KVM_EXIT_X86_RDMSR and _WRMSR: fills run->msr.error and .data. 0 done, 1 aborted (core_msr_access
+ * returned CORE_IO_ABORT), or VMM_E_*. */
 int kvm_msr_exit(struct kvm_vcpu *kv);
 int kvm_set_debug(struct vcpu *vcpu, const struct vmm_debug *debug);
-uint64_t kvm_tsc(struct vcpu *vcpu);
-void kvm_tsc_changed(struct vcpu *vcpu);
+/* KVM_EXIT_DEBUG: a BACKEND_* result of run; BACKEND_AGAIN: go on. Before a KVM_RUN with debug_pass
+ * set, clear it and let the software CPU execute one instruction. */
+int kvm_debug_exit(struct kvm_vcpu *kv);
+uint64_t kvm_tsc(struct vm *vm);
+void kvm_tsc_changed(struct vm *vm, bool runs);
+int kvm_tsc_init(struct vm *vm);
+/* Before each KVM_RUN: gives KVM the TSC offset if it has another one. 0, or VMM_E_*. */
+int kvm_tsc_push(struct kvm_vcpu *kv);
 
 /* ---- services of the kernel (irq.c, io.c) ---- */
 
