@@ -27,7 +27,8 @@ int vm_irq_pulse(struct vm *vm, uint32_t line);
 int vm_irq_msi(struct vm *vm, uint64_t address, uint32_t data);
 
 /* Calls `eoi` whenever the guest ends the interrupt of a level-triggered line; NULL takes it
- * back. On the thread of the vCPU that writes the EOI. VMM_E_EXIST if the line has one. ANY. */
+ * back. On the thread of the vCPU that writes the EOI; with VMM_IRQCHIP_MODE_KERNEL on a thread of
+ * the library's, soon. VMM_E_EXIST if the line has one. ANY. */
 int vm_irq_on_eoi(struct vm *vm, uint32_t line, void (*eoi)(void *opaque, uint32_t line),
                   void *opaque);
 
@@ -45,8 +46,8 @@ int vm_irq_route(struct vm *vm, uint32_t route, uint64_t address, uint32_t data)
  * route `line`: in the host's kernel where it can, else on a thread of the library. With
  * resample_fd >= 0 (an eventfd, duplicated; lines only) the signal asserts the level-triggered
  * line, and the guest's EOI lowers it and signals resample_fd, so that the device signals again if
- * it still wants service. VMM_E_RANGE, VMM_E_INVAL, VMM_E_EXIST if `fd` is on that line already,
- * VMM_E_LIMIT, VMM_E_NOMEM. ANY.
+ * it still wants service; until then the line is asserted whatever vm_irq_set says. VMM_E_RANGE,
+ * VMM_E_INVAL, VMM_E_EXIST if `fd` is on a line or route already, VMM_E_LIMIT, VMM_E_NOMEM. ANY.
  */
 int vm_irq_fd(struct vm *vm, uint32_t line, int fd, int resample_fd);
 

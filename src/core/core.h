@@ -113,7 +113,7 @@ struct core_page {
     uint8_t *host;          /* NULL: not memory */
     uint32_t prot;          /* VMM_MEM_* */
     _Atomic uint64_t *code; /* bit n: vCPU n has decoded code of this page */
-    _Atomic uint8_t *dirty; /* set by whoever writes, once dirty tracking is on; may be NULL */
+    _Atomic uint8_t *dirty; /* whoever writes stores 1; NULL while dirty tracking is off */
 };
 /* Looks a page up; `gpa` need not be aligned. In guest state or with the world stopped. */
 bool core_mem_page(struct vm *vm, uint64_t gpa, struct core_page *page);
@@ -229,7 +229,7 @@ struct core_watcher {
     struct core_watch **watches; /* by number; NULL: free */
     uint32_t nwatches;
     int poll, wake; /* descriptors, while `running` */
-    bool running, stop;
+    bool running;
     uint32_t generation;
     struct core_watch *current; /* whose `ready` runs */
     _Atomic uint32_t done;      /* counts calls of `ready` that have returned; a futex word */
@@ -251,7 +251,8 @@ struct vm {
     uint32_t irqchip_kind;             /* backend: VMM_IRQCHIP_*: whether there is one at all */
     uint32_t irqchip_mode;             /* backend: VMM_IRQCHIP_MODE_*, where it is */
     struct irqchip *irqchip;           /* NULL: VMM_IRQCHIP_NONE, or all of it in the kernel */
-    bool dirty_on;                     /* backend: writes are tracked; world stopped to change */
+    bool dirty_on;      /* backend: writes are tracked; changed with the world stopped */
+    bool dirty_in_host; /* backend_host_ops.dirty_sync tells */
     struct vm_caps caps;
 
     struct os_mutex lock;
@@ -284,9 +285,10 @@ struct vm {
     /* What drives interrupt lines, and who wants to hear of them. After devices' locks, before the
      * controllers'. */
     struct os_mutex irq_lock;
-    uint32_t irq_levels;    /* lines that vm_irq_set asserts */
-    uint32_t irq_resampled; /* lines that descriptors with a resample_fd assert */
-    uint32_t eoi_wanted;    /* as backend_host_ops.irq_eoi_wanted was told */
+    uint32_t irq_levels;         /* lines that vm_irq_set asserts */
+    uint32_t irq_resampled;      /* lines that descriptors with a resample_fd assert */
+    uint32_t irq_resample_lines; /* lines whose EOI signals a resample_fd, by the library */
+    uint32_t eoi_wanted;         /* as backend_host_ops.irq_eoi_wanted was told */
     struct core_eoi {
         void (*fn)(void *opaque, uint32_t line);
         void *opaque;

@@ -122,15 +122,15 @@ extern const struct irqchip_remote core_irq_remote;
 
 /* ---- irq_fd.c ---- */
 
-/* Under irq_lock: lines whose EOI software resampling needs. */
-uint32_t core_irq_fd_lines(struct vm *vm);
-/* The part of core_irq_eoi that serves descriptors. */
+/* An EOI of a line in irq_resample_lines: lowers it and signals the resample descriptors. */
 void core_irq_fd_eoi(struct vm *vm, uint32_t line);
 /* vm_destroy: takes all descriptors and routes away. */
 void core_irq_fds_fini(struct vm *vm);
 
 /* ---- watch.c ---- */
 
+/* VMM_E_* for the errno of a function for descriptors. */
+int core_fd_error(int os_errno);
 /* Stops the thread; no watch is left. */
 void core_watcher_fini(struct vm *vm);
 

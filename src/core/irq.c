@@ -156,7 +156,7 @@ int vm_irq_msi(struct vm *vm, uint64_t address, uint32_t data)
 
 int core_irq_update_wanted(struct vm *vm)
 {
-    uint32_t lines = core_irq_fd_lines(vm);
+    uint32_t lines = vm->irq_resample_lines;
 
     if (!in_kernel(vm))
         return 0; /* the library's controllers tell of all */
@@ -205,10 +205,12 @@ void core_irq_eoi(struct vm *vm, uint32_t line)
         return;
     os_mutex_lock(&vm->irq_lock);
     struct core_eoi eoi = vm->eoi[line];
+    bool resample = vm->irq_resample_lines >> line & 1;
     os_mutex_unlock(&vm->irq_lock);
     if (eoi.fn)
         eoi.fn(eoi.opaque, line);
-    core_irq_fd_eoi(vm, line);
+    if (resample)
+        core_irq_fd_eoi(vm, line);
 }
 
 /* ---- from the controllers ---- */

@@ -64,7 +64,8 @@ static bool mark(struct vm *vm, uint64_t gpa, uint64_t len)
         uint64_t last = (at + part - 1) >> MEM_PAGE_SHIFT;
 
         for (uint64_t n = at >> MEM_PAGE_SHIFT; n <= last; n++) {
-            atomic_store_explicit(&r->dirty[n], 1, memory_order_relaxed);
+            if (r->dirty)
+                atomic_store_explicit(&r->dirty[n], 1, memory_order_relaxed);
             code |= atomic_load_explicit(&r->code[n], memory_order_acquire);
         }
         gpa += part;

@@ -21,7 +21,7 @@ struct mem_region {
     enum mem_kind kind;
     bool host_ro;           /* the host itself may not write: a file opened for reading */
     _Atomic uint64_t *code; /* one per page, see struct core_page */
-    _Atomic uint8_t *dirty; /* one per page */
+    _Atomic uint8_t *dirty; /* one per page; NULL while dirty tracking is off */
 };
 
 /* Sorted by address; replaced as a whole when regions come. */
@@ -33,5 +33,10 @@ struct mem_map {
 
 /* The region that holds `gpa`, or NULL. In guest state, with the world stopped or mem_lock held. */
 struct mem_region *mem_find(struct mem_map *map, uint64_t gpa);
+
+/* The bytes of dirty tracking, all clean. World stopped; mem_lock held if the region is in the map.
+ * 0 or VMM_E_NOMEM. */
+int mem_dirty_alloc(struct mem_region *r);
+void mem_dirty_free(struct mem_region *r);
 
 #endif

@@ -59,32 +59,45 @@ bool core_mem_page(struct vm *vm, uint64_t gpa, struct core_page *page)
     page->host = r->host + (n << MEM_PAGE_SHIFT);
     page->prot = r->prot;
     page->code = &r->code[n];
-    page->dirty = &r->dirty[n];
+    page->dirty = r->dirty ? &r->dirty[n] : NULL;
     return true;
 }
 
 /* ---- what a region owns ---- */
 
-static uint64_t meta_len(const struct mem_region *r)
+static uint64_t code_len(const struct mem_region *r)
 {
-    return (r->len >> MEM_PAGE_SHIFT) * (sizeof(*r->code) + sizeof(*r->dirty));
+    return (r->len >> MEM_PAGE_SHIFT) * sizeof(*r->code);
 }
 
-/* The bytes about each page, touched lazily like the pages themselves. */
-static int meta_alloc(struct mem_region *r)
+static uint64_t dirty_len(const struct mem_region *r)
 {
-    void *p = os_pages_alloc(meta_len(r));
-
-    if (!p)
-        return VMM_E_NOMEM;
-    r->code = p;
-    r->dirty = (_Atomic uint8_t *)(r->code + (r->len >> MEM_PAGE_SHIFT));
-    return 0;
+    return (r->len >> MEM_PAGE_SHIFT) * sizeof(*r->dirty);
 }
 
-static void region_free(const struct mem_region *r)
+/* The words about each page, touched lazily like the pages themselves. */
+static int code_alloc(struct mem_region *r)
 {
-    os_pages_free(r->code, meta_len(r));
+    r->code = os_pages_alloc(code_len(r));
+    return r->code ? 0 : VMM_E_NOMEM;
+}
+
+int mem_dirty_alloc(struct mem_region *r)
+{
+    r->dirty = os_pages_alloc(dirty_len(r));
+    return r->dirty ? 0 : VMM_E_NOMEM;
+}
+
+void mem_dirty_free(struct mem_region *r)
+{
+    os_pages_free(r->dirty, dirty_len(r));
+    r->dirty = NULL;
+}
+
+static void region_free(struct mem_region *r)
+{
+    os_pages_free(r->code, code_len(r));
+    mem_dirty_free(r);
     if (r->kind == MEM_PAGES)
         os_pages_free(r->host, r->len);
 }
@@ -133,7 +146,7 @@ static struct mem_map *map_new(uint32_t n)
 }
 
 /* World stopped. */
-static int insert_stopped(struct vm *vm, const char *op, const struct mem_region *r)
+static int insert_stopped(struct vm *vm, const char *op, struct mem_region *r)
 {
     struct mem_map *old = vm->mem, *map;
     uint32_t i = mem_index(old, r->gpa);
@@ -145,6 +158,8 @@ static int insert_stopped(struct vm *vm, const char *op, const struct mem_region
                              (unsigned long long)old->r[i].len, (unsigned long long)old->r[i].gpa);
     if (old->n >= MEM_MAX_REGIONS)
         return core_fail_gpa(vm, VMM_E_LIMIT, op, r->gpa, "there are %u regions already", old->n);
+    if (vm->dirty_on && mem_dirty_alloc(r))
+        return core_fail_gpa(vm, VMM_E_NOMEM, op, r->gpa, "no memory to track the region");
     map = map_new(old->n + 1);
     if (!map)
         return core_fail_gpa(vm, VMM_E_NOMEM, op, r->gpa, "no memory for the map of regions");
@@ -158,7 +173,7 @@ static int insert_stopped(struct vm *vm, const char *op, const struct mem_region
 /* Takes over `r` with all that it owns, even when it fails. */
 static int insert(struct vm *vm, const char *op, struct mem_region *r)
 {
-    int err = meta_alloc(r);
+    int err = code_alloc(r);
 
     if (err) {
         if (r->kind == MEM_PAGES)

@@ -30,9 +30,19 @@ static void note_large(struct mmu *mmu, uint64_t linear, uint64_t size)
         mmu->large_hi[half] = hi;
 }
 
+/* Whether stores to a page need not be seen. While writes are tracked the first one is: a page does
+ * not become dirty by being read. */
+static bool may_write_unseen(const struct mmu_page *page, enum mmu_access access)
+{
+    if (!page->writable || atomic_load_explicit(page->code, memory_order_acquire))
+        return false;
+    return !page->dirty || access == MMU_WRITE ||
+           atomic_load_explicit(page->dirty, memory_order_relaxed);
+}
+
 /* Enters what the walk found into the data TLB. */
-static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, const struct mmu_walk *w,
-                 const struct mmu_page *page)
+static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access,
+                 const struct mmu_walk *w, const struct mmu_page *page)
 {
     uint64_t tag = linear & MMU_PAGE_MASK;
     unsigned i = mmu_slot(linear);
@@ -48,13 +58,8 @@ static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, const struct mm
     e->gpa = w->gpa | (w->global ? MMU_ENTRY_GLOBAL : 0);
     if (mmu_allowed(mmu, idx, MMU_READ, w, &error))
         e->read = tag;
-    if (w->dirty && page->writable && mmu_allowed(mmu, idx, MMU_WRITE, w, &error) &&
-        !atomic_load_explicit(page->code, memory_order_acquire)) {
-        /* From here on stores are not seen any more: the page counts as dirty. */
-        if (page->dirty)
-            atomic_store_explicit(page->dirty, 1, memory_order_relaxed);
+    if (w->dirty && may_write_unseen(page, access) && mmu_allowed(mmu, idx, MMU_WRITE, w, &error))
         e->write = tag;
-    }
     if (w->large_size > MMU_PAGE_SIZE)
         note_large(mmu, linear, w->large_size);
 }
@@ -77,9 +82,10 @@ static int resolve(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_acce
     t->host = NULL;
     if (!mmu->env->page(mmu->env->ctx, w.gpa, &page))
         return MMU_OK;
-    fill(mmu, idx, linear, &w, &page);
+    fill(mmu, idx, linear, access, &w, &page);
     if (access == MMU_WRITE && !page.writable)
         return MMU_OK;
+    /* Before the store, or those that a write entry lets pass unseen. */
     if (access == MMU_WRITE && page.dirty)
         atomic_store_explicit(page.dirty, 1, memory_order_relaxed);
     t->host = page.host + (linear & ~MMU_PAGE_MASK);

@@ -18,8 +18,9 @@
  * tables therefore need no write traces.
  *
  * Data entries hold one tag for reads and one for writes. A write tag is only there when a store
- * needs no further work: the guest's dirty bit is set, no vCPU has decoded code of the page, and
- * no host-side watch wants to see the store. A page with a breakpoint of either kind has no tags.
+ * needs no further work: the guest's dirty bit is set, no vCPU has decoded code of the page, and it
+ * counts as dirty already where that is tracked. A page with a breakpoint of either kind has no
+ * tags.
  */
 
 /*
@@ -222,8 +223,9 @@ void mmu_flush_nonglobal(struct mmu *mmu);
 void mmu_flush_page(struct mmu *mmu, uint64_t linear);
 /* Drops what points into [gpa, gpa+len); after the memory map has changed. */
 void mmu_flush_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len);
-/* Takes away the fast write entries for one physical page (it holds code now). */
-void mmu_protect_gpa(struct mmu *mmu, uint64_t gpa);
+/* Takes away the fast write entries that point into [gpa, gpa+len): it holds code now, or is clean
+ * again. */
+void mmu_protect_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len);
 /* Linear pages that must take the slow path for every access (watchpoints); at most 8. */
 void mmu_set_watch(struct mmu *mmu, const uint64_t *pages, unsigned n);
 

@@ -127,17 +127,15 @@ void mmu_flush_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
         }
 }
 
-void mmu_protect_gpa(struct mmu *mmu, uint64_t gpa)
+void mmu_protect_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
 {
-    uint64_t page = gpa & MMU_PAGE_MASK;
+    uint64_t page = gpa & MMU_PAGE_MASK, size = gpa - page + len;
 
-    if (!mmu->nfilled)
-        return;
     for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
         for (unsigned i = 0; i < MMU_TLB_SIZE; i++) {
             struct mmu_entry *e = &mmu->data[idx][i];
 
-            if ((e->gpa & MMU_PAGE_MASK) == page)
+            if ((e->gpa & MMU_PAGE_MASK) - page < size)
                 e->write = mmu_empty_tag(i);
         }
 }

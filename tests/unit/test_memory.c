@@ -176,6 +176,7 @@ START_TEST(host_writes_mark_pages_and_tell_of_code)
 
     ck_assert_int_eq(vm_mem_map(vm, 0x1000, borrowed, 2 * PAGE, VMM_MEM_RWX), 0);
     ck_assert_int_eq(vm_mem_map(vm, 0x3000, borrowed + 2 * PAGE, 2 * PAGE, VMM_MEM_RWX), 0);
+    ck_assert_int_eq(vm_dirty_start(vm), 0);
     for (uint32_t i = 0; i < 4; i++)
         ck_assert(core_mem_page(vm, 0x1000 + i * PAGE, &page[i]));
     ck_assert_int_eq(vm_mem_write(vm, 0x2ffe, bytes, 4), 0);
@@ -289,7 +290,8 @@ static int look(struct vcpu *vcpu, uint64_t serial)
     if (core_mem_page(vcpu->vm, FLICKER + PAGE, &page)) {
         ck_assert_uint_eq(page.host[8], 0);
         atomic_fetch_or(page.code, 1ull << vcpu->id);
-        atomic_store_explicit(page.dirty, 1, memory_order_relaxed);
+        if (page.dirty)
+            atomic_store_explicit(page.dirty, 1, memory_order_relaxed);
     }
     return CORE_IO_OK;
 }

@@ -454,7 +454,7 @@ START_TEST(stores_to_code_are_seen)
     atomic_store(&code[9], 0);
     mmu_write(mmu, MMU_KERNEL, 0x9010, &v, 4);
     ck_assert_ptr_nonnull(mmu_fast_write(mmu, MMU_KERNEL, 0x9010, 4));
-    mmu_protect_gpa(mmu, 0x9123);
+    mmu_protect_gpa(mmu, 0x9123, 1);
     ck_assert_ptr_null(mmu_fast_write(mmu, MMU_KERNEL, 0x9010, 4));
     ck_assert_ptr_nonnull(mmu_fast_read(mmu, MMU_KERNEL, 0x9010, 4));
 }

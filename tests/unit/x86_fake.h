@@ -218,7 +218,7 @@ static inline void fake_code_decoded(void *ctx, uint64_t gpa)
     struct fake *f = ctx;
 
     f->code[gpa / 4096] = 1;
-    mmu_protect_gpa(&f->cpu->mmu, gpa);
+    mmu_protect_gpa(&f->cpu->mmu, gpa, 1);
 }
 
 static inline void fake_lock(void *ctx)

@@ -113,7 +113,7 @@ static void env_code_decoded(void *ctx, uint64_t gpa)
         return;
     if (alone(vm)) {
         atomic_fetch_or(page.code, 1ull << vcpu->id);
-        mmu_protect_gpa(&cpu_of(ctx)->mmu, gpa);
+        mmu_protect_gpa(&cpu_of(ctx)->mmu, gpa, 1);
         return;
     }
     core_world_stop(vm);
@@ -123,7 +123,7 @@ static void env_code_decoded(void *ctx, uint64_t gpa)
             struct x86_cpu *cpu = interp_cpu_at(vm, i);
 
             if (cpu)
-                mmu_protect_gpa(&cpu->mmu, gpa);
+                mmu_protect_gpa(&cpu->mmu, gpa, 1);
         }
     }
     core_world_go(vm);

@@ -53,7 +53,8 @@ static uint32_t gpa_bits(struct vm *vm)
 void interp_caps(struct vm *vm, struct vm_caps *caps)
 {
     caps->caps = VMM_CAP_MEM_EXEC | VMM_CAP_INSN_BUDGET | VMM_CAP_STEP | VMM_CAP_BREAKPOINT |
-                 VMM_CAP_WATCHPOINT | VMM_CAP_EXIT_CPUID | VMM_CAP_EXIT_HYPERCALL | VMM_CAP_TSC_KHZ;
+                 VMM_CAP_WATCHPOINT | VMM_CAP_EXIT_CPUID | VMM_CAP_EXIT_HYPERCALL |
+                 VMM_CAP_TSC_KHZ | VMM_CAP_CPUID_TABLE | VMM_CAP_TSC_OFFSET | VMM_CAP_HYPERCALL_UD;
     caps->gpa_bits = gpa_bits(vm);
     caps->page_size = MMU_PAGE_SIZE;
     caps->xsave_size = X86_XSAVE_MAX;
@@ -118,6 +119,17 @@ void interp_code_changed(struct vm *vm, uint64_t gpa, uint64_t len)
 
         if (cpu)
             x86_cache_invalidate(cpu, gpa, len);
+    }
+}
+
+/* With the world stopped. */
+void interp_dirty_cleared(struct vm *vm, uint64_t gpa, uint64_t len)
+{
+    for (unsigned i = 0; i < vm->max_vcpus; i++) {
+        struct x86_cpu *cpu = interp_cpu_at(vm, i);
+
+        if (cpu)
+            mmu_protect_gpa(&cpu->mmu, gpa, len);
     }
 }
 
@@ -433,4 +445,5 @@ const struct vmm_backend_ops vmm_backend_interp = {
     .irq_window = interp_irq_window,
     .mem_map_changed = interp_mem_map_changed,
     .code_changed = interp_code_changed,
+    .dirty_cleared = interp_dirty_cleared,
 };

@@ -73,6 +73,7 @@ int interp_translate(struct vcpu *vcpu, uint64_t gva, uint64_t *gpa, bool *ok);
 bool interp_irq_window(struct vcpu *vcpu);
 void interp_mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len);
 void interp_code_changed(struct vm *vm, uint64_t gpa, uint64_t len);
+void interp_dirty_cleared(struct vm *vm, uint64_t gpa, uint64_t len);
 
 /* Fills iv->env. [env.c] */
 void interp_env_init(struct interp_vcpu *iv);
