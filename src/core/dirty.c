@@ -118,8 +118,7 @@ static void take_page(struct query *q, struct mem_region *r, uint64_t n, uint64_
 /* Most pages are clean. */
 static bool eight_clean(const struct mem_region *r, uint64_t n)
 {
-    return n % 8 == 0 &&
-           !__atomic_load_n((eight_bytes *)(uintptr_t)&r->dirty[n], __ATOMIC_ACQUIRE);
+    return n % 8 == 0 && !__atomic_load_n((eight_bytes *)(uintptr_t)&r->dirty[n], __ATOMIC_ACQUIRE);
 }
 
 /* The part of the region that is asked for. */
