@@ -97,8 +97,9 @@ struct vmm_doorbell {
  * From now on a guest write to exactly `addr` (and of that length and value) adds 1 to the eventfd
  * instead of reaching callbacks: without an exit where the host's kernel can do it, else on the
  * vCPU's thread. A doorbell wins over registrations at the same address, and other accesses go on
- * to them; several doorbells with different values may share an address. VMM_E_INVAL,
- * VMM_E_EXIST for an equal one, VMM_E_LIMIT, VMM_E_NOMEM. ANY.
+ * to them; several doorbells with different lengths or values may share an address. *out may be
+ * NULL. VMM_E_INVAL, VMM_E_EXIST if another one takes such writes already (an equal one, for
+ * example, or one for any value), VMM_E_LIMIT, VMM_E_NOMEM. ANY.
  */
 int mmio_doorbell(struct vm *vm, const struct vmm_doorbell *config, struct doorbell **out);
 

@@ -85,7 +85,8 @@ struct vmm_backend_ops {
      * nobody looks: the ticks stop (`runs` false), or go on from where they stopped. */
     uint64_t (*tsc)(struct vm *vm);
     void (*tsc_changed)(struct vm *vm, bool runs);
-    /* vcpu_msr_policy has changed the ranges of this vCPU. NULL: nothing to do. */
+    /* vcpu_msr_policy has changed the ranges of this vCPU; a failure undoes that. Under vm->lock,
+     * which keeps other vCPUs' ranges as they are. NULL: nothing to do. */
     int (*msr_policy)(struct vcpu *vcpu);
 
     const struct backend_host_ops *host; /* NULL: no such services */
@@ -117,8 +118,8 @@ struct backend_host_ops {
     int (*doorbell_add)(struct vm *vm, const struct core_doorbell *d);
     void (*doorbell_del)(struct vm *vm, const struct core_doorbell *d);
     /* Writes to the range may be delivered late, but in order and before anything that the guest
-     * or the program can see comes after them. `del` first delivers what there is (out of guest
-     * state, no lock held: callbacks run). ANY. */
+     * or the program can see comes after them; after any failure they exit. `del` first delivers
+     * what there is. Both come out of guest state with no lock held: callbacks may run. ANY. */
     int (*posted_add)(struct vm *vm, bool port, uint64_t addr, uint64_t len);
     void (*posted_del)(struct vm *vm, bool port, uint64_t addr, uint64_t len);
     /* A signal of `fd` is an edge on `line` (routes too); with `resample_fd` >= 0 it asserts the

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* core/io.c: dispatch of MMIO and port accesses to callbacks, and what becomes of their results. */
-#include "core/io_map.h"
+#include "core/doorbell.h"
 #include "core/record.h"
 
 /*
@@ -196,9 +196,14 @@ static void count(struct io_access *a)
 /* Calls the registration's callback, with `call` begun; out of guest state. */
 static int call_back(struct io_access *a, struct io_reg *reg, uint64_t offset, uint64_t *value)
 {
+    bool posted = reg->ops.flags & VMM_IO_POSTED;
+
     *value = UINT64_MAX;
-    if (a->write)
-        return reg->ops.write(reg->opaque, offset, a->size, a->value);
+    if (a->write) {
+        int r = reg->ops.write(reg->opaque, offset, a->size, a->value);
+
+        return posted ? VMM_IO_OK : r;
+    }
     return reg->ops.read(reg->opaque, offset, a->size, value);
 }
 
@@ -337,6 +342,15 @@ static struct core_record_entry *recorded(const struct io_access *a, uint32_t le
     return NULL;
 }
 
+/* A write as the instruction makes it may be all that a doorbell waits for. */
+static bool rings(const struct io_access *a, uint64_t value)
+{
+    const struct doorbell_map *map = a->vm->doorbells[a->kind];
+
+    return __builtin_expect(map != NULL, 0) && a->write &&
+           core_doorbell_ring(map, a->addr, a->size, value & size_mask(a->size));
+}
+
 static int access_pieces(const struct io_access *whole, uint64_t *value)
 {
     uint64_t in = 0;
@@ -349,7 +363,12 @@ static int access_pieces(const struct io_access *whole, uint64_t *value)
         a.addr += done;
         a.value = *value >> done * 8;
         e = recorded(&a, whole->size - done);
-        r = e ? replay(&a, e) : make_piece(&a, whole->size - done, !done);
+        if (e)
+            r = replay(&a, e);
+        else if (!done && rings(whole, *value))
+            r = finish(&a, a.value);
+        else
+            r = make_piece(&a, whole->size - done, !done);
         if (r != CORE_IO_OK)
             return r;
         in |= (a.value & size_mask(a.size)) << done * 8;

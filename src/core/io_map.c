@@ -21,10 +21,44 @@ struct pio {
 
 static _Thread_local struct io_call *io_calls;
 
+/* ---- writes that the kernel collects ---- */
+
+/*
+ * The engine is told without a lock, as it may have to deliver what was collected. That makes
+ * writes cheaper and nothing else: so a thread that finds another one at it, when both move a
+ * registration, just does without.
+ */
+enum { POSTED_OFF, POSTED_CHANGES, POSTED_ON };
+
+static void post(struct io_reg *reg, uint64_t base)
+{
+    const struct backend_host_ops *host = reg->vm->ops->host;
+    uint32_t off = POSTED_OFF;
+
+    if (!(reg->ops.flags & VMM_IO_POSTED) || !reg->ops.write || !host || !host->posted_add ||
+        !atomic_compare_exchange_strong(&reg->posted, &off, POSTED_CHANGES))
+        return;
+    int err = host->posted_add(reg->vm, reg->kind == IO_PORT, base, reg->len);
+    reg->posted_base = base;
+    atomic_store(&reg->posted, err ? POSTED_OFF : POSTED_ON);
+}
+
+/* What was collected has been delivered when it returns. */
+static void unpost(struct io_reg *reg)
+{
+    uint32_t on = POSTED_ON;
+
+    if (!atomic_compare_exchange_strong(&reg->posted, &on, POSTED_CHANGES))
+        return;
+    reg->vm->ops->host->posted_del(reg->vm, reg->kind == IO_PORT, reg->posted_base, reg->len);
+    atomic_store(&reg->posted, POSTED_OFF);
+}
+
 /* ---- callbacks in flight ---- */
 
 static void reg_free(struct io_reg *reg)
 {
+    unpost(reg); /* if it was posted after unregistering had begun */
     if (reg->ops.release)
         reg->ops.release(reg->opaque);
     free(reg);
@@ -223,12 +257,31 @@ static int insert_stopped(struct io_reg *reg, const char *op)
     return 0;
 }
 
+static void io_unregister(struct io_reg *reg)
+{
+    struct vm *vm = reg->vm;
+
+    unpost(reg);
+    core_world_stop(vm);
+    os_mutex_lock(&vm->lock);
+    struct io_reg **p = &vm->io_list;
+    while (*p != reg)
+        p = &(*p)->next;
+    *p = reg->next;
+    map_remove(vm->io[reg->kind], reg);
+    forget_hits(vm, reg->kind);
+    os_mutex_unlock(&vm->lock);
+    core_world_go(vm);
+    reg_retire(reg);
+}
+
 static int io_register(struct vm *vm, const char *op, enum io_kind kind, uint64_t base,
                        uint64_t len, const struct vmm_io_ops *ops, void *opaque,
                        struct io_reg **out)
 {
     int err = vm ? check_range(vm, op, kind, base, len) : VMM_E_INVAL;
     struct io_reg *reg;
+    struct io_call call;
 
     if (err)
         return err;
@@ -248,29 +301,18 @@ static int io_register(struct vm *vm, const char *op, enum io_kind kind, uint64_
     err = insert_stopped(reg, op);
     if (!err && out)
         *out = reg; /* before the first callback can want it */
+    if (!err)
+        io_call_begin(&call, reg); /* a callback may unregister it at once */
     os_mutex_unlock(&vm->lock);
     core_world_go(vm);
+    if (!err) {
+        post(reg, base);
+        io_call_end(&call);
+    }
 out:
     if (err)
         free(reg);
     return err;
-}
-
-static void io_unregister(struct io_reg *reg)
-{
-    struct vm *vm = reg->vm;
-
-    core_world_stop(vm);
-    os_mutex_lock(&vm->lock);
-    struct io_reg **p = &vm->io_list;
-    while (*p != reg)
-        p = &(*p)->next;
-    *p = reg->next;
-    map_remove(vm->io[reg->kind], reg);
-    forget_hits(vm, reg->kind);
-    os_mutex_unlock(&vm->lock);
-    core_world_go(vm);
-    reg_retire(reg);
 }
 
 int mmio_register(struct vm *vm, uint64_t gpa, uint64_t len, const struct vmm_io_ops *ops,
@@ -317,6 +359,7 @@ int mmio_move(struct mmio *mmio, uint64_t gpa)
 
     if (err)
         return err;
+    unpost(reg);
     core_world_stop(vm);
     os_mutex_lock(&vm->lock);
     err = check_place(vm, __func__, IO_MMIO, reg, gpa, reg->len);
@@ -328,8 +371,10 @@ int mmio_move(struct mmio *mmio, uint64_t gpa)
         map_insert(map, reg);
         forget_hits(vm, IO_MMIO);
     }
+    gpa = reg->base;
     os_mutex_unlock(&vm->lock);
     core_world_go(vm);
+    post(reg, gpa);
     return err;
 }
 

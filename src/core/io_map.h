@@ -22,6 +22,9 @@ struct io_reg {
     void *opaque;
     _Atomic uint32_t calls; /* also a futex word */
     struct io_reg *next;    /* vm->io_list */
+    /* VMM_IO_POSTED: whether the kernel collects writes, and where. */
+    _Atomic uint32_t posted; /* POSTED_* (io_map.c) */
+    uint64_t posted_base;    /* while it is POSTED_ON */
 };
 
 /* Sorted by address; changed with the world stopped and vm->lock held. */

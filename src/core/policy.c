@@ -72,10 +72,37 @@ static uint32_t msr_policy(const struct vcpu *vcpu, uint32_t index)
     return VMM_MSR_DEFAULT;
 }
 
+/* Under vm->lock: engines look at the ranges of all vCPUs. */
+static int add_range(struct vcpu *vcpu, const struct core_msr_range *range)
+{
+    const struct vmm_backend_ops *ops = vcpu->vm->ops;
+    struct core_msr_range old[CORE_MAX_MSR_RANGES];
+    uint32_t nold = vcpu->nmsr_ranges, n = 0;
+
+    memcpy(old, vcpu->msr_ranges, sizeof(old));
+    /* Ranges that the new one hides go, so that a policy can be changed for ever. */
+    for (uint32_t i = 0; i < nold; i++)
+        if (old[i].first < range->first || old[i].last > range->last)
+            vcpu->msr_ranges[n++] = old[i];
+    int err = n < CORE_MAX_MSR_RANGES ? 0
+                                      : vm_fail(vcpu->vm, VMM_E_LIMIT, "vcpu_msr_policy",
+                                                "vCPU %u has %u ranges already", vcpu->id, n);
+    if (!err) {
+        vcpu->msr_ranges[n++] = *range;
+        vcpu->nmsr_ranges = n;
+        err = ops->msr_policy ? ops->msr_policy(vcpu) : 0;
+    }
+    if (err) {
+        memcpy(vcpu->msr_ranges, old, sizeof(old));
+        vcpu->nmsr_ranges = nold;
+    }
+    return err;
+}
+
 int vcpu_msr_policy(struct vcpu *vcpu, uint32_t first, uint32_t last, uint32_t policy)
 {
+    const struct core_msr_range range = {first, last, policy};
     bool nested;
-    uint32_t n = 0;
 
     if (!vcpu)
         return VMM_E_INVAL;
@@ -87,16 +114,9 @@ int vcpu_msr_policy(struct vcpu *vcpu, uint32_t first, uint32_t last, uint32_t p
     int err = core_vcpu_claim(vcpu, __func__, &nested);
     if (err)
         return err;
-    /* Ranges that the new one hides go, so that a policy can be changed for ever. */
-    for (uint32_t i = 0; i < vcpu->nmsr_ranges; i++)
-        if (vcpu->msr_ranges[i].first < first || vcpu->msr_ranges[i].last > last)
-            vcpu->msr_ranges[n++] = vcpu->msr_ranges[i];
-    vcpu->nmsr_ranges = n;
-    if (n < CORE_MAX_MSR_RANGES)
-        vcpu->msr_ranges[vcpu->nmsr_ranges++] = (struct core_msr_range){first, last, policy};
-    else
-        err =
-            vm_fail(vcpu->vm, VMM_E_LIMIT, __func__, "vCPU %u has %u ranges already", vcpu->id, n);
+    os_mutex_lock(&vcpu->vm->lock);
+    err = add_range(vcpu, &range);
+    os_mutex_unlock(&vcpu->vm->lock);
     core_vcpu_release(vcpu, nested);
     return err;
 }
