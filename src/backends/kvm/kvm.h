@@ -176,6 +176,9 @@ int kvm_mem_settle(struct vcpu *vcpu);
 /* Removes and adds all slots: drops what KVM has derived from guest page tables. World stopped, or
  * on a VM with one vCPU by its thread. [mem.c] */
 int kvm_mem_refresh(struct vm *vm);
+/* Logging of writes to the slots, on or off; a slot where it cannot be changed stays as it was.
+ * World stopped. [mem.c] */
+int kvm_mem_log(struct vm *vm, bool on);
 void kvm_mem_fini(struct vm *vm);
 
 int kvm_dirty_start(struct vm *vm);
@@ -185,8 +188,7 @@ struct kvm_vcpu;
 /* KVM_EXIT_DIRTY_RING_FULL: empties the vCPU's ring into the pages' dirty bytes. In guest state. 0,
  * or VMM_E_* (vm_fail'ed). */
 int kvm_dirty_harvest(struct kvm_vcpu *kv);
-/* For mem.c: before a slot goes, moves its log to the dirty bytes; after slots have gone, nothing
- * in the rings is about them. World stopped. */
+/* Before a slot goes: moves its log to the dirty bytes. World stopped. */
 void kvm_dirty_slot_gone(struct vm *vm, const struct kvm_slot *slot);
 int kvm_dirty_init(struct vm *vm);
 void kvm_dirty_fini(struct vm *vm);
