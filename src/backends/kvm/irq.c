@@ -43,8 +43,3 @@ int kvm_irq_set_activity(struct kvm_vcpu *kv, uint32_t activity)
     abort();
 }
 
-const struct backend_host_ops kvm_host_ops = {
-    .dirty_start = kvm_dirty_start,
-    .dirty_stop = kvm_dirty_stop,
-    .dirty_sync = kvm_dirty_sync,
-};
