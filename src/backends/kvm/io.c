@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "backends/kvm/kvm.h"
+#include "backends/kvm/irq.h"
 
 /*
  * Doorbells. KVM's ioeventfds have the semantics of the public API, so nothing is kept here but
@@ -171,7 +171,7 @@ static struct io_range doorbell_range(const struct core_doorbell *d)
     return (struct io_range){.addr = d->addr, .len = 1, .port = d->port, .doorbell = true};
 }
 
-static int doorbell_add(struct vm *vm, const struct core_doorbell *d)
+int kvm_doorbell_add(struct vm *vm, const struct core_doorbell *d)
 {
     struct kvm_ioeventfd e = ioeventfd(d);
     struct kvm_io *io = io_of(vm);
@@ -197,7 +197,7 @@ static int doorbell_add(struct vm *vm, const struct core_doorbell *d)
     return VMM_E_UNSUPPORTED;
 }
 
-static void doorbell_del(struct vm *vm, const struct core_doorbell *d)
+void kvm_doorbell_del(struct vm *vm, const struct core_doorbell *d)
 {
     struct kvm_ioeventfd e = ioeventfd(d);
     struct io_range like = doorbell_range(d);
@@ -213,7 +213,7 @@ static void doorbell_del(struct vm *vm, const struct core_doorbell *d)
 
 /* ---- posted writes ---- */
 
-static int posted_add(struct vm *vm, bool port, uint64_t addr, uint64_t len)
+int kvm_posted_add(struct vm *vm, bool port, uint64_t addr, uint64_t len)
 {
     struct kvm_io *io = io_of(vm);
     uint32_t needs = port ? KVM_HAS_COALESCED_PIO : KVM_HAS_COALESCED_MMIO;
@@ -273,7 +273,7 @@ static void forget(struct vm *vm, struct kvm_io *io, const struct io_range *r)
             ring->coalesced_mmio[i].len = 0;
 }
 
-static void posted_del(struct vm *vm, bool port, uint64_t addr, uint64_t len)
+void kvm_posted_del(struct vm *vm, bool port, uint64_t addr, uint64_t len)
 {
     struct io_range like = {.addr = addr, .len = len, .port = port};
     struct kvm_io *io = io_of(vm);

@@ -281,6 +281,8 @@ int kvm_set_cpuid(struct vcpu *vcpu);
  * it lets nothing through that any vCPU has a policy for. */
 int kvm_msr_policy(struct vcpu *vcpu);
 int kvm_msr_filter_init(struct vm *vm);
+/* After vm->irqchip_mode is known: with local APICs in the kernel some of their MSRs are too. */
+int kvm_msr_filter_update(struct vm *vm);
 void kvm_msr_filter_fini(struct vm *vm);
 /* KVM_EXIT_X86_RDMSR and _WRMSR: fills run->msr.error and .data. 0 done, 1 aborted (core_msr_access
  * returned CORE_IO_ABORT), or VMM_E_*. */
@@ -312,5 +314,9 @@ void kvm_irq_eoi_exit(struct vm *vm, uint8_t vector);
 int kvm_lapic_reset(struct kvm_vcpu *kv, bool init);
 int kvm_irq_get_activity(struct kvm_vcpu *kv, uint32_t *activity);
 int kvm_irq_set_activity(struct kvm_vcpu *kv, uint32_t activity);
+/* The MSRs of a local APIC in the kernel: 0 or VMM_E_NOENT. A write takes effect as the guest's. */
+bool kvm_lapic_has_msr(const struct vm *vm, uint32_t index);
+int kvm_lapic_get_msr(struct kvm_vcpu *kv, uint32_t index, uint64_t *value);
+int kvm_lapic_set_msr(struct kvm_vcpu *kv, uint32_t index, uint64_t value);
 
 #endif

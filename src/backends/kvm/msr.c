@@ -121,6 +121,19 @@ int kvm_msr_filter_init(struct vm *vm)
     return kvm_fail(vm, "vm_create", r, "KVM_X86_SET_MSR_FILTER");
 }
 
+int kvm_msr_filter_update(struct vm *vm)
+{
+    struct kvm_vm *kvm = kvm_vm_of(vm);
+    int r = 0;
+
+    os_mutex_lock(&kvm->msr_lock);
+    uint32_t want = wanted(vm);
+    if (want != kvm->msr_passed)
+        r = set_filter(kvm, want);
+    os_mutex_unlock(&kvm->msr_lock);
+    return r < 0 ? kvm_fail(vm, "vm_create", r, "KVM_X86_SET_MSR_FILTER") : 0;
+}
+
 void kvm_msr_filter_fini(struct vm *vm)
 {
     os_mutex_fini(&kvm_vm_of(vm)->msr_lock);
