@@ -474,7 +474,8 @@ static void enter(struct kvm_lab *lab)
 static void complete(struct kvm_lab *lab)
 {
     lab->run->immediate_exit = 1;
-    ioctl(lab->cpu, KVM_RUN, 0); /* EINTR */
+    if (ioctl(lab->cpu, KVM_RUN, 0) && errno == ENOMEM)
+        kvm_probe_refuse_errno(lab->host, ENOMEM, "KVM_RUN");
     lab->run->immediate_exit = 0;
     drain(lab);
 }
