@@ -137,11 +137,7 @@ struct kvm_vm {
     size_t dirty_bits_cap;
     uint32_t mem_gen;      /* counts changes of the slots */
     _Atomic int mem_error; /* KVM has refused a change of slots: see kvm_mem_settle */
-    /* MSRs that stay in the kernel, as bits of the table in msr.c: those with a policy of each
-     * vCPU, and what KVM's filter lets through now. Under msr_lock, a leaf. */
-    struct os_mutex msr_lock;
-    uint32_t msr_policies[VMM_MAX_VCPUS];
-    uint32_t msr_passed;
+    uint32_t msr_passed;   /* what the filter lets through, as bits of the table in msr.c */
     struct kvm_cpuid2 *cpuid[VMM_MAX_VCPUS]; /* what each of vcpu_fd has been given */
     /* tsc.c: ticks = (host TSC * ratio >> shift) - base, or tsc_held while they stand. */
     uint64_t tsc_ratio;
@@ -277,13 +273,12 @@ void kvm_wake(struct vcpu *vcpu);
 
 int kvm_set_cpuid(struct vcpu *vcpu);
 /* The VM's filter: MSRs that only KVM can hold stay in the kernel, all others come to the library.
- * Also after a policy of one vCPU has changed, and from kvm_vcpu_init: the filter is the VM's, so
- * it lets nothing through that any vCPU has a policy for. */
+ * Also after a policy of one vCPU has changed: the filter is the VM's, so it lets nothing through
+ * that any vCPU has a policy for. Under vm->lock. */
 int kvm_msr_policy(struct vcpu *vcpu);
 int kvm_msr_filter_init(struct vm *vm);
 /* After vm->irqchip_mode is known: with local APICs in the kernel some of their MSRs are too. */
 int kvm_msr_filter_update(struct vm *vm);
-void kvm_msr_filter_fini(struct vm *vm);
 /* KVM_EXIT_X86_RDMSR and _WRMSR: fills run->msr.error and .data. 0 done, 1 aborted (core_msr_access
  * returned CORE_IO_ABORT), or VMM_E_*. */
 int kvm_msr_exit(struct kvm_vcpu *kv);
