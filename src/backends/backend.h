@@ -6,7 +6,7 @@
 #include "core/core.h"
 
 /*
- * Results of run.
+ * Results of run; a negative VMM_E_* (vm_fail'ed) if the host fails, with which vcpu_run returns.
  *
  * HLT and waiting for SIPI are CPU state that the backend holds (vcpu_regs.activity). run
  * returns BACKEND_HALT when the activity is HALTED or WAIT_SIPI and nothing ends it: each call
@@ -167,5 +167,6 @@ struct backend_host_ops {
 /* NULL-terminated, best first. */
 extern const struct vmm_backend_ops *const vmm_backends[];
 extern const struct vmm_backend_ops vmm_backend_interp;
+extern const struct vmm_backend_ops vmm_backend_kvm;
 
 #endif

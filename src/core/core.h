@@ -184,13 +184,15 @@ struct vcpu {
 
     _Atomic uint32_t requests; /* backend: VCPU_REQ_*, polled; also the futex word of waits */
     uint64_t insn_budget;      /* backend: counted down; UINT64_MAX: no limit */
-    struct vcpu_exit exit;     /* backend: reason, insn, insn_len, u; the core fills the rest */
+    struct vcpu_exit exit;     /* backend: reason, insn, insn_len, u; the core fills the rest
+                                  unless exit_complete */
 
     /* backend: set when an instruction was aborted after it made accesses. Its restart must come
      * before the delivery of any event; the backend clears it when that instruction is over. */
     bool restart;
     bool world_dropped;     /* between core_guest_leave and _enter of who has stopped the world */
     bool irq_window_wanted; /* backend: VMM_EXIT_IRQ_WINDOW when irq_window opens, then cleared */
+    bool exit_complete;     /* backend: exit.rip, mode and cpl are filled too */
 
     /* backend: sorted by leaf, then subleaf; use core_cpuid for what the guest sees. */
     struct vmm_cpuid cpuid[CORE_MAX_CPUID];

@@ -190,13 +190,17 @@ static bool halt(struct vcpu *vcpu)
 
 /* ---- the loop ---- */
 
-/* Runs the engine once; true: vcpu->exit is filled. */
-static bool enter(struct vcpu *vcpu, bool step)
+/* Runs the engine once; true: vcpu->exit is filled, or *err is set. */
+static bool enter(struct vcpu *vcpu, bool step, int *err)
 {
     core_guest_enter(vcpu);
     int result = vcpu->vm->ops->run(vcpu, step);
     core_guest_leave(vcpu);
 
+    if (result < 0) {
+        *err = result;
+        return true;
+    }
     switch (result) {
     case BACKEND_EXIT:
         return vcpu->exit.reason != VMM_EXIT_NONE;
@@ -209,15 +213,17 @@ static bool enter(struct vcpu *vcpu, bool step)
     }
 }
 
-static void loop(struct vcpu *vcpu, bool step)
+static int loop(struct vcpu *vcpu, bool step)
 {
+    int err = 0;
+
     for (;;) {
         if (service(vcpu))
-            return;
+            return 0;
         core_timers_run(vcpu->vm);
         if (budget_used(vcpu)) {
             exits(vcpu, VMM_EXIT_BUDGET);
-            return;
+            return 0;
         }
         if (core_io_deferred(vcpu)) {
             wait_event(vcpu);
@@ -225,8 +231,9 @@ static void loop(struct vcpu *vcpu, bool step)
         }
         vcpu->exit.reason = VMM_EXIT_NONE;
         vcpu->exit.insn_len = 0;
-        if (enter(vcpu, step))
-            return;
+        vcpu->exit_complete = false;
+        if (enter(vcpu, step, &err))
+            return err;
     }
 }
 
@@ -235,10 +242,12 @@ static void fill_common(struct vcpu *vcpu)
 {
     struct vcpu_regs regs;
 
-    core_regs_get(vcpu, VMM_REGS_GPR | VMM_REGS_SEG | VMM_REGS_CONTROL, &regs);
-    vcpu->exit.rip = regs.rip;
-    vcpu->exit.mode = core_regs_mode(&regs);
-    vcpu->exit.cpl = core_regs_cpl(&regs);
+    if (!vcpu->exit_complete) {
+        core_regs_get(vcpu, VMM_REGS_GPR | VMM_REGS_SEG | VMM_REGS_CONTROL, &regs);
+        vcpu->exit.rip = regs.rip;
+        vcpu->exit.mode = core_regs_mode(&regs);
+        vcpu->exit.cpl = core_regs_cpl(&regs);
+    }
     if (vcpu->exit.insn_len < sizeof(vcpu->exit.insn))
         memset(vcpu->exit.insn + vcpu->exit.insn_len, 0,
                sizeof(vcpu->exit.insn) - vcpu->exit.insn_len);
@@ -311,16 +320,19 @@ static int run(struct vcpu *vcpu, struct vcpu_exit *exit, bool step, const char 
     set_budget(vcpu);
 
     core_vcpu_where(vcpu, VCPU_RUN);
-    loop(vcpu, step);
-    fill_common(vcpu);
-    core_copy_out(exit, &vcpu->exit, sizeof(vcpu->exit));
+    vcpu->exit_complete = false;
+    err = loop(vcpu, step);
+    if (!err) {
+        fill_common(vcpu);
+        core_copy_out(exit, &vcpu->exit, sizeof(vcpu->exit));
+    }
     atomic_fetch_add_explicit(&vcpu->nexits, 1, memory_order_relaxed);
     vcpu->budget_deadline = UINT64_MAX;
     /* Timers were ours to poll; a vCPU that sleeps may not know of them all. */
     core_timers_wake(vm);
     core_vcpu_where(vcpu, VCPU_OUT);
     core_vcpu_release(vcpu, false);
-    return 0;
+    return err;
 }
 
 int vcpu_run(struct vcpu *vcpu, struct vcpu_exit *exit)

@@ -202,7 +202,7 @@ static int interp_vcpu_init(struct vcpu *vcpu)
 /* ---- running ---- */
 
 /* The bytes at CS:RIP, as far as they can be had without side effects. */
-static void fill_insn(struct vcpu *vcpu)
+void interp_fill_insn(struct vcpu *vcpu)
 {
     struct x86_cpu *cpu = interp_cpu(vcpu);
     struct vcpu_exit *e = &vcpu->exit;
@@ -254,7 +254,7 @@ static void fill_exit(struct vcpu *vcpu)
 
 static int exits(struct vcpu *vcpu)
 {
-    fill_insn(vcpu);
+    interp_fill_insn(vcpu);
     return BACKEND_EXIT;
 }
 

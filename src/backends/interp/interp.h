@@ -60,6 +60,8 @@ void interp_stats(struct vm *vm, struct vm_stats *stats);
 int interp_default_cpuid(struct vm *vm, struct vmm_cpuid *entries, uint32_t *n);
 void interp_vcpu_reset(struct vcpu *vcpu, bool init);
 int interp_run(struct vcpu *vcpu, bool step);
+/* exit.insn: the bytes at CS:RIP. */
+void interp_fill_insn(struct vcpu *vcpu);
 void interp_wake(struct vcpu *vcpu);
 int interp_get_regs(struct vcpu *vcpu, struct vcpu_regs *regs);
 int interp_set_regs(struct vcpu *vcpu, const struct vcpu_regs *regs);

@@ -137,7 +137,11 @@ struct kvm_vm {
     size_t dirty_bits_cap;
     uint32_t mem_gen;      /* counts changes of the slots */
     _Atomic int mem_error; /* KVM has refused a change of slots: see kvm_mem_settle */
-    uint32_t msr_passed;   /* what the filter lets through, as bits of the table in msr.c */
+    /* MSRs that stay in the kernel, as bits of the table in msr.c: those with a policy of each
+     * vCPU, and what KVM's filter lets through now. Under msr_lock, a leaf. */
+    struct os_mutex msr_lock;
+    uint32_t msr_policies[VMM_MAX_VCPUS];
+    uint32_t msr_passed;
     struct kvm_cpuid2 *cpuid[VMM_MAX_VCPUS]; /* what each of vcpu_fd has been given */
     /* tsc.c: ticks = (host TSC * ratio >> shift) - base, or tsc_held while they stand. */
     uint64_t tsc_ratio;
@@ -172,9 +176,6 @@ int kvm_mem_settle(struct vcpu *vcpu);
 /* Removes and adds all slots: drops what KVM has derived from guest page tables. World stopped, or
  * on a VM with one vCPU by its thread. [mem.c] */
 int kvm_mem_refresh(struct vm *vm);
-/* Logging of writes to the slots, on or off; a slot where it cannot be changed stays as it was.
- * World stopped. [mem.c] */
-int kvm_mem_log(struct vm *vm, bool on);
 void kvm_mem_fini(struct vm *vm);
 
 int kvm_dirty_start(struct vm *vm);
@@ -184,7 +185,8 @@ struct kvm_vcpu;
 /* KVM_EXIT_DIRTY_RING_FULL: empties the vCPU's ring into the pages' dirty bytes. In guest state. 0,
  * or VMM_E_* (vm_fail'ed). */
 int kvm_dirty_harvest(struct kvm_vcpu *kv);
-/* Before a slot goes: moves its log to the dirty bytes. World stopped. */
+/* For mem.c: before a slot goes, moves its log to the dirty bytes; after slots have gone, nothing
+ * in the rings is about them. World stopped. */
 void kvm_dirty_slot_gone(struct vm *vm, const struct kvm_slot *slot);
 int kvm_dirty_init(struct vm *vm);
 void kvm_dirty_fini(struct vm *vm);
@@ -197,8 +199,9 @@ void kvm_dirty_fini(struct vm *vm);
 #define KVM_G_EVENTS 4u  /* queued events, shadow, NMI */
 #define KVM_G_DEBUG  8u  /* DR0-DR7 */
 #define KVM_G_MSRS   16u /* the MSRs that KVM holds */
-#define KVM_G_XSAVE  32u /* x87 ... and XCR0 */
-#define KVM_G_ALL    63u
+#define KVM_G_XSAVE  32u /* x87 ... */
+#define KVM_G_XCR    64u /* XCR0 */
+#define KVM_G_ALL    127u
 
 /* What of KVM's last exit has to be done or completed before anything else. */
 enum kvm_pending {
@@ -225,8 +228,9 @@ struct kvm_vcpu {
     /* Kicks (kick.c). */
     _Atomic uint32_t in_run; /* the thread is inside KVM_RUN, or about to be */
     _Atomic int tid;
-    sigset_t mask; /* last KVM_SET_SIGNAL_MASK */
+    uint64_t mask; /* last KVM_SET_SIGNAL_MASK */
     bool mask_set;
+    sigset_t outer_mask; /* of the thread, outside of the run loop */
     bool has_timer;
     void *timer; /* timer_t */
     uint64_t timer_armed;
@@ -238,6 +242,17 @@ struct kvm_vcpu {
         debug_pass; /* the breakpoint at RIP has exited: the software CPU takes the guest past it */
     bool tsc_valid; /* tsc_given is what KVM has */
     uint64_t tsc_given;
+    /* The rest is private to vcpu.c ... access.c. */
+    uint32_t synced;     /* KVM_G_*: KVM's copy is in run->s, as it is there */
+    uint64_t apic_base;  /* with the local APIC in the kernel: group SREGS */
+    uint64_t xcr0;       /* as KVM has it */
+    uint32_t wanted;     /* KVM_G_*: pulled since the last exit, so the next one is to bring them */
+    uint32_t msr_absent; /* bit n: KVM does not have MSR n of state.c's list */
+    bool in_callback;    /* a callback runs for the instruction that waits in KVM */
+    bool foreign_signal; /* a SIGURG that was not ours has been consumed: send it again */
+    bool has_payload;    /* KVM_CAP_EXCEPTION_PAYLOAD is in force */
+    uint32_t batch;      /* instructions that the next repair executes */
+    uint64_t entries, last_repair; /* KVM_RUNs, and their number at the last repair */
 };
 
 static inline struct kvm_vcpu *kvm_vcpu_of(struct vcpu *vcpu)
@@ -247,6 +262,16 @@ static inline struct kvm_vcpu *kvm_vcpu_of(struct vcpu *vcpu)
 
 int kvm_vcpu_init(struct vcpu *vcpu);
 void kvm_vcpu_fini(struct vcpu *vcpu);
+void kvm_vcpu_reset(struct vcpu *vcpu, bool init);
+
+/* Serial numbers of KVM's accesses (core_mmio_access); the software CPU's are below. */
+#define KVM_FIRST_SERIAL (1ull << 63)
+
+static inline bool kvm_lapic_in_kernel(const struct vm *vm)
+{
+    return vm->irqchip_mode == VMM_IRQCHIP_MODE_SPLIT ||
+           vm->irqchip_mode == VMM_IRQCHIP_MODE_KERNEL;
+}
 
 /* Brings the software CPU's copy of the groups up to date. 0 or VMM_E_* (vm_fail'ed). An
  * instruction that KVM has to complete is completed first. [state.c] */
@@ -259,12 +284,56 @@ static inline void kvm_changed(struct kvm_vcpu *kv, uint32_t groups)
 /* Gives KVM all that is newer: what goes through kvm_run's shared area, and ioctls for the rest. */
 int kvm_push(struct kvm_vcpu *kv);
 
-/* Whether KVM can run the current state on this host; needs REGS and SREGS. [soft.c] */
+/* After KVM_RUN; `complete`: it came to its end, so that kvm_run's shared area is filled.
+ * [state.c] */
+void kvm_state_ran(struct kvm_vcpu *kv, bool complete);
+/* Completes an instruction whose access has been made (KVM_PEND_COMPLETE), without running any
+ * further one; its next access may then be pending. 0 or VMM_E_*. [state.c] */
+int kvm_complete(struct kvm_vcpu *kv);
+/* Rids KVM of an instruction that waits for its access: it takes zeros for what it has not been
+ * given, and what it changes is to be overwritten. [state.c] */
+void kvm_drop(struct kvm_vcpu *kv);
+/* As KVM has them; for what the software CPU has no place for. [state.c] */
+int kvm_get_events(struct kvm_vcpu *kv, struct kvm_vcpu_events *events);
+/* The MSRs that KVM has depend on CPUID: they are to be found again. [state.c] */
+void kvm_msrs_changed(struct kvm_vcpu *kv);
+
+/* Whether KVM can run the current state on this host; needs REGS and SREGS, and what is pending.
+ * [soft.c] */
 bool kvm_can_run(struct kvm_vcpu *kv);
+/* Where SYSCALL goes behind the fence: nothing is ever mapped for CPL 3 in the last page. */
+#define KVM_FENCE_RIP 0xffffffffffffff00ull
+
+/* Whether KVM is to run it behind the fence. [soft.c] */
+bool kvm_wants_fence(struct kvm_vcpu *kv);
 /* Runs the software CPU: `insns` instructions at most (UINT64_MAX: until KVM can run the state, or
- * a stop), or one step. BACKEND_*. [soft.c] */
+ * a stop), or one step. BACKEND_* (BACKEND_AGAIN: nothing keeps from going on), or VMM_E_*.
+ * [soft.c] */
 int kvm_soft_run(struct kvm_vcpu *kv, uint64_t insns, bool step);
 
+/* Accesses of KVM_EXIT_IO, _MMIO and the MSR exits. kvm_access_begin is for the exit, _go on makes
+ * what is left of them: KVM_ACCESS_DONE, or a BACKEND_* with which run returns. [access.c] */
+#define KVM_ACCESS_DONE (-1000)
+void kvm_access_begin(struct kvm_vcpu *kv);
+int kvm_access_go_on(struct kvm_vcpu *kv);
+/* Answers all that is left of them with zeros. */
+void kvm_access_zero(struct kvm_vcpu *kv);
+/* exit.rip and insn of an exit to the program for an access. [backtrack.c] */
+void kvm_backtrack(struct kvm_vcpu *kv);
+
+/* Around a stay in the run loop: blocks SIGURG, and gives the thread its mask back. [kick.c] */
+int kvm_kick_begin(struct kvm_vcpu *kv);
+void kvm_kick_end(struct kvm_vcpu *kv);
+/* KVM_RUN, unless there is a request: KVM_ENTER_*, or a negative errno. [kick.c] */
+#define KVM_ENTER_EXIT        0 /* run->exit_reason tells */
+#define KVM_ENTER_NOT         1 /* there is a request: KVM has not been called */
+#define KVM_ENTER_INTERRUPTED 2
+int kvm_enter(struct kvm_vcpu *kv);
+void kvm_kick_fini(struct kvm_vcpu *kv);
+
+/* The functions of vmm_backend_ops. [state.c] */
+int kvm_get_regs(struct vcpu *vcpu, struct vcpu_regs *regs);
+int kvm_set_regs(struct vcpu *vcpu, const struct vcpu_regs *regs);
 /* vmm_backend_ops.run and wake. [run.c, kick.c] */
 int kvm_run(struct vcpu *vcpu, bool step);
 void kvm_wake(struct vcpu *vcpu);
@@ -273,12 +342,11 @@ void kvm_wake(struct vcpu *vcpu);
 
 int kvm_set_cpuid(struct vcpu *vcpu);
 /* The VM's filter: MSRs that only KVM can hold stay in the kernel, all others come to the library.
- * Also after a policy of one vCPU has changed: the filter is the VM's, so it lets nothing through
- * that any vCPU has a policy for. Under vm->lock. */
+ * Also after a policy of one vCPU has changed, and from kvm_vcpu_init: the filter is the VM's, so
+ * it lets nothing through that any vCPU has a policy for. */
 int kvm_msr_policy(struct vcpu *vcpu);
 int kvm_msr_filter_init(struct vm *vm);
-/* After vm->irqchip_mode is known: with local APICs in the kernel some of their MSRs are too. */
-int kvm_msr_filter_update(struct vm *vm);
+void kvm_msr_filter_fini(struct vm *vm);
 /* KVM_EXIT_X86_RDMSR and _WRMSR: fills run->msr.error and .data. 0 done, 1 aborted (core_msr_access
  * returned CORE_IO_ABORT), or VMM_E_*. */
 int kvm_msr_exit(struct kvm_vcpu *kv);
@@ -309,9 +377,5 @@ void kvm_irq_eoi_exit(struct vm *vm, uint8_t vector);
 int kvm_lapic_reset(struct kvm_vcpu *kv, bool init);
 int kvm_irq_get_activity(struct kvm_vcpu *kv, uint32_t *activity);
 int kvm_irq_set_activity(struct kvm_vcpu *kv, uint32_t activity);
-/* The MSRs of a local APIC in the kernel: 0 or VMM_E_NOENT. A write takes effect as the guest's. */
-bool kvm_lapic_has_msr(const struct vm *vm, uint32_t index);
-int kvm_lapic_get_msr(struct kvm_vcpu *kv, uint32_t index, uint64_t *value);
-int kvm_lapic_set_msr(struct kvm_vcpu *kv, uint32_t index, uint64_t value);
 
 #endif
