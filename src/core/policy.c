@@ -420,6 +420,26 @@ static int check_entries(struct vm *vm, const struct vmm_cpuid *table, uint32_t 
     return 0;
 }
 
+/* What the engine does not take changes nothing. */
+static int replace_table(struct vcpu *vcpu, const struct vmm_cpuid *table, uint32_t n)
+{
+    struct vmm_cpuid old[CORE_MAX_CPUID];
+    uint32_t nold = vcpu->ncpuid;
+
+    memcpy(old, vcpu->cpuid, nold * sizeof(*old));
+    memcpy(vcpu->cpuid, table, n * sizeof(*table));
+    vcpu->ncpuid = n;
+
+    bool entered = core_engine_enter(vcpu);
+    int err = vcpu->vm->ops->set_cpuid(vcpu);
+    core_engine_leave(vcpu, entered);
+    if (err) {
+        memcpy(vcpu->cpuid, old, nold * sizeof(*old));
+        vcpu->ncpuid = nold;
+    }
+    return err;
+}
+
 static int set_cpuid(struct vcpu *vcpu, const struct vmm_cpuid *entries, uint32_t n)
 {
     struct vmm_cpuid table[CORE_MAX_CPUID];
@@ -432,14 +452,7 @@ static int set_cpuid(struct vcpu *vcpu, const struct vmm_cpuid *entries, uint32_
         err = check_features(vcpu->vm, table, n);
     if (err)
         return err;
-    if (n)
-        memcpy(vcpu->cpuid, table, n * sizeof(*table));
-    vcpu->ncpuid = n;
-
-    bool entered = core_engine_enter(vcpu);
-    err = vcpu->vm->ops->set_cpuid(vcpu);
-    core_engine_leave(vcpu, entered);
-    return err;
+    return replace_table(vcpu, table, n);
 }
 
 int vcpu_set_cpuid(struct vcpu *vcpu, const struct vmm_cpuid *entries, uint32_t n)

@@ -414,6 +414,7 @@ static const struct vmm_backend_ops fake_backend = {
     .code_changed = fake_mem_changed,
 };
 
+#ifndef FAKE_OWN_TABLE /* else the test has one of its own */
 static void broken_probe(struct vmm_backend_report *report)
 {
     report->result = VMM_E_PERM;
@@ -423,6 +424,7 @@ static void broken_probe(struct vmm_backend_report *report)
 static const struct vmm_backend_ops broken_backend = {.name = "broken", .probe = broken_probe};
 
 const struct vmm_backend_ops *const vmm_backends[] = {&broken_backend, &fake_backend, NULL};
+#endif
 
 /* A VM with vCPU 0, which executes `code`. */
 __attribute__((unused)) static struct vm *fake_vm(const struct vm_config *config)

@@ -137,11 +137,7 @@ struct kvm_vm {
     size_t dirty_bits_cap;
     uint32_t mem_gen;      /* counts changes of the slots */
     _Atomic int mem_error; /* KVM has refused a change of slots: see kvm_mem_settle */
-    /* MSRs that stay in the kernel, as bits of the table in msr.c: those with a policy of each
-     * vCPU, and what KVM's filter lets through now. Under msr_lock, a leaf. */
-    struct os_mutex msr_lock;
-    uint32_t msr_policies[VMM_MAX_VCPUS];
-    uint32_t msr_passed;
+    uint32_t msr_passed;   /* what the filter lets through, as bits of the table in msr.c */
     struct kvm_cpuid2 *cpuid[VMM_MAX_VCPUS]; /* what each of vcpu_fd has been given */
     /* tsc.c: ticks = (host TSC * ratio >> shift) - base, or tsc_held while they stand. */
     uint64_t tsc_ratio;
@@ -176,6 +172,9 @@ int kvm_mem_settle(struct vcpu *vcpu);
 /* Removes and adds all slots: drops what KVM has derived from guest page tables. World stopped, or
  * on a VM with one vCPU by its thread. [mem.c] */
 int kvm_mem_refresh(struct vm *vm);
+/* Logging of writes to the slots, on or off; a slot where it cannot be changed stays as it was.
+ * World stopped. [mem.c] */
+int kvm_mem_log(struct vm *vm, bool on);
 void kvm_mem_fini(struct vm *vm);
 
 int kvm_dirty_start(struct vm *vm);
@@ -185,8 +184,7 @@ struct kvm_vcpu;
 /* KVM_EXIT_DIRTY_RING_FULL: empties the vCPU's ring into the pages' dirty bytes. In guest state. 0,
  * or VMM_E_* (vm_fail'ed). */
 int kvm_dirty_harvest(struct kvm_vcpu *kv);
-/* For mem.c: before a slot goes, moves its log to the dirty bytes; after slots have gone, nothing
- * in the rings is about them. World stopped. */
+/* Before a slot goes: moves its log to the dirty bytes. World stopped. */
 void kvm_dirty_slot_gone(struct vm *vm, const struct kvm_slot *slot);
 int kvm_dirty_init(struct vm *vm);
 void kvm_dirty_fini(struct vm *vm);
@@ -342,11 +340,12 @@ void kvm_wake(struct vcpu *vcpu);
 
 int kvm_set_cpuid(struct vcpu *vcpu);
 /* The VM's filter: MSRs that only KVM can hold stay in the kernel, all others come to the library.
- * Also after a policy of one vCPU has changed, and from kvm_vcpu_init: the filter is the VM's, so
- * it lets nothing through that any vCPU has a policy for. */
+ * Also after a policy of one vCPU has changed: the filter is the VM's, so it lets nothing through
+ * that any vCPU has a policy for. Under vm->lock. */
 int kvm_msr_policy(struct vcpu *vcpu);
 int kvm_msr_filter_init(struct vm *vm);
-void kvm_msr_filter_fini(struct vm *vm);
+/* After vm->irqchip_mode is known: with local APICs in the kernel some of their MSRs are too. */
+int kvm_msr_filter_update(struct vm *vm);
 /* KVM_EXIT_X86_RDMSR and _WRMSR: fills run->msr.error and .data. 0 done, 1 aborted (core_msr_access
  * returned CORE_IO_ABORT), or VMM_E_*. */
 int kvm_msr_exit(struct kvm_vcpu *kv);
@@ -377,5 +376,9 @@ void kvm_irq_eoi_exit(struct vm *vm, uint8_t vector);
 int kvm_lapic_reset(struct kvm_vcpu *kv, bool init);
 int kvm_irq_get_activity(struct kvm_vcpu *kv, uint32_t *activity);
 int kvm_irq_set_activity(struct kvm_vcpu *kv, uint32_t activity);
+/* The MSRs of a local APIC in the kernel: 0 or VMM_E_NOENT. A write takes effect as the guest's. */
+bool kvm_lapic_has_msr(const struct vm *vm, uint32_t index);
+int kvm_lapic_get_msr(struct kvm_vcpu *kv, uint32_t index, uint64_t *value);
+int kvm_lapic_set_msr(struct kvm_vcpu *kv, uint32_t index, uint64_t value);
 
 #endif

@@ -211,6 +211,29 @@ int kvm_mem_refresh(struct vm *vm)
     return err;
 }
 
+int kvm_mem_log(struct vm *vm, bool on)
+{
+    struct kvm_vm *kvm = kvm_vm_of(vm);
+    int err = 0;
+
+    for (uint32_t i = 0; i < kvm->nslots; i++) {
+        struct kvm_slot *s = &kvm->slots[i], changed = *s;
+        int r = 0;
+
+        if (s->flags & KVM_MEM_READONLY)
+            continue;
+        changed.flags = on ? KVM_MEM_LOG_DIRTY_PAGES : 0;
+        if (changed.flags != s->flags && s->id != KVM_NO_SLOT)
+            r = set_region(kvm, &changed, changed.len);
+        if (r >= 0)
+            s->flags = changed.flags;
+        else
+            err = kvm_fail(vm, on ? "vm_dirty_start" : "vm_dirty_stop", r,
+                           "KVM_SET_USER_MEMORY_REGION (logging)");
+    }
+    return err;
+}
+
 void kvm_mem_fini(struct vm *vm)
 {
     struct kvm_vm *kvm = kvm_vm_of(vm);

@@ -44,7 +44,7 @@ static const struct {
     {0x4b564d04, 0, PV}, /* EOI */
 };
 #define NPASSED (sizeof(passed) / sizeof(passed[0]))
-_Static_assert(NPASSED <= 32, "a bit each in msr_policies");
+_Static_assert(NPASSED <= 32, "a bit each in msr_passed");
 
 /* ---- the filter ---- */
 
@@ -66,17 +66,30 @@ static bool applies(const struct vm *vm, enum where where)
     }
 }
 
-/* Which of the MSRs that KVM has on this VM it keeps. Under msr_lock. */
-static uint32_t wanted(const struct vm *vm)
+/* As msr_policy in core/policy.c: the latest range counts. */
+static bool has_policy(const struct vcpu *vcpu, uint32_t index)
 {
-    const struct kvm_vm *kvm = vm->backend_data;
+    for (uint32_t i = vcpu->nmsr_ranges; i-- > 0;)
+        if (index >= vcpu->msr_ranges[i].first && index <= vcpu->msr_ranges[i].last)
+            return vcpu->msr_ranges[i].policy != VMM_MSR_DEFAULT;
+    return false;
+}
+
+/* Which of the MSRs KVM keeps on this VM, as bits of the table. */
+static uint32_t wanted(struct vm *vm)
+{
     uint32_t bits = 0;
 
     for (unsigned i = 0; i < NPASSED; i++)
         if (applies(vm, passed[i].where))
             bits |= 1u << i;
-    for (unsigned i = 0; i < VMM_MAX_VCPUS; i++)
-        bits &= ~kvm->msr_policies[i];
+    for (unsigned n = 0; n < vm->max_vcpus; n++) {
+        const struct vcpu *vcpu = atomic_load(&vm->vcpus[n]);
+
+        for (unsigned i = 0; i < NPASSED && vcpu && vcpu->nmsr_ranges; i++)
+            if (has_policy(vcpu, passed[i].index))
+                bits &= ~(1u << i);
+    }
     return bits;
 }
 
@@ -109,49 +122,29 @@ static int set_filter(struct kvm_vm *kvm, uint32_t bits)
 
 int kvm_msr_filter_init(struct vm *vm)
 {
-    struct kvm_vm *kvm = kvm_vm_of(vm);
-    int r;
+    int r = set_filter(kvm_vm_of(vm), wanted(vm));
 
-    if (os_mutex_init(&kvm->msr_lock))
-        return vm_fail(vm, VMM_E_NOMEM, "vm_create", "no memory for a lock");
-    r = set_filter(kvm, wanted(vm));
-    if (!r)
-        return 0;
-    os_mutex_fini(&kvm->msr_lock);
-    return kvm_fail(vm, "vm_create", r, "KVM_X86_SET_MSR_FILTER");
+    return r < 0 ? kvm_fail(vm, "vm_create", r, "KVM_X86_SET_MSR_FILTER") : 0;
 }
 
-void kvm_msr_filter_fini(struct vm *vm)
+static int update(struct vm *vm, const char *op)
 {
-    os_mutex_fini(&kvm_vm_of(vm)->msr_lock);
+    uint32_t want = wanted(vm);
+    int r = 0;
+
+    if (want != kvm_vm_of(vm)->msr_passed)
+        r = set_filter(kvm_vm_of(vm), want);
+    return r < 0 ? kvm_fail(vm, op, r, "KVM_X86_SET_MSR_FILTER") : 0;
 }
 
-/* As msr_policy in core/policy.c: the latest range counts. */
-static bool has_policy(const struct vcpu *vcpu, uint32_t index)
+int kvm_msr_filter_update(struct vm *vm)
 {
-    for (uint32_t i = vcpu->nmsr_ranges; i-- > 0;)
-        if (index >= vcpu->msr_ranges[i].first && index <= vcpu->msr_ranges[i].last)
-            return vcpu->msr_ranges[i].policy != VMM_MSR_DEFAULT;
-    return false;
+    return update(vm, "vm_create");
 }
 
 int kvm_msr_policy(struct vcpu *vcpu)
 {
-    struct vm *vm = vcpu->vm;
-    struct kvm_vm *kvm = kvm_vm_of(vm);
-    uint32_t bits = 0, want;
-    int r = 0;
-
-    for (unsigned i = 0; i < NPASSED; i++)
-        if (has_policy(vcpu, passed[i].index))
-            bits |= 1u << i;
-    os_mutex_lock(&kvm->msr_lock);
-    kvm->msr_policies[vcpu->id] = bits;
-    want = wanted(vm);
-    if (want != kvm->msr_passed)
-        r = set_filter(kvm, want);
-    os_mutex_unlock(&kvm->msr_lock);
-    return r < 0 ? kvm_fail(vm, "vcpu_msr_policy", r, "KVM_X86_SET_MSR_FILTER") : 0;
+    return update(vcpu->vm, "vcpu_msr_policy");
 }
 
 /* ---- accesses ---- */

@@ -2,13 +2,11 @@
 /* backends/kvm/probe.c: what the host's KVM has, and whether it is good enough. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "backends/kvm/probe.h"
@@ -30,68 +28,42 @@ int kvm_probe_refuse(struct kvm_host *host, int result, int os_errno, const char
     return result;
 }
 
-static int result_of(int os_errno)
-{
-    switch (os_errno) {
-    case ENOMEM:
-        return VMM_E_NOMEM;
-    case EACCES:
-    case EPERM:
-        return VMM_E_PERM;
-    case EMFILE:
-    case ENFILE:
-        return VMM_E_LIMIT;
-    case EBUSY:
-        return VMM_E_BUSY;
-    case ENOENT:
-    case ENXIO:
-    case ENODEV:
-        return VMM_E_NODEV;
-    default:
-        return VMM_E_BACKEND;
-    }
-}
-
 int kvm_probe_refuse_errno(struct kvm_host *host, int os_errno, const char *what)
 {
     char text[96];
 
-    return kvm_probe_refuse(host, result_of(os_errno), os_errno, "%s: %s", what,
+    return kvm_probe_refuse(host, kvm_error(os_errno), os_errno, "%s: %s", what,
                             strerror_r(os_errno, text, sizeof(text)));
 }
 
 /* ---- the device ---- */
 
-/* Opens the device, or says why not. */
-static int open_device(struct kvm_host *host, int *out)
+/* The device's descriptor, or -1 and why not. */
+static int open_device(struct kvm_host *host)
 {
-    int fd, version;
+    int result, fd = kvm_open(&result);
 
-    do
-        fd = open(DEVICE, O_RDWR | O_CLOEXEC);
-    while (fd < 0 && errno == EINTR);
-    if (fd < 0) {
-        int err = errno;
-
-        if (err == ENOENT)
-            return kvm_probe_refuse(host, VMM_E_NODEV, err, "there is no " DEVICE);
-        if (err == EACCES || err == EPERM)
-            return kvm_probe_refuse(host, VMM_E_PERM, err, "no permission to open " DEVICE);
-        return kvm_probe_refuse_errno(host, err, DEVICE " cannot be opened");
+    if (fd >= 0)
+        return fd;
+    switch (-fd) {
+    case ENOENT:
+        kvm_probe_refuse(host, result, -fd, "there is no " DEVICE);
+        break;
+    case EACCES:
+    case EPERM:
+        kvm_probe_refuse(host, result, -fd, "no permission to open " DEVICE);
+        break;
+    case ENOTTY:
+        kvm_probe_refuse(host, result, -fd, DEVICE " is not a KVM device");
+        break;
+    case ENOTSUP:
+        kvm_probe_refuse(host, result, -fd, DEVICE " has an API version other than %d",
+                         KVM_API_VERSION);
+        break;
+    default:
+        kvm_probe_refuse_errno(host, -fd, DEVICE " cannot be opened");
     }
-    version = kvm_ioctl(fd, KVM_GET_API_VERSION, 0);
-    if (version == KVM_API_VERSION) {
-        *out = fd;
-        return 0;
-    }
-    close(fd);
-    if (version >= 0)
-        return kvm_probe_refuse(host, VMM_E_UNSUPPORTED, 0,
-                                DEVICE " has API version %d instead of %d", version,
-                                KVM_API_VERSION);
-    if (version == -ENOTTY || version == -EINVAL)
-        return kvm_probe_refuse(host, VMM_E_NODEV, -version, DEVICE " is not a KVM device");
-    return kvm_probe_refuse_errno(host, -version, "KVM_GET_API_VERSION");
+    return -1;
 }
 
 /* ---- capabilities ---- */
@@ -144,19 +116,25 @@ static const struct {
 #undef CAP
 };
 
-/* The answer to KVM_CHECK_EXTENSION: 0 is "no", and so is an error. */
-static uint32_t check(int fd, int cap)
+/* The answer to KVM_CHECK_EXTENSION; 0: no. An error is not an answer: host->result. */
+static uint32_t check(struct kvm_host *host, int fd, int cap, const char *name)
 {
     int r = kvm_ioctl(fd, KVM_CHECK_EXTENSION, (uintptr_t)cap);
 
-    return r > 0 ? (uint32_t)r : 0;
+    if (r >= 0)
+        return (uint32_t)r;
+    kvm_probe_refuse_errno(host, -r, name);
+    return 0;
 }
+#define CHECK(host, fd, cap) check(host, fd, cap, "KVM_CHECK_EXTENSION of " #cap)
 
 static int find_caps(struct kvm_host *host, int fd)
 {
     for (size_t i = 0; i < sizeof(caps) / sizeof(caps[0]); i++) {
-        uint32_t value = check(fd, caps[i].cap);
+        uint32_t value = check(host, fd, caps[i].cap, "KVM_CHECK_EXTENSION");
 
+        if (host->result)
+            return host->result;
         if (value && (value & caps[i].bits) == caps[i].bits)
             host->has |= caps[i].has;
         else if (caps[i].required)
@@ -170,6 +148,7 @@ static int find_caps(struct kvm_host *host, int fd)
 static int find_limits(struct kvm_host *host, int fd)
 {
     int size = kvm_ioctl(fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+    uint32_t xsave;
 
     if (size < 0)
         return kvm_probe_refuse_errno(host, -size, "KVM_GET_VCPU_MMAP_SIZE");
@@ -177,24 +156,20 @@ static int find_limits(struct kvm_host *host, int fd)
         return kvm_probe_refuse(host, VMM_E_UNSUPPORTED, 0, "KVM_GET_VCPU_MMAP_SIZE says %d", size);
     host->run_size = (uint32_t)size;
 
-    host->nslots = check(fd, KVM_CAP_NR_MEMSLOTS);
+    host->nslots = CHECK(host, fd, KVM_CAP_NR_MEMSLOTS);
     if (!host->nslots)
         host->nslots = 32;
-    host->max_vcpus = check(fd, KVM_CAP_MAX_VCPUS);
+    host->max_vcpus = CHECK(host, fd, KVM_CAP_MAX_VCPUS);
     if (!host->max_vcpus)
-        host->max_vcpus = check(fd, KVM_CAP_NR_VCPUS);
+        host->max_vcpus = CHECK(host, fd, KVM_CAP_NR_VCPUS);
     if (!host->max_vcpus)
         host->max_vcpus = 4;
     if (host->has & KVM_HAS_DIRTY_RING)
-        host->dirty_ring_bytes = check(fd, KVM_CAP_DIRTY_LOG_RING_ACQ_REL);
-    host->xsave_size = sizeof(struct kvm_xsave);
-    if (host->has & KVM_HAS_XSAVE2) {
-        uint32_t need = check(fd, KVM_CAP_XSAVE2);
-
-        if (need > host->xsave_size)
-            host->xsave_size = need;
-    }
-    return 0;
+        host->dirty_ring_bytes = CHECK(host, fd, KVM_CAP_DIRTY_LOG_RING_ACQ_REL);
+    xsave = host->has & KVM_HAS_XSAVE2 ? CHECK(host, fd, KVM_CAP_XSAVE2) : 0;
+    host->xsave_size =
+        xsave > sizeof(struct kvm_xsave) ? xsave : (uint32_t)sizeof(struct kvm_xsave);
+    return host->result;
 }
 
 #define CPUID_ENTRIES     256u  /* as many as KVM has ever had */
@@ -321,10 +296,11 @@ static int find_irqchips(struct kvm_host *host, int fd)
 
 int kvm_probe_host(struct kvm_host *host)
 {
-    int fd = -1;
-
     memset(host, 0, sizeof(*host));
-    if (open_device(host, &fd))
+
+    int fd = open_device(host);
+
+    if (fd < 0)
         return host->result;
     if (find_caps(host, fd) || find_limits(host, fd) || find_cpuid(host, fd))
         goto out;

@@ -372,7 +372,7 @@ static bool right_emulation(struct kvm_lab *lab)
 }
 
 /* A guest that does nothing but VMCALL may take so much CPU time. */
-#define HYPERCALL_LIMIT_NS UINT64_C(4000000)
+#define HYPERCALL_LIMIT_NS UINT64_C(2000000)
 
 static bool right_hypercall(struct kvm_lab *lab)
 {

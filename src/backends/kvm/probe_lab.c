@@ -206,7 +206,8 @@ static void write_descriptors(struct kvm_lab *lab)
     };
 
     memcpy(lab->mem + GDT, gdt, sizeof(gdt));
-    lab_poke(lab, TSS + 4, LAB_STACK); /* RSP0 */
+    lab_poke(lab, TSS + 4, LAB_STACK);  /* RSP0 */
+    poke32(lab, TSS + 0x64, 0x680000u); /* no I/O bitmap: behind the limit */
     for (uint32_t vector = 0; vector < 256; vector++) {
         /* 64-bit interrupt gate that CPL 3 may call. */
         lab_poke(lab, IDT + vector * 16,
@@ -473,7 +474,8 @@ static void enter(struct kvm_lab *lab)
 static void complete(struct kvm_lab *lab)
 {
     lab->run->immediate_exit = 1;
-    ioctl(lab->cpu, KVM_RUN, 0); /* EINTR */
+    if (ioctl(lab->cpu, KVM_RUN, 0) && errno == ENOMEM)
+        kvm_probe_refuse_errno(lab->host, ENOMEM, "KVM_RUN");
     lab->run->immediate_exit = 0;
     drain(lab);
 }

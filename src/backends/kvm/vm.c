@@ -115,14 +115,12 @@ int kvm_vm_init(struct vm *vm)
         err = kvm_tsc_init(vm);
     if (!err)
         err = kvm_dirty_init(vm);
+    if (!err)
+        err = kvm_msr_filter_init(vm);
+    if (!err)
+        err = kvm_irq_init(vm);
     if (err)
         goto no_caps;
-    err = kvm_msr_filter_init(vm);
-    if (err)
-        goto no_caps;
-    err = kvm_irq_init(vm);
-    if (err)
-        goto no_irq;
     err = kvm_io_init(vm);
     if (err)
         goto no_io;
@@ -130,8 +128,6 @@ int kvm_vm_init(struct vm *vm)
 
 no_io:
     kvm_irq_fini(vm);
-no_irq:
-    kvm_msr_filter_fini(vm);
 no_caps:
     vm->backend_data = NULL;
     close(kvm->fd);
@@ -148,7 +144,6 @@ void kvm_vm_fini(struct vm *vm)
         return;
     kvm_io_fini(vm);
     kvm_irq_fini(vm);
-    kvm_msr_filter_fini(vm);
     kvm_dirty_fini(vm);
     for (unsigned i = 0; i < VMM_MAX_VCPUS; i++)
         if (kvm->vcpu_fd[i] >= 0)
