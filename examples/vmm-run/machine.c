@@ -10,6 +10,14 @@
 
 /* ---- backends ---- */
 
+static const char *state(const struct vmm_backend_report *report)
+{
+    if (report->result != 0) {
+        return "unavailable";
+    }
+    return report->flags & VMM_BACKEND_DEGRADED ? "degraded" : "available";
+}
+
 int machine_list_backends(FILE *file)
 {
     struct vmm_backend_report reports[MAX_BACKENDS];
@@ -21,8 +29,7 @@ int machine_list_backends(FILE *file)
     }
     n = vmm_backend_probe(reports, MAX_BACKENDS);
     for (int i = 0; i < n && i < (int)MAX_BACKENDS; i++) {
-        fprintf(file, "%-8s %-12s %s\n", reports[i].name,
-                reports[i].result == 0 ? "available" : "unavailable", reports[i].reason);
+        fprintf(file, "%-8s %-12s %s\n", reports[i].name, state(&reports[i]), reports[i].reason);
         usable += reports[i].result == 0;
     }
     return usable;

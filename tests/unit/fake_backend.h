@@ -388,6 +388,28 @@ static void fake_mem_changed(struct vm *vm, uint64_t gpa, uint64_t len)
     }
 }
 
+/* Tests set the members that they need. */
+static struct backend_host_ops fake_host;
+static int fake_msr_policy_result;
+static uint32_t fake_msr_policies;
+
+static int fake_msr_policy(struct vcpu *vcpu)
+{
+    fake_msr_policies += vcpu->nmsr_ranges;
+    return fake_msr_policy_result;
+}
+
+static uint32_t fake_clears;
+static uint64_t fake_clear_gpa, fake_clear_len;
+
+static void fake_dirty_cleared(struct vm *vm, uint64_t gpa, uint64_t len)
+{
+    (void)vm;
+    fake_clears++;
+    fake_clear_gpa = gpa;
+    fake_clear_len = len;
+}
+
 static const struct vmm_backend_ops fake_backend = {
     .name = "fake",
     .probe = fake_probe,
@@ -412,6 +434,9 @@ static const struct vmm_backend_ops fake_backend = {
     .irq_window = fake_irq_window,
     .mem_map_changed = fake_mem_changed,
     .code_changed = fake_mem_changed,
+    .dirty_cleared = fake_dirty_cleared,
+    .msr_policy = fake_msr_policy,
+    .host = &fake_host,
 };
 
 #ifndef FAKE_OWN_TABLE /* else the test has one of its own */
