@@ -96,12 +96,14 @@ static inline void set_gpr(unsigned i, uint64_t value)
     ck_assert_int_eq(vcpu_set_regs(vcpu, &r), 0);
 }
 
+/* Also ends HLT. */
 static inline void set_rip(uint64_t rip)
 {
     struct vcpu_regs r = get_regs();
 
-    r.groups = VMM_REGS_GPR;
+    r.groups = VMM_REGS_GPR | VMM_REGS_EVENTS;
     r.rip = rip;
+    r.activity = VMM_ACTIVE;
     ck_assert_int_eq(vcpu_set_regs(vcpu, &r), 0);
 }
 

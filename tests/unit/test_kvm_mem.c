@@ -83,10 +83,10 @@ static void expect_mmio(uint64_t code, uint64_t address, uint64_t value)
     at(code, address);
     RUN(MMIO);
     ck_assert_uint_eq(ex.u.mmio.gpa, address);
-    ck_assert_uint_eq(ex.u.mmio.size, 8);
+    ck_assert_uint_eq(ex.u.mmio.len, 8);
     ck_assert_uint_eq(ex.u.mmio.access, code == LOAD_AT ? VMM_ACCESS_READ : VMM_ACCESS_WRITE);
     if (code == LOAD_AT)
-        ex.u.mmio.value = value;
+        ex.u.mmio.data = value;
     RUN(HLT);
     if (code == LOAD_AT)
         ck_assert_uint_eq(gpr(VMM_RAX), value);
@@ -290,7 +290,8 @@ START_TEST(refused_slot)
 }
 END_TEST
 
-/* A slot that KVM does not take away leads to memory that is no longer the guest's: nothing runs. */
+/* A slot that KVM does not take away leads to memory that is no longer the guest's: nothing runs.
+ */
 START_TEST(slot_that_stays)
 {
     uint64_t *a = pages(1), old;
@@ -333,11 +334,15 @@ END_TEST
 
 int main(void)
 {
-    static const TTest *const tests[] = {
-        memory_comes_and_goes,    rom_reads_as_memory_and_writes_as_mmio,
-        protection_changes,       many_regions,
-        slots_merge_when_numbers_run_short, memory_without_a_slot,
-        refused_slot,             slot_that_stays,
+    const TTest *const tests[] = {
+        memory_comes_and_goes,
+        rom_reads_as_memory_and_writes_as_mmio,
+        protection_changes,
+        many_regions,
+        slots_merge_when_numbers_run_short,
+        memory_without_a_slot,
+        refused_slot,
+        slot_that_stays,
         refresh_keeps_everything,
     };
 

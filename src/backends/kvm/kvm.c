@@ -88,6 +88,7 @@ const struct vmm_backend_ops vmm_backend_kvm = {
     .irq_window = kvm_irq_window,
     .mem_map_changed = kvm_mem_map_changed,
     .code_changed = interp_code_changed,
+    .dirty_cleared = interp_dirty_cleared,
     .tsc = kvm_tsc,
     .tsc_changed = kvm_tsc_changed,
     .msr_policy = kvm_msr_policy,
