@@ -69,9 +69,10 @@
 #define KVM_BAD_STEP         0x400u /* single steps */
 #define KVM_BAD_BREAKPOINT   0x800u /* hardware breakpoints of KVM_SET_GUEST_DEBUG */
 #define KVM_BAD_WATCHPOINT   0x1000u
-#define KVM_BAD_EMULATION    0x2000u /* everyday instructions at CPL 0 end in internal errors */
-#define KVM_BAD_HYPERCALL    0x4000u /* VMCALL hangs */
-#define KVM_BAD_SLOW_KERNEL  0x8000u /* CPL 0 runs at less than 5 % of CPL 3 */
+#define KVM_BAD_EMULATION    0x2000u  /* everyday instructions at CPL 0 end in internal errors */
+#define KVM_BAD_HYPERCALL    0x4000u  /* VMCALL hangs */
+#define KVM_BAD_SLOW_KERNEL  0x8000u  /* CPL 0 runs at less than 5 % of CPL 3 */
+#define KVM_BAD_WINDOW       0x10000u /* at CPL 0 a short interrupt window is missed */
 
 struct kvm_host {
     int result;       /* VMM_E_*; 0: usable */

@@ -226,6 +226,7 @@ static const struct {
     {KVM_BAD_STEP, "single steps"},
     {KVM_BAD_BREAKPOINT, "breakpoints"},
     {KVM_BAD_WATCHPOINT, "watchpoints"},
+    {KVM_BAD_WINDOW, "interrupt windows"},
     {KVM_BAD_SLOW_KERNEL, "slow CPL 0"},
 };
 
@@ -257,7 +258,7 @@ void kvm_bad_names(uint32_t bad, char *text, size_t size)
 #define DEGRADING                                                                                  \
     (KVM_BAD_REAL | KVM_BAD_PROTECTED | KVM_BAD_PAGING32 | KVM_BAD_PAE | KVM_BAD_COMPAT |          \
      KVM_BAD_USER_EVENTS | KVM_BAD_USER_FLAGS | KVM_BAD_CPUID | KVM_BAD_EMULATION |                \
-     KVM_BAD_HYPERCALL | KVM_BAD_SLOW_KERNEL)
+     KVM_BAD_HYPERCALL | KVM_BAD_WINDOW | KVM_BAD_SLOW_KERNEL)
 
 /* Millions of instructions per second, with a decimal where it matters. */
 static void speed_text(uint32_t ns10, char *text, size_t size)
