@@ -117,8 +117,8 @@ static inline const char *last_error(int code)
     return error.text;
 }
 
-/* Runs a suite of one case, where KVM can be used. */
-static inline int kvm_main(const char *name, const TTest *const *tests, size_t n)
+/* Runs a suite of one case where KVM can be used, each test `times` times (_i). */
+static inline int kvm_main(const char *name, const TTest *const *tests, size_t n, int times)
 {
     Suite *suite = suite_create(name);
     TCase *tc = tcase_create(name);
@@ -131,7 +131,7 @@ static inline int kvm_main(const char *name, const TTest *const *tests, size_t n
     }
     tcase_set_timeout(tc, 60);
     for (size_t i = 0; i < n; i++)
-        tcase_add_test(tc, tests[i]);
+        tcase_add_loop_test(tc, tests[i], 0, times);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -346,5 +346,5 @@ int main(void)
         refresh_keeps_everything,
     };
 
-    return kvm_main("kvm_mem", tests, sizeof(tests) / sizeof(tests[0]));
+    return kvm_main("kvm_mem", tests, sizeof(tests) / sizeof(tests[0]), 1);
 }

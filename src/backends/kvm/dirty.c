@@ -13,6 +13,10 @@
  * microseconds then, and later a look at the log costs as much as there are dirty pages, however
  * much memory there is. Else each slot has a bitmap. Everything that happens here happens with the
  * world stopped, but for a vCPU that empties its own ring because it is full.
+ *
+ * KVM looks between two instructions that it emulates, and between two entries, whether a ring is
+ * nearly full, and keeps 64 entries for what comes until then. One that emulates CPL 0 as a whole
+ * goes on for a thousand instructions, and overwrites the log: there it is bitmaps.
  */
 
 #define PAGE_SHIFT 12
@@ -35,7 +39,7 @@ int kvm_dirty_init(struct vm *vm)
     struct kvm_enable_cap cap = {.cap = KVM_CAP_DIRTY_LOG_RING_ACQ_REL};
     uint32_t bytes = host->dirty_ring_bytes < RING_BYTES ? host->dirty_ring_bytes : RING_BYTES;
 
-    if (!(host->has & KVM_HAS_DIRTY_RING) || !bytes)
+    if (!(host->has & KVM_HAS_DIRTY_RING) || !bytes || (host->bad & KVM_BAD_EMULATION))
         return 0;
     cap.args[0] = bytes;
     /* Without it there are bitmaps. */
@@ -78,16 +82,15 @@ static const struct kvm_slot *slot_of(const struct kvm_vm *kvm, uint32_t id)
     return NULL;
 }
 
-/* Empties one ring; true if there was anything. */
-static bool collect(struct vm *vm, unsigned id)
+/* Empties one ring. */
+static void collect(struct vm *vm, unsigned id)
 {
     struct kvm_vm *kvm = kvm_vm_of(vm);
     uint32_t mask = kvm->ring_bytes / (uint32_t)sizeof(struct kvm_dirty_gfn) - 1;
     struct kvm_dirty_gfn *map = kvm->ring[id].map;
     const struct kvm_slot *slot = NULL;
-    bool any = false;
 
-    for (; map; kvm->ring[id].next++, any = true) {
+    for (; map; kvm->ring[id].next++) {
         struct kvm_dirty_gfn *gfn = &map[kvm->ring[id].next & mask];
 
         if (__atomic_load_n(&gfn->flags, __ATOMIC_ACQUIRE) != KVM_DIRTY_GFN_F_DIRTY)
@@ -97,16 +100,23 @@ static bool collect(struct vm *vm, unsigned id)
         if (slot)
             mark(vm, slot->gpa + (gfn->offset << PAGE_SHIFT));
         __atomic_store_n(&gfn->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
+        atomic_store_explicit(&kvm->ring_reset_due, true, memory_order_relaxed);
     }
-    return any;
 }
 
-/* What has been collected is logged again from now on. */
+/* What has been collected is logged again from now on. After a failure it is due all the same. */
 static int reset_rings(struct vm *vm)
 {
-    int r = kvm_ioctl(kvm_vm_of(vm)->fd, KVM_RESET_DIRTY_RINGS, 0);
+    struct kvm_vm *kvm = kvm_vm_of(vm);
+    int r;
 
-    return r < 0 ? kvm_fail(vm, "vm_dirty_get", r, "KVM_RESET_DIRTY_RINGS") : 0;
+    if (!atomic_exchange(&kvm->ring_reset_due, false))
+        return 0;
+    r = kvm_ioctl(kvm->fd, KVM_RESET_DIRTY_RINGS, 0);
+    if (r >= 0)
+        return 0;
+    atomic_store(&kvm->ring_reset_due, true);
+    return kvm_fail(vm, "vm_dirty_get", r, "KVM_RESET_DIRTY_RINGS");
 }
 
 int kvm_dirty_harvest(struct kvm_vcpu *kv)
@@ -119,21 +129,20 @@ int kvm_dirty_harvest(struct kvm_vcpu *kv)
     err = map_ring(vm, kv->vcpu->id);
     if (err)
         return err;
-    return collect(vm, kv->vcpu->id) ? reset_rings(vm) : 0;
+    collect(vm, kv->vcpu->id);
+    return reset_rings(vm);
 }
 
 static int harvest_all(struct vm *vm)
 {
-    bool any = false;
-
     for (unsigned i = 0; i < vm->max_vcpus; i++) {
         int err = map_ring(vm, i);
 
         if (err)
             return err;
-        any |= collect(vm, i);
+        collect(vm, i);
     }
-    return any ? reset_rings(vm) : 0;
+    return reset_rings(vm);
 }
 
 /* ---- bitmaps ---- */

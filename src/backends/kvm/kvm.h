@@ -134,7 +134,8 @@ struct kvm_vm {
         struct kvm_dirty_gfn *map; /* NULL: not looked at yet */
         uint32_t next;
     } ring[VMM_MAX_VCPUS];
-    uint64_t *dirty_bits; /* one slot's bitmap */
+    _Atomic bool ring_reset_due; /* entries have been collected since KVM_RESET_DIRTY_RINGS */
+    uint64_t *dirty_bits;        /* one slot's bitmap */
     size_t dirty_bits_cap;
     uint32_t mem_gen;      /* counts changes of the slots */
     _Atomic int mem_error; /* KVM has refused a change of slots: see kvm_mem_settle */
