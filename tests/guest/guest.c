@@ -56,7 +56,7 @@ static void build_gdt(struct guest *g)
         [SEL_UDATA / 8] = 0x00cff3000000ffff,
         [SEL_CODE16 / 8] = 0x00009b000000ffff,
         [SEL_DATA16 / 8] = 0x000093000000ffff,
-        [SEL_TSS / 8] = 0x00008b0000000067 | SNIP_TSS << 16,
+        [SEL_TSS / 8] = 0x00008b0000000067 | (uint64_t)SNIP_TSS << 16,
         [SEL_UCODE32 / 8] = 0x00cffb000000ffff,
         [SEL_ABSENT / 8] = 0x00cf13000000ffff,
         [SEL_RODATA / 8] = 0x00cf91000000ffff,
@@ -269,7 +269,7 @@ bool guest_run(struct guest *g, enum snip_mode mode, struct guest_end *end)
 
     memset(end, 0, sizeof(*end));
     end->regs = (struct vcpu_regs){.size = sizeof(end->regs), .groups = VMM_REGS_ALL};
-    if (vcpu_set_budget(g->cpu, 1000000, 0) != 0 || vcpu_run(g->cpu, &exit) != 0 ||
+    if (vcpu_set_budget(g->cpu, 0, 2000000000) != 0 || vcpu_run(g->cpu, &exit) != 0 ||
         vcpu_get_regs(g->cpu, &end->regs) != 0)
         return false;
     end->reason = exit.reason;

@@ -196,7 +196,7 @@ static int interrupts(struct kvm_vcpu *kv)
             return exits(kv, VMM_EXIT_IRQ_WINDOW);
         }
         /* Behind the fence the software CPU delivers. */
-        if (kv->fenced || ((kvm_host()->bad & KVM_BAD_USER_EVENTS) && kvm_wants_fence(kv)))
+        if (kv->fenced || kvm_wants_fence(kv))
             return soft_one(kv);
         int vector = core_intr_ack(vcpu);
         if (vector >= 0)

@@ -49,56 +49,21 @@ static bool user_ok(struct kvm_vcpu *kv)
 
     if (has(KVM_BAD_USER_FLAGS) && ((cpu->rflags & X86_IOPL) || !(cpu->rflags & X86_IF)))
         return false;
-    if (!has(KVM_BAD_USER_EVENTS))
+    if (!kvm_wants_fence(kv))
         return true;
     /* Behind the fence events come from the software CPU. */
-    return x86_code64(cpu) && !cpu->event.valid && !(cpu->nmi_pending && !cpu->nmi_blocked);
-}
-
-static bool user_code(uint64_t descriptor)
-{
-    /* Present, code, DPL 3: SDM Vol. 3A figure 3-8. */
-    return (descriptor >> 40 & 0xf8) == 0xf8;
-}
-
-/* Whether the GDT has code segments for CPL 3. */
-static bool gdt_has_user_code(struct kvm_vcpu *kv)
-{
-    struct x86_cpu *cpu = kv->soft.cpu;
-    struct core_page page = {0};
-    uint64_t gpa = 0;
-
-    for (uint32_t i = 8; i + 7 <= cpu->gdt.limit; i += 8) {
-        uint64_t linear = cpu->gdt.base + i, descriptor;
-
-        if (linear & 7)
-            return true; /* may cross pages: nobody does this */
-        if (!page.host || !(linear & ~MMU_PAGE_MASK))
-            if (!mmu_translate(&cpu->mmu, linear, &gpa) ||
-                !core_mem_page(kv->vcpu->vm, gpa, &page) || !page.host) {
-                page.host = NULL;
-                i |= 0xff8u & ~(uint32_t)cpu->gdt.base;
-                continue;
-            }
-        mmu_copy(&descriptor, page.host + (linear & ~MMU_PAGE_MASK), sizeof(descriptor));
-        if (user_code(descriptor))
-            return true;
-    }
-    return false;
+    return !cpu->event.valid && !(cpu->nmi_pending && !cpu->nmi_blocked);
 }
 
 /*
- * Where events at CPL 3 are wrong, the way from CPL 0 to CPL 3 must not be taken inside of KVM, as
- * the fence would not be there: once there is such a way, the software CPU runs CPL 0.
+ * Where CPL 0 is executed by an emulator that does not know all instructions, it also gets some of
+ * those wrong that it takes. And where events at CPL 3 are wrong, the way from CPL 0 to CPL 3 must
+ * not be taken inside of KVM, as the fence would not be there. The software CPU runs all of it,
+ * faster than such a KVM; but local APICs in the kernel are out of its reach.
  */
-static bool kernel_ok(struct kvm_vcpu *kv)
+static bool only_user_code(const struct kvm_vcpu *kv)
 {
-    const struct x86_cpu *cpu = kv->soft.cpu;
-
-    if (!has(KVM_BAD_USER_EVENTS) || !(cpu->cr0 & X86_CR0_PE) || kvm_lapic_in_kernel(kv->vcpu->vm))
-        return true;
-    return !(cpu->efer & X86_EFER_SCE) && !(cpu->seg[VMM_TR].selector & ~3u) &&
-           !(cpu->seg[VMM_LDTR].selector & ~3u) && !gdt_has_user_code(kv);
+    return has(KVM_BAD_EMULATION | KVM_BAD_USER_EVENTS) && !kvm_lapic_in_kernel(kv->vcpu->vm);
 }
 
 bool kvm_can_run(struct kvm_vcpu *kv)
@@ -109,12 +74,14 @@ bool kvm_can_run(struct kvm_vcpu *kv)
         return false;
     if (!kvm_host()->bad)
         return true;
-    return mode_ok(cpu) && (cpu->cpl == 3 ? user_ok(kv) : kernel_ok(kv));
+    if (cpu->cpl != 3)
+        return mode_ok(cpu) && !only_user_code(kv);
+    return mode_ok(cpu) && user_ok(kv) && (x86_code64(cpu) || !only_user_code(kv));
 }
 
 bool kvm_wants_fence(struct kvm_vcpu *kv)
 {
-    return has(KVM_BAD_USER_EVENTS) && kv->soft.cpu->cpl == 3;
+    return has(KVM_BAD_USER_EVENTS) && kv->soft.cpu->cpl == 3 && !kvm_lapic_in_kernel(kv->vcpu->vm);
 }
 
 /* ---- running ---- */
