@@ -298,10 +298,15 @@ static void go(void)
     must(ioctl(vm.cpu, KVM_GET_SREGS, &vm.sregs), "KVM_GET_SREGS");
 }
 
-static void start(void)
+static void load(void)
 {
     must(ioctl(vm.cpu, KVM_SET_SREGS, &vm.sregs), "KVM_SET_SREGS");
     must(ioctl(vm.cpu, KVM_SET_REGS, &vm.regs), "KVM_SET_REGS");
+}
+
+static void start(void)
+{
+    load();
     go();
 }
 
@@ -607,12 +612,15 @@ static bool claim_step(void)
 
     if (!has_debug())
         return true;
-    if (!set_debug(KVM_GUESTDBG_SINGLESTEP, 0, 0))
-        return false;
     for (enum mode mode = KERNEL; mode <= USER; mode++) {
         bool one;
 
-        RUN(mode, nops);
+        PREPARE(mode, nops);
+        load();
+        /* KVM steps from the RIP at which it is told to. */
+        if (!set_debug(KVM_GUESTDBG_SINGLESTEP, 0, 0))
+            return false;
+        go();
         one = stopped_at(CODE + 1);
         if (one) {
             go();

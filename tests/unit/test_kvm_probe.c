@@ -315,6 +315,37 @@ START_TEST(it_finds_the_same_again)
 }
 END_TEST
 
+START_TEST(auto_goes_by_it)
+{
+    const struct kvm_host *once = kvm_host();
+    struct vm_caps caps = {.size = sizeof(caps)};
+    struct vm *vm;
+
+    ck_assert_int_eq(vm_create(NULL, &vm), 0);
+    ck_assert_int_eq(vm_get_caps(vm, &caps), 0);
+    ck_assert_str_eq(caps.backend, once->result || once->degraded ? "interp" : "kvm");
+    vm_destroy(vm);
+}
+END_TEST
+
+START_TEST(auto_without_kvm)
+{
+    open_errno = EACCES;
+    struct vmm_backend_report reports[4] = {{.size = sizeof(reports[0])}};
+    struct vm_config config = {.size = sizeof(config), .reports = reports, .nreports = 4};
+    struct vm_caps caps = {.size = sizeof(caps)};
+    struct vm *vm;
+
+    ck_assert_int_eq(vm_create(&config, &vm), 0);
+    ck_assert_int_eq(vm_get_caps(vm, &caps), 0);
+    ck_assert_str_eq(caps.backend, "interp");
+    ck_assert_str_eq(reports[0].name, "kvm");
+    ck_assert_int_eq(reports[0].result, VMM_E_PERM);
+    ck_assert_str_eq(reports[0].reason, "no permission to open /dev/kvm");
+    vm_destroy(vm);
+}
+END_TEST
+
 static const struct {
     int cap;
     const char *reason;
@@ -412,7 +443,7 @@ END_TEST
 START_TEST(some_calls_forbidden)
 {
     fail_errno = EPERM;
-    for (fail_at = _i;; fail_at += 7) {
+    for (fail_at = _i;; fail_at += 5) {
         int result = probe();
 
         if (!failures)
@@ -497,6 +528,7 @@ int main(void)
     tcase_add_test(tcase, not_a_kvm_device);
     tcase_add_test(tcase, another_version);
     tcase_add_test(tcase, the_backend_report);
+    tcase_add_test(tcase, auto_without_kvm);
     tcase_add_test(tcase, names_fit_or_are_cut_between_two);
     suite_add_tcase(suite, tcase);
 
@@ -504,6 +536,7 @@ int main(void)
         tcase = tcase_create("with KVM");
         tcase_set_timeout(tcase, 100);
         tcase_add_test(tcase, it_finds_the_same_again);
+        tcase_add_test(tcase, auto_goes_by_it);
         tcase_add_loop_test(tcase, a_required_capability_is_missing, 0,
                             (int)(sizeof(required) / sizeof(required[0])));
         tcase_add_loop_test(tcase, an_optional_capability_is_missing, 0,

@@ -104,6 +104,8 @@ void lab_prepare(struct kvm_lab *lab, enum lab_mode mode, const void *code, size
 /* Runs from regs and sregs to the first exit. What fails for lack of memory is not the guest's
  * fault and goes to host->result; all else is lab->exit. */
 void lab_run(struct kvm_lab *lab);
+/* Its first half: gives KVM the state. False: it does not take it, as if the guest had failed. */
+bool lab_load(struct kvm_lab *lab);
 /* Goes on to the next exit. */
 void lab_continue(struct kvm_lab *lab);
 /* Whether the last exit is that of the stub of `vector`, at CPL 0. */

@@ -309,16 +309,16 @@ static bool stopped_at(const struct kvm_lab *lab, uint64_t rip)
 
 static bool right_step(struct kvm_lab *lab)
 {
-    bool right = set_debug(lab, KVM_GUESTDBG_SINGLESTEP, 0, 0);
+    bool right = true;
 
     for (enum lab_mode mode = LAB_KERNEL; right && mode <= LAB_USER; mode++) {
         PREPARE(lab, mode, NOP, NOP, UD2);
-        lab_run(lab);
-        right = stopped_at(lab, LAB_CODE + 1);
-        if (!right)
-            break;
-        lab_continue(lab);
-        right = stopped_at(lab, LAB_CODE + 2);
+        /* KVM steps from the RIP at which it is told to. */
+        right = lab_load(lab) && set_debug(lab, KVM_GUESTDBG_SINGLESTEP, 0, 0);
+        for (uint32_t i = 1; right && i <= 2; i++) {
+            lab_continue(lab);
+            right = stopped_at(lab, LAB_CODE + i);
+        }
     }
     return set_debug(lab, 0, 0, 0) && right;
 }

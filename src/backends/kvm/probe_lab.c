@@ -359,16 +359,16 @@ static const struct {
     uint32_t rsp;
 } modes[] = {
     [LAB_REAL] = {CR0_ET, 0, 0, 0, LAB_CODE / 16, (LAB_STACK - 0x1000) / 16, 0x1000},
-    [LAB_PROTECTED] = {CR0_PE | CR0_NE, 0, 0, 0, 0x18, 0x10, LAB_STACK},
-    [LAB_PAGING32] = {CR0_PE | CR0_NE | CR0_PG, PD32, CR4_PSE, 0, 0x18, 0x10, LAB_STACK},
-    [LAB_PAE] = {CR0_PE | CR0_NE | CR0_PG, PDPT32, CR4_PAE, 0, 0x18, 0x10, LAB_STACK},
-    [LAB_COMPAT] = {CR0_PE | CR0_NE | CR0_PG, PML4, CR4_PAE, EFER_LM | EFER_SCE, 0x18, 0x10,
-                    LAB_STACK},
-    [LAB_COMPAT_USER] = {CR0_PE | CR0_NE | CR0_PG, PML4, CR4_PAE, EFER_LM | EFER_SCE, LAB_USER_CS32,
-                         LAB_USER_SS, LAB_USTACK},
-    [LAB_KERNEL] = {CR0_PE | CR0_NE | CR0_PG, PML4, CR4_PAE | CR4_SSE, EFER_LM | EFER_SCE, LAB_CS,
+    [LAB_PROTECTED] = {CR0_PE | CR0_ET | CR0_NE, 0, 0, 0, 0x18, 0x10, LAB_STACK},
+    [LAB_PAGING32] = {CR0_PE | CR0_ET | CR0_NE | CR0_PG, PD32, CR4_PSE, 0, 0x18, 0x10, LAB_STACK},
+    [LAB_PAE] = {CR0_PE | CR0_ET | CR0_NE | CR0_PG, PDPT32, CR4_PAE, 0, 0x18, 0x10, LAB_STACK},
+    [LAB_COMPAT] = {CR0_PE | CR0_ET | CR0_NE | CR0_PG, PML4, CR4_PAE, EFER_LM | EFER_SCE, 0x18,
                     0x10, LAB_STACK},
-    [LAB_USER] = {CR0_PE | CR0_NE | CR0_PG, PML4, CR4_PAE | CR4_SSE, EFER_LM | EFER_SCE,
+    [LAB_COMPAT_USER] = {CR0_PE | CR0_ET | CR0_NE | CR0_PG, PML4, CR4_PAE, EFER_LM | EFER_SCE,
+                         LAB_USER_CS32, LAB_USER_SS, LAB_USTACK},
+    [LAB_KERNEL] = {CR0_PE | CR0_ET | CR0_NE | CR0_PG, PML4, CR4_PAE | CR4_SSE, EFER_LM | EFER_SCE,
+                    LAB_CS, 0x10, LAB_STACK},
+    [LAB_USER] = {CR0_PE | CR0_ET | CR0_NE | CR0_PG, PML4, CR4_PAE | CR4_SSE, EFER_LM | EFER_SCE,
                   LAB_USER_CS, LAB_USER_SS, LAB_USTACK},
 };
 
@@ -496,13 +496,13 @@ void lab_continue(struct kvm_lab *lab)
         fail(lab, r);
 }
 
-void lab_run(struct kvm_lab *lab)
+bool lab_load(struct kvm_lab *lab)
 {
     const struct kvm_vcpu_events none = {0};
     int r;
 
     if (lab->host->result)
-        return;
+        return false;
     /* What the guest before has left; then the state, which is checked as a whole. */
     r = lab_ioctl(lab, lab->cpu, KVM_SET_VCPU_EVENTS, &none, "KVM_SET_VCPU_EVENTS");
     if (r >= 0)
@@ -511,7 +511,12 @@ void lab_run(struct kvm_lab *lab)
         r = lab_ioctl(lab, lab->cpu, KVM_SET_REGS, &lab->regs, "KVM_SET_REGS");
     if (r < 0)
         fail(lab, r);
-    else
+    return r >= 0;
+}
+
+void lab_run(struct kvm_lab *lab)
+{
+    if (lab_load(lab))
         lab_continue(lab);
 }
 
