@@ -7,7 +7,7 @@
 #include "../common/report.h"
 #include "conform.h"
 
-#define AREAS(X) X(lifecycle) X(memory) X(mmio) X(io) X(exits) X(kick) X(budget) X(events)
+#define AREAS(X) X(lifecycle) X(memory) X(mmio) X(io) X(exits) X(kick) X(budget) X(events) X(irq)
 
 #define DECLARE(id) extern const struct conform_area area_##id;
 AREAS(DECLARE)
