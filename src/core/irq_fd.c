@@ -271,9 +271,10 @@ static void finish(struct irq_fd *f)
 int vm_irq_fd_remove(struct vm *vm, uint32_t line, int fd)
 {
     struct irq_fd *f = NULL;
+    int err = vm ? core_irq_check(vm, __func__) : VMM_E_INVAL;
 
-    if (!vm)
-        return VMM_E_INVAL;
+    if (err)
+        return err;
     os_mutex_lock(&vm->irq_lock);
     if (fd >= 0)
         f = take(vm, line, fd);

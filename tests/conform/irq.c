@@ -638,8 +638,10 @@ static void device_with_a_line(void)
 #define PIC_ON                                                                                     \
     OUT(0x20, 0x11)                                                                                \
     OUT(0x21, 0x30)                                                                                \
-    OUT(0x21, 0x04) OUT(0x21, 0x01) OUT(0xa0, 0x11) OUT(0xa1, 0x38) OUT(0xa1, 0x02)                \
-        OUT(0xa1, 0x01) OUT(0x21, 0x00) OUT(0xa1, 0x00)
+    OUT(0x21, 0x04)                                                                                \
+    OUT(0x21, 0x01)                                                                                \
+    OUT(0xa0, 0x11) OUT(0xa1, 0x38) OUT(0xa1, 0x02) OUT(0xa1, 0x01) OUT(0x21, 0x00)                \
+        OUT(0xa1, 0x00)
 /* The APIC has to be on for its LVT to be unmasked (SDM Vol. 3A 11.4.7.2). */
 #define LINT0_EXTINT                                                                               \
     "mov $0xfee00000, %r15d\n"                                                                     \
@@ -686,11 +688,8 @@ static void pic_slave(void)
     go();
     for (uint32_t i = 1; i <= 10; i++) {
         OK(vm_irq_set(vm, 10, 1));
+        WAIT(ram32(COUNT) == i);
         OK(vm_irq_set(vm, 10, 0));
-        OK(vm_irq_set(vm, 10, 1));
-        WAIT(ram32(COUNT) >= i);
-        OK(vm_irq_set(vm, 10, 0));
-        EQ(ram32(COUNT), i);
     }
     settled(10);
     stop();

@@ -7,7 +7,9 @@
 #include "../common/report.h"
 #include "conform.h"
 
-#define AREAS(X) X(lifecycle) X(memory) X(mmio) X(io) X(exits) X(kick) X(budget) X(events) X(irq)
+#define AREAS(X)                                                                                   \
+    X(lifecycle)                                                                                   \
+    X(memory) X(mmio) X(io) X(exits) X(kick) X(budget) X(events) X(irq) X(services) X(dirty)
 
 #define DECLARE(id) extern const struct conform_area area_##id;
 AREAS(DECLARE)
