@@ -640,8 +640,7 @@ static void device_with_a_line(void)
     OUT(0x21, 0x30)                                                                                \
     OUT(0x21, 0x04)                                                                                \
     OUT(0x21, 0x01)                                                                                \
-    OUT(0xa0, 0x11) OUT(0xa1, 0x38) OUT(0xa1, 0x02) OUT(0xa1, 0x01) OUT(0x21, 0x00)                \
-        OUT(0xa1, 0x00)
+    OUT(0xa0, 0x11) OUT(0xa1, 0x38) OUT(0xa1, 0x02) OUT(0xa1, 0x01) OUT(0x21, 0x00) OUT(0xa1, 0x00)
 /* The APIC has to be on for its LVT to be unmasked (SDM Vol. 3A 11.4.7.2). */
 #define LINT0_EXTINT                                                                               \
     "mov $0xfee00000, %r15d\n"                                                                     \
