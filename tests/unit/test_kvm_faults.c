@@ -286,7 +286,7 @@ __asm__(".section .rodata.guest, \"a\", @progbits\n"
         "guest_msr:\n"
         "    rdmsr\n"
         "    mov %eax, %r9d\n"
-        "    mov $0xc0000103, %ecx\n"
+        "    mov $0x174, %ecx\n"
         "    rdmsr\n"
         "    mov %eax, %r10d\n"
         "    xor %eax, %eax\n"
@@ -549,7 +549,7 @@ static void prepare(struct scenario *s)
     STEP(vcpu_set_budget(s->vcpu, 0, s->impatient ? 20000000 : 3000000000u));
     STEP(load(s));
     STEP(vcpu_msr_policy(s->vcpu, MSR, MSR, VMM_MSR_EXIT));
-    STEP(vcpu_set_msr(s->vcpu, 0xc0000103, 7));
+    STEP(vcpu_set_msr(s->vcpu, 0x174, 7));
     STEP(set_xmm0(s));
     STEP(vm_dirty_start(s->vm));
 }
