@@ -19,15 +19,33 @@
  * The thread clears immediate_exit, stores IN_RUN and only then looks at the requests, so it sees
  * either them or the signal or immediate_exit. Who sends moves IN_RUN to SENDING and then to SENT;
  * the thread does not leave this state behind before it has taken the signal.
+ *
+ * The program may use SIGURG too. Ours carry the vCPU's address; one that does not is given back
+ * when the run loop is left.
  */
 enum { OUT_OF_RUN, IN_RUN, SENDING, SENT };
 
 #define KICK_SIGNAL SIGURG
+#define KERNEL_SIGSET                                                                              \
+    sizeof(uint64_t) /* the kernel's sigset_t is the first part of the library's */
 
 static void kick_set(sigset_t *set)
 {
     sigemptyset(set);
     sigaddset(set, KICK_SIGNAL);
+}
+
+/* Without the value, a kick could not be told from a SIGURG of the program; but better so than not
+ * at all. */
+static void send_kick(struct kvm_vcpu *kv)
+{
+    siginfo_t info = {.si_signo = KICK_SIGNAL, .si_code = SI_QUEUE};
+    int tid = atomic_load(&kv->tid);
+
+    info.si_pid = getpid();
+    info.si_value.sival_ptr = kv;
+    if (syscall(SYS_rt_tgsigqueueinfo, info.si_pid, tid, KICK_SIGNAL, &info))
+        syscall(SYS_tgkill, info.si_pid, tid, KICK_SIGNAL);
 }
 
 void kvm_wake(struct vcpu *vcpu)
@@ -41,7 +59,7 @@ void kvm_wake(struct vcpu *vcpu)
     x86_wake(kv->soft.cpu);
     __atomic_store_n(&kv->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
     if (atomic_compare_exchange_strong(&kv->in_run, &in, SENDING)) {
-        syscall(SYS_tgkill, getpid(), atomic_load(&kv->tid), KICK_SIGNAL);
+        send_kick(kv);
         atomic_store(&kv->in_run, SENT);
     }
     errno = saved;
@@ -104,7 +122,15 @@ static int timer_want(struct kvm_vcpu *kv, uint64_t deadline)
 
 /* ---- signals ---- */
 
-/* Takes all pending signals of ours. */
+/* The kernel forgets who has sent a signal when too many are pending. */
+static bool is_ours(const struct kvm_vcpu *kv, const siginfo_t *info)
+{
+    if (info->si_code == SI_QUEUE || info->si_code == SI_TIMER)
+        return info->si_value.sival_ptr == kv;
+    return info->si_code == SI_USER && !info->si_pid;
+}
+
+/* Takes all pending signals of ours. The C library's function would change what it returns. */
 static void drain(struct kvm_vcpu *kv)
 {
     const struct timespec now = {0};
@@ -112,12 +138,11 @@ static void drain(struct kvm_vcpu *kv)
     sigset_t set;
 
     kick_set(&set);
-    while (sigtimedwait(&set, &info, &now) == KICK_SIGNAL) {
-        bool ours = (info.si_code == SI_TKILL && info.si_pid == getpid()) ||
-                    (info.si_code == SI_TIMER && info.si_value.sival_ptr == kv);
-
-        if (!ours)
-            kv->foreign_signal = true;
+    while (syscall(SYS_rt_sigtimedwait, &set, &info, &now, KERNEL_SIGSET) == KICK_SIGNAL) {
+        if (is_ours(kv, &info))
+            continue;
+        kv->foreign_signal = true;
+        kv->foreign = info;
     }
     if (kv->timer_armed != UINT64_MAX && kv->timer_armed <= os_now())
         kv->timer_armed = UINT64_MAX;
@@ -153,6 +178,17 @@ int kvm_kick_begin(struct kvm_vcpu *kv)
     return 0;
 }
 
+/* A signal for the process that this thread has blocked is to be taken by another one. */
+static void give_back(struct kvm_vcpu *kv)
+{
+    bool blocked = sigismember(&kv->outer_mask, KICK_SIGNAL);
+
+    kv->foreign_signal = false;
+    if ((blocked && kv->foreign.si_code != SI_TKILL) ||
+        syscall(SYS_rt_tgsigqueueinfo, getpid(), atomic_load(&kv->tid), KICK_SIGNAL, &kv->foreign))
+        kill(getpid(), KICK_SIGNAL);
+}
+
 /* Unblocks instead of restoring: what a callback has changed of the mask stays. */
 void kvm_kick_end(struct kvm_vcpu *kv)
 {
@@ -162,13 +198,11 @@ void kvm_kick_end(struct kvm_vcpu *kv)
         timer_set(kv, UINT64_MAX);
         drain(kv);
     }
+    if (kv->foreign_signal)
+        give_back(kv);
     if (!sigismember(&kv->outer_mask, KICK_SIGNAL)) {
         kick_set(&set);
         pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-    }
-    if (kv->foreign_signal) {
-        kv->foreign_signal = false;
-        kill(getpid(), KICK_SIGNAL);
     }
 }
 
@@ -199,7 +233,7 @@ int kvm_enter(struct kvm_vcpu *kv)
         core_timers_end(vcpu);
         return -ENOMEM;
     }
-    kv->run->immediate_exit = 0;
+    __atomic_store_n(&kv->run->immediate_exit, 0, __ATOMIC_RELAXED);
     atomic_store(&kv->in_run, IN_RUN);
     if (atomic_load(&vcpu->requests)) {
         left(kv, false);

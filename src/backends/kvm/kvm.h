@@ -250,6 +250,7 @@ struct kvm_vcpu {
     uint32_t msr_absent; /* bit n: KVM does not have MSR n of state.c's list */
     bool in_callback;    /* a callback runs for the instruction that waits in KVM */
     bool foreign_signal; /* a SIGURG that was not ours has been consumed: send it again */
+    siginfo_t foreign;   /* what came with it */
     bool has_payload;    /* KVM_CAP_EXCEPTION_PAYLOAD is in force */
     uint32_t batch;      /* instructions that the next repair executes */
     uint64_t entries, last_repair; /* KVM_RUNs, and their number at the last repair */
