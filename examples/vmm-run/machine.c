@@ -85,6 +85,7 @@ static int create_vm(struct machine *machine)
         .select = names[0] != NULL ? VMM_SELECT_REQUIRE : VMM_SELECT_AUTO,
         .backends = names[0] != NULL ? names : NULL,
         .irqchip = VMM_IRQCHIP_PC,
+        .irqchip_mode = machine->options->irqchip,
         .max_vcpus = machine->options->cpus,
         .error = &error,
     };

@@ -30,6 +30,7 @@ static const char usage[] =
     "  --memory SIZE         memory in bytes, or with K, M, G (default 512M)\n"
     "  --cpus N              virtual CPUs (default 1)\n"
     "  --backend NAME        engine that runs the guest (default auto: the best one)\n"
+    "  --irqchip WHERE       auto (default), user, split, kernel: the interrupt controllers\n"
     "  --list-backends       print what each engine says about this machine, and exit\n"
     "  --no-reboot           end with status 0 when the guest resets instead of booting again\n"
     "  --timeout SECONDS     end with status 1 after that time\n"
@@ -161,18 +162,40 @@ static int set_format(struct options *options, uint32_t format)
 }
 
 enum { OPT_FIRST = 256, BACKEND, CPUS, MEMORY, KERNEL, FIRMWARE, FLAT, FORMAT, INITRD, APPEND };
-enum { TIMEOUT = APPEND + 1, NO_REBOOT, STATS, LIST, HELP, VERSION };
+enum { TIMEOUT = APPEND + 1, NO_REBOOT, STATS, LIST, HELP, VERSION, IRQCHIP };
 
 static const struct option table[] = {
-    {"backend", required_argument, NULL, BACKEND},   {"cpus", required_argument, NULL, CPUS},
-    {"memory", required_argument, NULL, MEMORY},     {"kernel", required_argument, NULL, KERNEL},
-    {"firmware", required_argument, NULL, FIRMWARE}, {"flat", required_argument, NULL, FLAT},
-    {"format", required_argument, NULL, FORMAT},     {"initrd", required_argument, NULL, INITRD},
-    {"append", required_argument, NULL, APPEND},     {"timeout", required_argument, NULL, TIMEOUT},
-    {"no-reboot", no_argument, NULL, NO_REBOOT},     {"stats", no_argument, NULL, STATS},
-    {"list-backends", no_argument, NULL, LIST},      {"help", no_argument, NULL, HELP},
-    {"version", no_argument, NULL, VERSION},         {NULL, 0, NULL, 0},
+    {"backend", required_argument, NULL, BACKEND},
+    {"cpus", required_argument, NULL, CPUS},
+    {"memory", required_argument, NULL, MEMORY},
+    {"kernel", required_argument, NULL, KERNEL},
+    {"firmware", required_argument, NULL, FIRMWARE},
+    {"flat", required_argument, NULL, FLAT},
+    {"format", required_argument, NULL, FORMAT},
+    {"initrd", required_argument, NULL, INITRD},
+    {"append", required_argument, NULL, APPEND},
+    {"timeout", required_argument, NULL, TIMEOUT},
+    {"no-reboot", no_argument, NULL, NO_REBOOT},
+    {"stats", no_argument, NULL, STATS},
+    {"list-backends", no_argument, NULL, LIST},
+    {"help", no_argument, NULL, HELP},
+    {"version", no_argument, NULL, VERSION},
+    {"irqchip", required_argument, NULL, IRQCHIP},
+    {NULL, 0, NULL, 0},
 };
+
+static int parse_irqchip(const char *arg, uint32_t *mode)
+{
+    static const char *const names[] = {"auto", "user", "split", "kernel"};
+
+    for (uint32_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(arg, names[i]) == 0) {
+            *mode = i; /* VMM_IRQCHIP_MODE_* */
+            return 0;
+        }
+    }
+    return -1;
+}
 
 /* One option; -1 to go on, else the exit status. */
 static int parse_option(struct options *options, int option, const char *arg)
@@ -183,6 +206,11 @@ static int parse_option(struct options *options, int option, const char *arg)
     switch (option) {
     case BACKEND:
         options->backend = strcmp(arg, "auto") == 0 ? NULL : arg;
+        break;
+    case IRQCHIP:
+        if (parse_irqchip(arg, &options->irqchip) != 0) {
+            return fail("--irqchip: '%s' is none of auto, user, split, kernel", arg);
+        }
         break;
     case CPUS:
         if (parse_count(arg, VMM_MAX_VCPUS, &options->cpus) != 0) {

@@ -9,6 +9,7 @@
 
 struct options {
     const char *backend; /* NULL: the best one */
+    uint32_t irqchip;    /* VMM_IRQCHIP_MODE_* */
     uint32_t cpus;
     uint64_t memory;    /* bytes */
     const char *kernel; /* also the firmware or flat image */

@@ -46,8 +46,8 @@ def linux32(flavour, **options):
                  busybox="i386/busybox", **options)
 
 
-def repo_guest(name, cpus=1, args=()):
-    return dict(kernel=os.path.join(BUILT, name), append="auto", timeout=200, status=0,
+def repo_guest(name, cpus=1, args=(), append="auto", **options):
+    return dict(kernel=os.path.join(BUILT, name), timeout=200, status=0, append=append, **options,
                 args=["--memory", "64M", "--no-reboot", "--cpus", str(cpus), *args],
                 expect=[r"libvmm guest: 64-bit mode", r"processors: %d of %d" % (cpus, cpus),
                         r"self check: passed", r"powering off"])
@@ -57,10 +57,21 @@ CASES = {
     "guest-pvh": repo_guest("guest.elf"),
     "guest-multiboot": repo_guest("guest-multiboot.elf"),
     "guest-smp": repo_guest("guest.elf", cpus=4),
+    # The same command line on another engine prints the same.
+    "guest-kvm": repo_guest("guest.elf", append="auto brief", backend="kvm",
+                            compare="interp"),
+    "guest-kvm-multiboot": repo_guest("guest-multiboot.elf", append="auto brief", backend="kvm",
+                            compare="interp"),
+    "guest-kvm-smp": repo_guest("guest.elf", cpus=2, append="auto brief", backend="kvm",
+                            compare="interp"),
     # Prints, computes, forks, sleeps and powers off.
     "cloud": linux("cloud", "full",
                    [r"guest: 1 of 1 processors", MD5, r"guest: forked 300\b", r"guest: sum 2001000",
                     r"guest: slept", r"guest: pipes work", r"guest: done"]),
+    "cloud-kvm": linux("cloud", "full",
+                       [r"guest: 1 of 1 processors", MD5, r"guest: forked 300\b",
+                        r"guest: sum 2001000", r"guest: slept", r"guest: pipes work",
+                        r"guest: done"], backend="kvm", healthy=True),
     "cloud-smp": linux("cloud", "smp",
                        [r"guest: 2 of 2 processors", r"guest: counted 2000 and 2000",
                         r"guest: done"],
@@ -89,6 +100,10 @@ CASES = {
     "seabios": dict(fetch=["seabios"], kernel=os.path.join(GUESTS, "seabios/bios-256k.bin"),
                     args=["--format", "firmware", "--memory", "32M"], timeout=100, status=1,
                     expect=[r"SeaBIOS \(version", r"No bootable device"], stop=True),
+    "seabios-kvm": dict(fetch=["seabios"], kernel=os.path.join(GUESTS, "seabios/bios-256k.bin"),
+                        args=["--format", "firmware", "--memory", "32M"], timeout=300, status=1,
+                        expect=[r"SeaBIOS \(version", r"No bootable device"], stop=True,
+                        backend="kvm"),
     # Ends in its shell, where somebody types the command to reset.
     "ovmf": dict(fetch=["ovmf"], kernel=os.path.join(GUESTS, "ovmf/OVMF.fd"),
                  args=["--format", "firmware", "--no-reboot"], timeout=300, status=0,
@@ -119,6 +134,22 @@ def fetch(names):
         sys.exit("fetch.sh failed: " + result.stderr)
 
 
+def need_backend(case):
+    """Skips unless the engine of the case can run here; `healthy`: without repairs in software."""
+    if "backend" not in case:
+        return
+    lines = subprocess.run([VMM_RUN, "--list-backends"], stdout=subprocess.PIPE, text=True,
+                           check=False).stdout.splitlines()
+    for line in lines:
+        name, state, reason = (line.split(None, 2) + ["", ""])[:3]
+        if name != case["backend"]:
+            continue
+        if state == "available" or (state == "degraded" and not case.get("healthy")):
+            return
+        skip("%s is %s: %s" % (name, state, reason))
+    skip("this build has no backend " + case["backend"])
+
+
 def build_initramfs(busybox):
     file = tempfile.NamedTemporaryFile(prefix="vmm-initramfs-", suffix=".cpio")
     subprocess.run([os.path.join(HERE, "mkinitramfs.sh"), os.path.join(GUESTS, busybox),
@@ -131,6 +162,8 @@ class Boot:
 
     def __init__(self, case, initrd, extra):
         command = [VMM_RUN, "--kernel", case["kernel"], "--stats", *case["args"], *extra]
+        if "backend" in case:
+            command += ["--backend", case["backend"]]
         if "append" in case:
             command += ["--append", case["append"]]
         if initrd is not None:
@@ -205,10 +238,17 @@ def main():
     if len(sys.argv) < 2 or sys.argv[1] not in CASES:
         sys.exit("usage: boot_test.py CASE [VMM-RUN-OPTION...]\ncases: " + " ".join(CASES))
     case = CASES[sys.argv[1]]
+    need_backend(case)
     if "fetch" in case:
         fetch(case["fetch"])
     initrd = build_initramfs(case.get("busybox", "busybox/busybox")) if case.get("init") else None
-    wrong = Boot(case, initrd, sys.argv[2:]).run()
+    boot = Boot(case, initrd, sys.argv[2:])
+    wrong = boot.run()
+    if "compare" in case:
+        other = Boot(dict(case, backend=case["compare"]), initrd, sys.argv[2:])
+        wrong += other.run()
+        if boot.output != other.output:
+            wrong.append("%s and %s print different things" % (case["backend"], case["compare"]))
     for line in wrong:
         print("FAILED: " + line)
     sys.exit(1 if wrong else 0)
