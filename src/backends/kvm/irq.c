@@ -64,8 +64,11 @@ static int irqchip_create_in_kernel(struct vm *vm)
         err = create_split(vm);
     else if (vm->irqchip_mode == VMM_IRQCHIP_MODE_KERNEL)
         err = create_kernel(vm);
+    if (err || !kvm_lapic_in_kernel(vm))
+        return err;
+    err = kvm_irq_soft_init(vm);
     /* Which MSRs the kernel keeps follows from the mode. */
-    return err || !kvm_irq_in_kernel(vm) ? err : kvm_msr_filter_update(vm);
+    return err ? err : kvm_msr_filter_update(vm);
 }
 
 int kvm_irq_init(struct vm *vm)
@@ -89,6 +92,7 @@ void kvm_irq_fini(struct vm *vm)
     if (!irq)
         return;
     kvm_irq_fds_fini(vm);
+    kvm_stub_fini(vm);
     kvm_vm_of(vm)->irq = NULL;
     free(irq->routes);
     os_mutex_fini(&irq->lock);

@@ -21,6 +21,20 @@ struct kvm_eoi {
     struct core_watch *watch;
 };
 
+/* Addresses or ports of a controller. */
+#define KVM_IRQ_WINDOWS 5u
+struct kvm_irq_window {
+    struct vm *vm;
+    uint64_t base;
+    bool port;
+};
+
+/* Pages with the code of stub.c. */
+struct kvm_stub {
+    uint8_t *pages; /* NULL: not made yet */
+    bool present;   /* in KVM's memory map */
+};
+
 struct kvm_irq {
     struct os_mutex lock; /* of all that follows; a leaf */
     struct kvm_irq_fd *fds;
@@ -28,19 +42,17 @@ struct kvm_irq {
     struct core_route pins[VMM_IRQ_LINES]; /* split mode: what level-triggered IOAPIC pins send */
     bool stale;                            /* `pins` are not in KVM's table yet */
     struct kvm_eoi eoi[VMM_IRQ_LINES];
-    uint32_t activity[VMM_MAX_VCPUS]; /* as last seen in KVM; of the vCPU's thread */
+    struct kvm_stub stub;
+    /* What of the kernel's controllers the software CPU reaches as devices (irq_soft.c). */
+    struct kvm_irq_window windows[KVM_IRQ_WINDOWS];
+    /* Of the vCPU's thread. */
+    uint32_t activity[VMM_MAX_VCPUS]; /* as last seen in KVM */
+    uint64_t looked[VMM_MAX_VCPUS];   /* os_now time at which KVM last looked at its timers */
 };
 
 static inline struct kvm_irq *kvm_irq_of(struct vm *vm)
 {
     return kvm_vm_of(vm)->irq;
-}
-
-/* Whether local APICs are in the kernel. */
-static inline bool kvm_irq_in_kernel(const struct vm *vm)
-{
-    return vm->irqchip_mode == VMM_IRQCHIP_MODE_SPLIT ||
-           vm->irqchip_mode == VMM_IRQCHIP_MODE_KERNEL;
 }
 
 /* ---- irq_route.c ---- */
@@ -62,7 +74,61 @@ void kvm_irq_fds_fini(struct vm *vm);
 
 /* ---- lapic.c ---- */
 
-#define ACTIVITY_UNKNOWN UINT32_MAX
+#define KVM_ACTIVITY_UNKNOWN UINT32_MAX
+
+/* Offsets of registers (SDM Vol. 3A table 11-1). */
+#define KVM_LAPIC_ISR   0x100u
+#define KVM_LAPIC_IRR   0x200u
+#define KVM_LAPIC_LINT0 0x350u
+
+#define KVM_LVT_MASKED 0x10000u
+
+uint32_t kvm_lapic_reg(const struct kvm_lapic_state *s, uint32_t offset);
+
+/* ---- stub.c ---- */
+
+/* READ, WRITE: memory; IN, OUT: ports. */
+enum kvm_stub_program {
+    KVM_STUB_PAUSE, /* lets timers and interrupts come */
+    KVM_STUB_END,
+    KVM_STUB_READ8,
+    KVM_STUB_READ16,
+    KVM_STUB_READ32,
+    KVM_STUB_WRITE8,
+    KVM_STUB_WRITE16,
+    KVM_STUB_WRITE32,
+    KVM_STUB_IN8,
+    KVM_STUB_IN16,
+    KVM_STUB_IN32,
+    KVM_STUB_OUT8,
+    KVM_STUB_OUT16,
+    KVM_STUB_OUT32,
+};
+
+struct kvm_stub_call {
+    enum kvm_stub_program program;
+    bool interrupts; /* an external interrupt may come, which then ends it */
+    bool halted;     /* begins in HLT; NMIs may come too */
+    uint32_t addr;
+    uint32_t value; /* to write, or what was read */
+    /* Results: */
+    int vector;  /* of the event that came, or -1 */
+    bool nmi;    /* it is an NMI */
+    bool nobody; /* the access is for no controller of the kernel's */
+    bool eoi;    /* eoi_vector has ended, of a level-triggered interrupt of the IOAPIC */
+    uint8_t eoi_vector;
+};
+
+/* Has KVM run it on this vCPU, with the vCPU's registers in the software CPU: 0; VMM_E_STATE if KVM
+ * is inside of an instruction, or something else has taken the vCPU, as an INIT does. A halted one
+ * also ends with VMM_E_STATE for a request. */
+int kvm_stub_run(struct kvm_vcpu *kv, struct kvm_stub_call *call);
+void kvm_stub_fini(struct vm *vm);
+
+/* ---- irq_soft.c ---- */
+
+/* Registers what the software CPU accesses of the kernel's controllers. 0 or VMM_E_*. */
+int kvm_irq_soft_init(struct vm *vm);
 
 /* ---- io.c: backend_host_ops ---- */
 

@@ -27,7 +27,7 @@ static bool in_kernel(const struct vm *vm, uint32_t line, bool resample)
 {
     uint32_t needs = KVM_HAS_IRQFD | (resample ? KVM_HAS_IRQFD_RESAMPLE : 0);
 
-    if (!kvm_irq_in_kernel(vm) || (kvm_host()->has & needs) != needs)
+    if (!kvm_lapic_in_kernel(vm) || (kvm_host()->has & needs) != needs)
         return false;
     if (line >= VMM_IRQ_ROUTE_FIRST)
         return true;

@@ -131,7 +131,7 @@ int kvm_route_changed(struct vm *vm, uint32_t route, const struct core_route *r)
     struct kvm_irq *irq = kvm_irq_of(vm);
     int err = 0;
 
-    if (!kvm_irq_in_kernel(vm))
+    if (!kvm_lapic_in_kernel(vm))
         return VMM_E_UNSUPPORTED;
     os_mutex_lock(&irq->lock);
     if (route < VMM_IRQ_ROUTE_FIRST)

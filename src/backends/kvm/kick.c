@@ -246,6 +246,21 @@ int kvm_enter(struct kvm_vcpu *kv)
     return r == -EINTR || r == -EAGAIN ? KVM_ENTER_INTERRUPTED : r;
 }
 
+#define BOUND 10000000u /* ns */
+
+int kvm_enter_bounded(struct kvm_vcpu *kv)
+{
+    int r = timer_want(kv, os_now() + BOUND);
+
+    if (r)
+        return -ENOMEM;
+    kv->run->immediate_exit = 0;
+    atomic_store(&kv->in_run, IN_RUN);
+    r = ioctl(kv->fd, KVM_RUN, 0) < 0 ? -errno : 0;
+    left(kv, r == -EINTR);
+    return r == -EINTR || r == -EAGAIN ? KVM_ENTER_INTERRUPTED : r;
+}
+
 void kvm_kick_fini(struct kvm_vcpu *kv)
 {
     timer_drop(kv);

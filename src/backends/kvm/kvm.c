@@ -32,16 +32,21 @@ static int kvm_set_xsave(struct vcpu *vcpu, const void *area, uint32_t len)
 
 static int kvm_get_msr(struct vcpu *vcpu, uint32_t index, uint64_t *value)
 {
-    int err = kvm_pull(kvm_vcpu_of(vcpu), KVM_G_MSRS);
+    struct kvm_vcpu *kv = kvm_vcpu_of(vcpu);
 
+    if (kvm_lapic_has_msr(vcpu->vm, index))
+        return kvm_lapic_get_msr(kv, index, value);
+    int err = kvm_pull(kv, KVM_G_MSRS);
     return err ? err : interp_get_msr(vcpu, index, value);
 }
 
 static int kvm_set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value)
 {
     struct kvm_vcpu *kv = kvm_vcpu_of(vcpu);
-    int err = kvm_pull(kv, KVM_G_MSRS);
 
+    if (kvm_lapic_has_msr(vcpu->vm, index))
+        return kvm_lapic_set_msr(kv, index, value);
+    int err = kvm_pull(kv, KVM_G_MSRS);
     if (!err)
         err = interp_set_msr(vcpu, index, value);
     if (!err)

@@ -251,6 +251,7 @@ struct kvm_vcpu {
     bool in_callback;    /* a callback runs for the instruction that waits in KVM */
     bool foreign_signal; /* a SIGURG that was not ours has been consumed: send it again */
     siginfo_t foreign;   /* what came with it */
+    bool nmi_in_kvm;     /* an NMI is pending there, as far as is known */
     bool has_payload;    /* KVM_CAP_EXCEPTION_PAYLOAD is in force */
     uint32_t batch;      /* instructions that the next repair executes */
     uint64_t entries, last_repair; /* KVM_RUNs, and their number at the last repair */
@@ -330,6 +331,9 @@ void kvm_kick_end(struct kvm_vcpu *kv);
 #define KVM_ENTER_NOT         1 /* there is a request: KVM has not been called */
 #define KVM_ENTER_INTERRUPTED 2
 int kvm_enter(struct kvm_vcpu *kv);
+/* KVM_RUN for code that soon comes to its end, whatever requests there are: the same, but never
+ * KVM_ENTER_NOT. A vCPU that waits in the kernel instead is interrupted after a while. [kick.c] */
+int kvm_enter_bounded(struct kvm_vcpu *kv);
 void kvm_kick_fini(struct kvm_vcpu *kv);
 
 /* The functions of vmm_backend_ops. [state.c] */
@@ -379,6 +383,20 @@ void kvm_irq_eoi_exit(struct vm *vm, uint8_t vector);
 int kvm_lapic_reset(struct kvm_vcpu *kv, bool init);
 int kvm_irq_get_activity(struct kvm_vcpu *kv, uint32_t *activity);
 int kvm_irq_set_activity(struct kvm_vcpu *kv, uint32_t activity);
+/* What vcpu_events says of an exception and an interrupt behind the fence when there was none. */
+#define KVM_NO_EVENT 0xffu
+
+/* With the world stopped: the program maps [gpa, gpa+len), so the library's own pages make room. */
+void kvm_stub_yield(struct vm *vm, uint64_t gpa, uint64_t len);
+/* The software CPU beside a local APIC in the kernel: after interp_vcpu_open. */
+void kvm_irq_vcpu_init(struct kvm_vcpu *kv);
+/* External interrupts for KVM, from the library's controllers: all of them, or those of the 8259s
+ * in split mode. As core_intr_pending and core_intr_ack. */
+bool kvm_intr_pending(struct kvm_vcpu *kv);
+int kvm_intr_ack(struct kvm_vcpu *kv);
+/* The software CPU is in HLT or waits for SIPI, and KVM must not run the guest: waits until
+ * something ends that, or for a request. 0 or VMM_E_*. */
+int kvm_irq_wait(struct kvm_vcpu *kv);
 /* The MSRs of a local APIC in the kernel: 0 or VMM_E_NOENT. A write takes effect as the guest's. */
 bool kvm_lapic_has_msr(const struct vm *vm, uint32_t index);
 int kvm_lapic_get_msr(struct kvm_vcpu *kv, uint32_t index, uint64_t *value);

@@ -4,9 +4,11 @@
 #include <string.h>
 
 #include "backends/kvm/irq.h"
+#include "core/x86/control.h"
 
 #define MSR_APIC_BASE    0x1bu
 #define MSR_TSC_DEADLINE 0x6e0u
+#define MSR_X2APIC_TPR   0x808u
 
 #define APIC_BASE_RESET 0xfee00800ull
 #define APIC_BASE_BSP   0x100ull
@@ -18,13 +20,11 @@
 #define REG_SVR     0xf0u
 #define REG_CMCI    0x2f0u
 #define REG_TIMER   0x320u
-#define REG_LINT0   0x350u
 #define REG_ERROR   0x370u
 
-#define LVT_MASKED 0x10000u
 #define LVT_EXTINT 0x700u
 
-static uint32_t reg(const struct kvm_lapic_state *s, uint32_t offset)
+uint32_t kvm_lapic_reg(const struct kvm_lapic_state *s, uint32_t offset)
 {
     uint32_t value;
 
@@ -46,14 +46,28 @@ struct one_msr {
 
 bool kvm_lapic_has_msr(const struct vm *vm, uint32_t index)
 {
-    return kvm_irq_in_kernel(vm) && (index == MSR_APIC_BASE || index == MSR_TSC_DEADLINE ||
-                                     (index >= 0x800 && index <= 0x8ff));
+    return kvm_lapic_in_kernel(vm) && (index == MSR_APIC_BASE || index == MSR_TSC_DEADLINE ||
+                                       (index >= 0x800 && index <= 0x8ff));
+}
+
+/* The software CPU may have changed the task priority. */
+static void give_priority(struct kvm_vcpu *kv)
+{
+    struct kvm_sregs s;
+
+    if (!(kv->newer & KVM_G_SREGS) || kvm_ioctl_p(kv->fd, KVM_GET_SREGS, &s) < 0 ||
+        s.cr8 == x86_read_cr8(kv->soft.cpu))
+        return;
+    s.cr8 = x86_read_cr8(kv->soft.cpu);
+    memset(s.interrupt_bitmap, 0, sizeof(s.interrupt_bitmap));
+    kvm_ioctl_p(kv->fd, KVM_SET_SREGS, &s);
 }
 
 int kvm_lapic_get_msr(struct kvm_vcpu *kv, uint32_t index, uint64_t *value)
 {
     struct one_msr m = {.head.nmsrs = 1, .e[0].index = index};
 
+    give_priority(kv);
     if (kvm_ioctl_p(kv->fd, KVM_GET_MSRS, &m) != 1)
         return VMM_E_NOENT;
     *value = m.e[0].data;
@@ -64,7 +78,16 @@ int kvm_lapic_set_msr(struct kvm_vcpu *kv, uint32_t index, uint64_t value)
 {
     struct one_msr m = {.head.nmsrs = 1, .e[0] = {.index = index, .data = value}};
 
-    return kvm_ioctl_p(kv->fd, KVM_SET_MSRS, &m) == 1 ? 0 : VMM_E_NOENT;
+    give_priority(kv);
+    if (kvm_ioctl_p(kv->fd, KVM_SET_MSRS, &m) != 1)
+        return VMM_E_NOENT;
+    /* Both are in the group SREGS too, of which there may be older copies. */
+    if (index == MSR_APIC_BASE)
+        kv->apic_base = value;
+    else if (index == MSR_X2APIC_TPR)
+        kv->soft.cpu->cr8 = value >> 4 & 15;
+    kv->synced &= ~KVM_G_SREGS;
+    return 0;
 }
 
 /* ---- reset ---- */
@@ -72,7 +95,7 @@ int kvm_lapic_set_msr(struct kvm_vcpu *kv, uint32_t index, uint64_t value)
 /* SDM Vol. 3A 11.4.7.1, with what firmware would have set up (lapic_reset_regs). */
 static void reset_regs(struct kvm_lapic_state *s, uint32_t id)
 {
-    uint32_t version = reg(s, REG_VERSION);
+    uint32_t version = kvm_lapic_reg(s, REG_VERSION);
 
     memset(s, 0, sizeof(*s));
     set_reg(s, REG_ID, id << 24);
@@ -80,11 +103,11 @@ static void reset_regs(struct kvm_lapic_state *s, uint32_t id)
     set_reg(s, REG_DFR, 0xffffffff);
     set_reg(s, REG_SVR, 0xff);
     for (uint32_t lvt = REG_TIMER; lvt <= REG_ERROR; lvt += 0x10)
-        set_reg(s, lvt, LVT_MASKED);
+        set_reg(s, lvt, KVM_LVT_MASKED);
     if ((version >> 16 & 0xff) >= 6)
-        set_reg(s, REG_CMCI, LVT_MASKED);
+        set_reg(s, REG_CMCI, KVM_LVT_MASKED);
     if (id == 0)
-        set_reg(s, REG_LINT0, LVT_EXTINT);
+        set_reg(s, KVM_LAPIC_LINT0, LVT_EXTINT);
 }
 
 /* INIT reaches the CPU through KVM's local APIC, which resets itself then. */
@@ -108,7 +131,7 @@ int kvm_lapic_reset(struct kvm_vcpu *kv, bool init)
     if (r < 0)
         return kvm_fail(vcpu->vm, "vcpu_create", r, "KVM_SET_LAPIC");
     kvm_lapic_set_msr(kv, MSR_TSC_DEADLINE, 0);
-    kvm_irq_of(vcpu->vm)->activity[vcpu->id] = ACTIVITY_UNKNOWN;
+    kvm_irq_of(vcpu->vm)->activity[vcpu->id] = KVM_ACTIVITY_UNKNOWN;
     return 0;
 }
 

@@ -299,6 +299,7 @@ static void take_events(struct kvm_vcpu *kv, const struct kvm_vcpu_events *k)
         e->vector = k->interrupt.nr;
     }
     cpu->nmi_pending = k->nmi.pending;
+    kv->nmi_in_kvm = k->nmi.pending;
     cpu->nmi_blocked = k->nmi.masked;
     cpu->shadow = shadow_of(cpu, k->interrupt.shadow);
 }
@@ -309,7 +310,17 @@ static void give_events(struct kvm_vcpu *kv, struct kvm_vcpu_events *k)
     const struct x86_event *e = &cpu->event;
 
     memset(k, 0, sizeof(*k));
-    k->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+    k->flags = KVM_VCPUEVENT_VALID_SHADOW;
+    /* Where nothing has changed, an NMI that came to a local APIC in the kernel must not be lost.
+     */
+    if (cpu->nmi_pending != kv->nmi_in_kvm || !kvm_lapic_in_kernel(kv->vcpu->vm))
+        k->flags |= KVM_VCPUEVENT_VALID_NMI_PENDING;
+    kv->nmi_in_kvm = cpu->nmi_pending;
+    if (kv->fenced) {
+        /* No event has these numbers: one that comes up against the fence leaves its own. */
+        k->exception.nr = KVM_NO_EVENT;
+        k->interrupt.nr = KVM_NO_EVENT;
+    }
     if (e->valid && e->type == X86_EVENT_EXCEPTION) {
         k->exception.injected = 1;
         k->exception.nr = e->vector;

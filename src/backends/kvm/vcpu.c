@@ -85,6 +85,7 @@ int kvm_vcpu_init(struct vcpu *vcpu)
         free_parts(kv);
         return err;
     }
+    kvm_irq_vcpu_init(kv);
     kv->run->kvm_dirty_regs = 0;
     kv->run->request_interrupt_window = 0;
     kv->valid = kv->newer = KVM_G_ALL;
