@@ -182,6 +182,7 @@ static int bring_in_line(struct vm *vm)
 void kvm_mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len)
 {
     interp_mem_map_changed(vm, gpa, len);
+    kvm_stub_yield(vm, gpa, len);
     atomic_store(&kvm_vm_of(vm)->mem_error, bring_in_line(vm));
 }
 

@@ -108,7 +108,8 @@ static int needs_soft(struct kvm_vcpu *kv, bool step, bool *needs)
     int r;
 
     *needs = step || vcpu->insn_budget != UINT64_MAX || vcpu->restart || kv->cpuid_stale ||
-             kv->debug_soft || cpu->later.valid;
+             kv->debug_soft || cpu->later.valid ||
+             (vcpu->irq_window_wanted && kvm_lapic_in_kernel(vcpu->vm));
     if (*needs || (!kv->newer && (!kvm_host()->bad || kv->pending == KVM_PEND_COMPLETE)))
         return 0;
     r = kvm_pull(kv, KVM_G_REGS | KVM_G_SREGS | KVM_G_EVENTS);
@@ -138,12 +139,12 @@ static int check_activity(struct kvm_vcpu *kv)
     struct x86_cpu *cpu = kv->soft.cpu;
     int r;
 
+    if (cpu->activity == VMM_SHUTDOWN)
+        return exits(kv, VMM_EXIT_SHUTDOWN);
     if (cpu->activity == VMM_ACTIVE || kvm_lapic_in_kernel(kv->vcpu->vm))
         return GO_ON;
     if (cpu->activity == VMM_WAIT_SIPI)
         return BACKEND_HALT;
-    if (cpu->activity == VMM_SHUTDOWN)
-        return exits(kv, VMM_EXIT_SHUTDOWN);
     r = kvm_pull(kv, KVM_G_REGS | KVM_G_EVENTS);
     if (r)
         return r;
@@ -173,6 +174,7 @@ static int queue_interrupt(struct kvm_vcpu *kv, int vector)
     int r;
 
     if (kv->valid & KVM_G_EVENTS) {
+        kv->soft.cpu->activity = VMM_ACTIVE;
         kv->soft.cpu->event = (struct x86_event){
             .valid = true, .type = X86_EVENT_EXTERNAL, .vector = (uint8_t)vector};
         kvm_changed(kv, KVM_G_EVENTS);
@@ -188,9 +190,14 @@ static int interrupts(struct kvm_vcpu *kv)
     struct vcpu *vcpu = kv->vcpu;
     int r = GO_ON;
 
-    if (kvm_lapic_in_kernel(vcpu->vm) && !vcpu->irq_window_wanted)
-        return GO_ON;
-    if ((vcpu->irq_window_wanted || core_intr_pending(vcpu)) && window_open(kv)) {
+    if (kvm_lapic_in_kernel(vcpu->vm) && kv->pending == KVM_PEND_NONE && kvm_intr_pending(kv)) {
+        /* The kernel's own do not wait for us, so the event is to be seen in its place. */
+        r = kvm_pull(kv, KVM_G_REGS | KVM_G_SREGS | KVM_G_EVENTS);
+        if (r)
+            return r;
+        r = GO_ON;
+    }
+    if ((vcpu->irq_window_wanted || kvm_intr_pending(kv)) && window_open(kv)) {
         if (vcpu->irq_window_wanted) {
             vcpu->irq_window_wanted = false;
             return exits(kv, VMM_EXIT_IRQ_WINDOW);
@@ -198,11 +205,11 @@ static int interrupts(struct kvm_vcpu *kv)
         /* Behind the fence the software CPU delivers. */
         if (kv->fenced || kvm_wants_fence(kv))
             return soft_one(kv);
-        int vector = core_intr_ack(vcpu);
+        int vector = kvm_intr_ack(kv);
         if (vector >= 0)
             r = queue_interrupt(kv, vector);
     }
-    kv->run->request_interrupt_window = vcpu->irq_window_wanted || core_intr_pending(vcpu);
+    kv->run->request_interrupt_window = vcpu->irq_window_wanted || kvm_intr_pending(kv);
     return r;
 }
 
@@ -214,9 +221,9 @@ static int set_fence(struct kvm_vcpu *kv)
     if (!(kvm_host()->bad & KVM_BAD_USER_EVENTS) || kv->pending == KVM_PEND_COMPLETE ||
         kvm_wants_fence(kv) == kv->fenced)
         return 0;
-    r = kvm_pull(kv, KVM_G_SREGS | KVM_G_MSRS);
+    r = kvm_pull(kv, KVM_G_SREGS | KVM_G_MSRS | KVM_G_EVENTS);
     kv->fenced = !kv->fenced;
-    kvm_changed(kv, KVM_G_SREGS | KVM_G_MSRS);
+    kvm_changed(kv, KVM_G_SREGS | KVM_G_MSRS | KVM_G_EVENTS);
     return r;
 }
 
@@ -309,7 +316,14 @@ static int fenced_event(struct kvm_vcpu *kv)
     cpu->event.valid = false;
     cpu->rflags &= ~X86_RF;
     kvm_changed(kv, KVM_G_ALL);
-    if (cpu->rip == KVM_FENCE_RIP && bytes_are(kv, cpu->gpr[VMM_RCX] - 2, 0x0f, 0x05)) {
+    if (events.interrupt.nr != KVM_NO_EVENT) {
+        /* Of a local APIC in the kernel, which regards it as delivered. */
+        cpu->event = (struct x86_event){
+            .valid = true, .type = X86_EVENT_EXTERNAL, .vector = events.interrupt.nr};
+    } else if (events.exception.nr == KVM_NO_EVENT) {
+        cpu->nmi_blocked = false;
+        cpu->event = (struct x86_event){.valid = true, .type = X86_EVENT_NMI, .vector = X86_NMI};
+    } else if (cpu->rip == KVM_FENCE_RIP && bytes_are(kv, cpu->gpr[VMM_RCX] - 2, 0x0f, 0x05)) {
         cpu->rip = cpu->gpr[VMM_RCX] - 2;
         x86_set_rflags(cpu, cpu->gpr[VMM_R11]);
     } else if (events.exception.nr == X86_BP) {
@@ -328,8 +342,14 @@ static int fenced_event(struct kvm_vcpu *kv)
 
 static int on_shutdown(struct kvm_vcpu *kv)
 {
+    int r;
+
     if (kv->fenced)
         return fenced_event(kv);
+    /* With local APICs in the kernel KVM would tell another activity. */
+    r = kvm_lapic_in_kernel(kv->vcpu->vm) ? kvm_pull(kv, KVM_G_EVENTS) : 0;
+    if (r)
+        return r;
     kv->soft.cpu->activity = VMM_SHUTDOWN;
     return exits(kv, VMM_EXIT_SHUTDOWN);
 }
@@ -535,6 +555,15 @@ static int turn(struct kvm_vcpu *kv, bool step)
         return r;
     if (kv->pending == KVM_PEND_ACCESS)
         return GO_ON;
+    if (needs && kvm_lapic_in_kernel(vcpu->vm) && kv->pending == KVM_PEND_NONE) {
+        r = kvm_pull(kv, KVM_G_EVENTS);
+        if (r)
+            return r;
+        if (kv->soft.cpu->activity == VMM_HALTED || kv->soft.cpu->activity == VMM_WAIT_SIPI) {
+            r = kvm_irq_wait(kv);
+            return r ? r : BACKEND_AGAIN;
+        }
+    }
     if (needs)
         return soft(kv, step);
     r = check_activity(kv);

@@ -59,11 +59,11 @@ static bool user_ok(struct kvm_vcpu *kv)
  * Where CPL 0 is executed by an emulator that does not know all instructions, it also gets some of
  * those wrong that it takes. And where events at CPL 3 are wrong, the way from CPL 0 to CPL 3 must
  * not be taken inside of KVM, as the fence would not be there. The software CPU runs all of it,
- * faster than such a KVM; but local APICs in the kernel are out of its reach.
+ * faster than such a KVM.
  */
-static bool only_user_code(const struct kvm_vcpu *kv)
+static bool only_user_code(void)
 {
-    return has(KVM_BAD_EMULATION | KVM_BAD_USER_EVENTS) && !kvm_lapic_in_kernel(kv->vcpu->vm);
+    return has(KVM_BAD_EMULATION | KVM_BAD_USER_EVENTS);
 }
 
 bool kvm_can_run(struct kvm_vcpu *kv)
@@ -75,13 +75,13 @@ bool kvm_can_run(struct kvm_vcpu *kv)
     if (!kvm_host()->bad)
         return true;
     if (cpu->cpl != 3)
-        return mode_ok(cpu) && !only_user_code(kv);
-    return mode_ok(cpu) && user_ok(kv) && (x86_code64(cpu) || !only_user_code(kv));
+        return mode_ok(cpu) && !only_user_code();
+    return mode_ok(cpu) && user_ok(kv) && (x86_code64(cpu) || !only_user_code());
 }
 
 bool kvm_wants_fence(struct kvm_vcpu *kv)
 {
-    return has(KVM_BAD_USER_EVENTS) && kv->soft.cpu->cpl == 3 && !kvm_lapic_in_kernel(kv->vcpu->vm);
+    return has(KVM_BAD_USER_EVENTS) && kv->soft.cpu->cpl == 3;
 }
 
 /* ---- running ---- */
