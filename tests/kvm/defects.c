@@ -216,12 +216,13 @@ static void close_vm(void)
 
 static void set_msr(uint32_t index, uint64_t value)
 {
-    struct {
-        struct kvm_msrs head;
-        struct kvm_msr_entry entry;
-    } msr = {.head.nmsrs = 1, .entry = {.index = index, .data = value}};
+    union {
+        struct kvm_msrs msrs;
+        uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+    } set = {.msrs.nmsrs = 1};
 
-    if (ioctl(vm.cpu, KVM_SET_MSRS, &msr) != 1)
+    set.msrs.entries[0] = (struct kvm_msr_entry){.index = index, .data = value};
+    if (ioctl(vm.cpu, KVM_SET_MSRS, &set) != 1)
         saw("MSR %#x cannot be set", index);
 }
 

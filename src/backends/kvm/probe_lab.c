@@ -23,7 +23,8 @@
 #define GUEST_SLEEP_NS UINT64_C(250000000)
 #define WATCH_NS       1000000
 
-#define NS_PER_S UINT64_C(1000000000)
+#define KERNEL_SIGSET 8u /* bytes */
+#define NS_PER_S      UINT64_C(1000000000)
 
 /* ---- system calls ---- */
 
@@ -48,11 +49,14 @@ static int need(struct kvm_lab *lab, int fd, unsigned long request, uintptr_t ar
 
 int lab_set_msr(struct kvm_lab *lab, uint32_t index, uint64_t value)
 {
-    struct {
-        struct kvm_msrs head;
-        struct kvm_msr_entry entry;
-    } msrs = {.head.nmsrs = 1, .entry = {.index = index, .data = value}};
-    int r = lab_ioctl(lab, lab->cpu, KVM_SET_MSRS, &msrs, "KVM_SET_MSRS");
+    union {
+        struct kvm_msrs msrs;
+        uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+    } set = {.msrs.nmsrs = 1};
+    int r;
+
+    set.msrs.entries[0] = (struct kvm_msr_entry){.index = index, .data = value};
+    r = lab_ioctl(lab, lab->cpu, KVM_SET_MSRS, &set, "KVM_SET_MSRS");
 
     return r < 0 ? r : r == 1 ? 0 : -EINVAL;
 }
@@ -91,10 +95,10 @@ static void drain(struct kvm_lab *lab)
 
 static int open_watch(struct kvm_lab *lab)
 {
-    struct {
-        struct kvm_signal_mask head;
-        uint64_t set;
-    } mask = {.head.len = sizeof(mask.set)};
+    union {
+        struct kvm_signal_mask mask;
+        uint8_t room[sizeof(struct kvm_signal_mask) + KERNEL_SIGSET];
+    } run = {.mask.len = KERNEL_SIGSET};
     struct sigevent event = {
         .sigev_notify = SIGEV_THREAD_ID,
         .sigev_signo = SIGURG,
@@ -114,8 +118,8 @@ static int open_watch(struct kvm_lab *lab)
      * the library's. */
     set = lab->old_mask;
     sigdelset(&set, SIGURG);
-    memcpy(&mask.set, &set, sizeof(mask.set));
-    if (need(lab, lab->cpu, KVM_SET_SIGNAL_MASK, (uintptr_t)&mask, "KVM_SET_SIGNAL_MASK") < 0)
+    memcpy(run.mask.sigset, &set, KERNEL_SIGSET);
+    if (need(lab, lab->cpu, KVM_SET_SIGNAL_MASK, (uintptr_t)&run, "KVM_SET_SIGNAL_MASK") < 0)
         return lab->host->result;
 
     event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
