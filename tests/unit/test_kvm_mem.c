@@ -137,6 +137,7 @@ START_TEST(memory_comes_and_goes)
     ck_assert_uint_eq(load(HIGH), 99);
     expect_mmio(LOAD_AT, HIGH + PAGE, 44);
     ck_assert_uint_eq(count_slots(), 2);
+    ck_assert_uint_gt(hw_exits(), 0);
     ck_assert_uint_le(kvm()->next_id, 2); /* numbers are used again */
     kvm_end();
     free(a);
