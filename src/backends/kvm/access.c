@@ -142,6 +142,10 @@ int kvm_access_go_on(struct kvm_vcpu *kv)
         return r;
     if (vcpu->exit.reason == VMM_EXIT_NONE)
         return BACKEND_AGAIN;
-    kvm_backtrack(kv);
+    r = kvm_find_insn(kv);
+    if (r)
+        return r;
+    vcpu->exit.insn_len = kv->insn_len;
+    memcpy(vcpu->exit.insn, kv->insn, kv->insn_len);
     return BACKEND_EXIT;
 }

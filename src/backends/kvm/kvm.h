@@ -253,7 +253,13 @@ struct kvm_vcpu {
     siginfo_t foreign;   /* what came with it */
     bool nmi_in_kvm;     /* an NMI is pending there, as far as is known */
     bool has_payload;    /* KVM_CAP_EXCEPTION_PAYLOAD is in force */
-    uint32_t batch;      /* instructions that the next repair executes */
+    uint64_t insn_serial; /* of the access that insn_* are about */
+    uint64_t insn_rip;
+    uint32_t insn_writes; /* bit n: VMM_RAX + n; KVM_WRITES_FLAGS */
+    uint8_t insn[16], insn_len;
+    bool moves_rip; /* KVM's RIP is behind an OUT when it exits */
+    bool regs_set;  /* REGS has been set while KVM's instruction waits for an access */
+    uint32_t batch; /* instructions that the next repair executes */
     uint64_t entries, last_repair; /* KVM_RUNs, and their number at the last repair */
 };
 
@@ -320,8 +326,10 @@ void kvm_access_begin(struct kvm_vcpu *kv);
 int kvm_access_go_on(struct kvm_vcpu *kv);
 /* Answers all that is left of them with zeros. */
 void kvm_access_zero(struct kvm_vcpu *kv);
-/* exit.rip and insn of an exit to the program for an access. [backtrack.c] */
-void kvm_backtrack(struct kvm_vcpu *kv);
+/* Of the access that is pending: kv->insn_*, the instruction that makes it. 0 or VMM_E_*.
+ * [backtrack.c] */
+#define KVM_WRITES_FLAGS (1u << 16)
+int kvm_find_insn(struct kvm_vcpu *kv);
 
 /* Around a stay in the run loop: blocks SIGURG, and gives the thread its mask back. [kick.c] */
 int kvm_kick_begin(struct kvm_vcpu *kv);

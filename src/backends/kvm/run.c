@@ -7,7 +7,7 @@
 
 #include "backends/kvm/kvm.h"
 #include "backends/kvm/uapi.h"
-#include "core/irqchip.h"
+#include "core/internal.h"
 #include "core/x86/control.h"
 
 #define GO_ON     (-2000) /* results of the functions here: neither BACKEND_* nor VMM_E_* */
@@ -550,6 +550,11 @@ static int turn(struct kvm_vcpu *kv, bool step)
         r = kvm_access_go_on(kv);
         return r == KVM_ACCESS_DONE ? GO_ON : r;
     }
+    if (kv->regs_set) {
+        r = kvm_complete(kv);
+        if (r || kv->pending == KVM_PEND_ACCESS)
+            return r ? r : GO_ON;
+    }
     r = needs_soft(kv, step, &needs);
     if (r)
         return r;
@@ -578,6 +583,27 @@ static int turn(struct kvm_vcpu *kv, bool step)
     return enter(kv);
 }
 
+/* What all exits have in common: known here without asking KVM for more. */
+static int fill_exit(struct kvm_vcpu *kv)
+{
+    struct x86_cpu *cpu = kv->soft.cpu;
+    struct vcpu_exit *e = &kv->vcpu->exit;
+    struct vcpu_regs regs = {0};
+    int r = kvm_pull(kv, KVM_G_REGS | KVM_G_SREGS);
+
+    if (r)
+        return r;
+    regs.cr0 = cpu->cr0;
+    regs.efer = cpu->efer;
+    regs.rflags = cpu->rflags;
+    regs.seg[VMM_CS].ar = cpu->seg[VMM_CS].ar;
+    e->mode = core_regs_mode(&regs);
+    e->cpl = cpu->cpl;
+    e->rip = kv->pending == KVM_PEND_ACCESS ? kv->insn_rip : cpu->rip;
+    kv->vcpu->exit_complete = true;
+    return BACKEND_EXIT;
+}
+
 int kvm_run(struct vcpu *vcpu, bool step)
 {
     struct kvm_vcpu *kv = vcpu->backend_data;
@@ -588,6 +614,8 @@ int kvm_run(struct vcpu *vcpu, bool step)
     do
         r = turn(kv, step);
     while (r == GO_ON);
+    if (r == BACKEND_EXIT)
+        r = fill_exit(kv);
     kvm_kick_end(kv);
     return r;
 }

@@ -688,17 +688,46 @@ static int run_rest(struct kvm_vcpu *kv)
     return r == -EINTR ? 0 : r;
 }
 
+/*
+ * Registers that were set meanwhile: KVM would lose the instruction's result if it got them before
+ * it completes the instruction. They follow, but for what the instruction writes.
+ */
+static int set_after(struct kvm_vcpu *kv, const uint64_t gpr[16], uint64_t rflags)
+{
+    struct x86_cpu *cpu = kv->soft.cpu;
+    int r = pull_regs(kv);
+
+    if (r)
+        return r;
+    for (unsigned i = 0; i < 16; i++)
+        if (!(kv->insn_writes >> i & 1))
+            cpu->gpr[i] = gpr[i];
+    if (kv->insn_writes & KVM_WRITES_FLAGS)
+        rflags = (rflags & ~(uint64_t)X86_ARITH) | (x86_get_rflags(cpu) & X86_ARITH);
+    x86_set_rflags(cpu, rflags);
+    kv->valid |= KVM_G_REGS;
+    kvm_changed(kv, KVM_G_REGS);
+    return 0;
+}
+
 int kvm_complete(struct kvm_vcpu *kv)
 {
     int r;
 
     if (kv->pending != KVM_PEND_COMPLETE)
         return 0;
+    uint64_t gpr[16], rflags = x86_get_rflags(kv->soft.cpu);
+    bool set = kv->regs_set;
+
+    memcpy(gpr, kv->soft.cpu->gpr, sizeof(gpr));
+    kv->regs_set = false;
     r = kvm_push(kv);
     if (r)
         return r;
     r = run_rest(kv);
-    return r < 0 ? kvm_fail(kv->vcpu->vm, "vcpu_run", r, "KVM_RUN") : 0;
+    if (r < 0)
+        return kvm_fail(kv->vcpu->vm, "vcpu_run", r, "KVM_RUN");
+    return set ? set_after(kv, gpr, rflags) : 0;
 }
 
 #define MAX_REST 64 /* accesses of one instruction */
@@ -712,6 +741,7 @@ void kvm_drop(struct kvm_vcpu *kv)
             break;
     }
     kv->pending = KVM_PEND_NONE;
+    kv->regs_set = false;
 }
 
 /* ---- all groups ---- */
@@ -812,6 +842,13 @@ int kvm_get_regs(struct vcpu *vcpu, struct vcpu_regs *regs)
     if (err)
         return err;
     interp_get_regs(vcpu, regs);
+    /* KVM may be past the instruction already. */
+    if ((regs->groups & VMM_REGS_GPR) && kv->pending == KVM_PEND_ACCESS) {
+        err = kvm_find_insn(kv);
+        if (err)
+            return err;
+        regs->rip = kv->insn_rip;
+    }
     if (kvm_lapic_in_kernel(vcpu->vm))
         regs->apic_base = kv->apic_base;
     return 0;
@@ -836,21 +873,33 @@ int kvm_set_regs(struct vcpu *vcpu, const struct vcpu_regs *regs)
     struct kvm_vcpu *kv = vcpu->backend_data;
     struct x86_cpu *cpu = kv->soft.cpu;
     uint32_t groups = groups_of(regs->groups);
+    struct vcpu_regs own = *regs;
     struct x86_event old;
 
     /* The checks look at all that decides about the mode. */
     int err = kvm_pull(kv, groups | KVM_G_EVENTS | KVM_G_XCR);
     if (err)
         return err;
-    bool moves = (regs->groups & VMM_REGS_GPR) && regs->rip != cpu->rip;
-    if (moves && kv->pending == KVM_PEND_ACCESS)
-        err = move_away(kv);
-    if (err)
-        return err;
+    bool waits = kv->pending == KVM_PEND_ACCESS && (regs->groups & VMM_REGS_GPR);
+    if (waits) {
+        err = kvm_find_insn(kv);
+        if (!err && regs->rip != kv->insn_rip) {
+            err = move_away(kv);
+            waits = false;
+        }
+        if (err)
+            return err;
+        if (waits)
+            own.rip = cpu->rip;
+    }
     old = cpu->event;
-    err = interp_set_regs(vcpu, regs);
+    err = interp_set_regs(vcpu, &own);
     if (err)
         return err;
+    if (waits) {
+        kv->regs_set = true;
+        groups &= ~KVM_G_REGS;
+    }
     if ((regs->groups & VMM_REGS_EVENTS) && kv->pending != KVM_PEND_NONE) {
         /* What is injected here comes behind the instruction that waits. */
         cpu->later = cpu->event;
