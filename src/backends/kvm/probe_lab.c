@@ -16,12 +16,16 @@
 #define TSS_ADDRESS      0xfffbd000u
 #define IDENTITY_ADDRESS 0xfffbc000u
 
-/* CPU time that a guest may take: a thousand times what is needed where KVM works, since the timer
- * must not strike there, even when that is a VM in a VM. */
-#define GUEST_LIMIT_NS UINT64_C(20000000)
+/* CPU time that a guest may take: thousands of times what is needed where KVM works, since it must
+ * be enough also when that is a VM in a VM whose own host is busy. */
+#define GUEST_LIMIT_NS UINT64_C(200000000)
 /* Time on the clock: for one that sleeps in the kernel. */
-#define GUEST_SLEEP_NS UINT64_C(250000000)
-#define WATCH_NS       1000000
+#define GUEST_SLEEP_NS UINT64_C(2000000000)
+/* The watch strikes after this time, and then each time after twice the time before: KVM_RUN may
+ * need some of it before it gets to the guest. A guest hangs only if it has been struck so often:
+ * a host that did not run us for a while looks like one strike. */
+#define WATCH_NS 500000
+#define STRIKES  3
 
 #define KERNEL_SIGSET 8u /* bytes */
 #define NS_PER_S      UINT64_C(1000000000)
@@ -77,20 +81,24 @@ static void only_sigurg(sigset_t *set)
     sigaddset(set, SIGURG);
 }
 
-/* Takes the watch's signals, and keeps one that is not its own for later. */
-static void drain(struct kvm_lab *lab)
+/* Takes the watch's signals, and keeps one that is not its own for later. Whether it struck. */
+static bool drain(struct kvm_lab *lab)
 {
     const struct timespec at_once = {0};
+    bool struck = false;
     siginfo_t info;
     sigset_t set;
 
     only_sigurg(&set);
     while (sigtimedwait(&set, &info, &at_once) == SIGURG) {
-        if (info.si_code == SI_TIMER && info.si_value.sival_ptr == lab)
+        if (info.si_code == SI_TIMER && info.si_value.sival_ptr == lab) {
+            struck = true;
             continue;
+        }
         lab->foreign = info;
         lab->has_foreign = true;
     }
+    return struck;
 }
 
 static int open_watch(struct kvm_lab *lab)
@@ -104,7 +112,6 @@ static int open_watch(struct kvm_lab *lab)
         .sigev_signo = SIGURG,
         .sigev_value.sival_ptr = lab,
     };
-    const struct itimerspec period = {{0, WATCH_NS}, {0, WATCH_NS}};
     sigset_t set;
     int err;
 
@@ -126,9 +133,17 @@ static int open_watch(struct kvm_lab *lab)
     if (timer_create(CLOCK_MONOTONIC, &event, &lab->timer))
         return kvm_probe_refuse_errno(lab->host, errno, "timer_create");
     lab->has_timer = true;
-    if (timer_settime(lab->timer, 0, &period, NULL))
-        return kvm_probe_refuse_errno(lab->host, errno, "timer_settime");
     return 0;
+}
+
+/* 0 stops it. What a timer is set to cannot be refused. */
+static void set_watch(struct kvm_lab *lab, uint64_t ns)
+{
+    const struct itimerspec once = {
+        .it_value = {(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)},
+    };
+
+    timer_settime(lab->timer, 0, &once, NULL);
 }
 
 static void close_watch(struct kvm_lab *lab)
@@ -448,30 +463,38 @@ static void fail(struct kvm_lab *lab, int negative_errno)
 /* KVM_RUN until an exit, the limit or an error. */
 static void enter(struct kvm_lab *lab)
 {
-    uint64_t start_cpu = now_ns(CLOCK_THREAD_CPUTIME_ID);
-    uint64_t start = now_ns(CLOCK_MONOTONIC);
+    uint64_t start_cpu = now_ns(CLOCK_THREAD_CPUTIME_ID), start = now_ns(CLOCK_MONOTONIC);
+    uint64_t watch = WATCH_NS;
+    int err;
 
-    lab->run_errno = 0;
-    for (;;) {
-        int err = ioctl(lab->cpu, KVM_RUN, 0) ? errno : 0;
-
+    set_watch(lab, watch);
+    for (unsigned strikes = 0;;) {
+        err = ioctl(lab->cpu, KVM_RUN, 0) ? errno : 0;
         lab->cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID) - start_cpu;
-        if (!err && lab->run->exit_reason != KVM_EXIT_INTR) {
-            lab->exit = lab->run->exit_reason;
-            return;
+        if (!err && lab->run->exit_reason == KVM_EXIT_INTR)
+            err = EINTR;
+        if (err != EINTR && err != EAGAIN)
+            break;
+        if (drain(lab)) {
+            strikes++;
+            watch *= 2;
+            set_watch(lab, watch);
         }
-        if (err == ENOMEM)
-            kvm_probe_refuse_errno(lab->host, ENOMEM, "KVM_RUN");
-        if (err && err != EINTR && err != EAGAIN) {
-            fail(lab, -err);
-            return;
-        }
-        drain(lab);
-        if (lab->cpu_ns > lab->limit_ns || now_ns(CLOCK_MONOTONIC) - start > GUEST_SLEEP_NS) {
-            lab->exit = LAB_EXIT_HANG;
-            return;
-        }
+        if ((strikes >= STRIKES && lab->cpu_ns > lab->limit_ns) ||
+            now_ns(CLOCK_MONOTONIC) - start > GUEST_SLEEP_NS)
+            break;
     }
+    set_watch(lab, 0);
+    drain(lab);
+    lab->run_errno = 0;
+    if (!err)
+        lab->exit = lab->run->exit_reason;
+    else if (err == EINTR || err == EAGAIN)
+        lab->exit = LAB_EXIT_HANG;
+    else
+        fail(lab, -err);
+    if (err == ENOMEM)
+        kvm_probe_refuse_errno(lab->host, ENOMEM, "KVM_RUN");
 }
 
 /* Lets KVM finish the instruction of an I/O exit, so that RIP is behind it. */
@@ -481,7 +504,6 @@ static void complete(struct kvm_lab *lab)
     if (ioctl(lab->cpu, KVM_RUN, 0) && errno == ENOMEM)
         kvm_probe_refuse_errno(lab->host, ENOMEM, "KVM_RUN");
     lab->run->immediate_exit = 0;
-    drain(lab);
 }
 
 void lab_continue(struct kvm_lab *lab)
