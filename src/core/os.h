@@ -34,9 +34,12 @@ void os_wake(_Atomic uint32_t *word);
 uintptr_t os_thread_self(void);
 void os_yield(void);
 
-/* A thread of the library's own, which blocks all signals. 0 or an errno. */
+/* A thread of the library's own, which blocks all signals; *thread stays until it is joined. 0 or
+ * an errno. */
 struct os_thread {
     uint64_t storage;
+    void (*run)(void *arg);
+    void *arg;
 };
 int os_thread_start(struct os_thread *thread, void (*run)(void *arg), void *arg);
 void os_thread_join(struct os_thread *thread);

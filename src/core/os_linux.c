@@ -11,7 +11,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -75,37 +74,27 @@ void os_relax(void)
 
 _Static_assert(sizeof(pthread_t) <= sizeof(struct os_thread), "os_thread is too small");
 
-struct start {
-    void (*run)(void *arg);
-    void *arg;
-};
-
 static void *thread_main(void *opaque)
 {
-    struct start start = *(struct start *)opaque;
+    struct os_thread *thread = opaque;
 
-    free(opaque);
-    start.run(start.arg);
+    thread->run(thread->arg);
     return NULL;
 }
 
 int os_thread_start(struct os_thread *thread, void (*run)(void *arg), void *arg)
 {
-    struct start *start = malloc(sizeof(*start));
     sigset_t all, old;
     pthread_t handle;
 
-    if (!start)
-        return ENOMEM;
-    *start = (struct start){run, arg};
+    thread->run = run;
+    thread->arg = arg;
     /* The new thread inherits the mask. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = pthread_create(&handle, NULL, thread_main, start);
+    int err = pthread_create(&handle, NULL, thread_main, thread);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (err)
-        free(start);
-    else
+    if (!err)
         memcpy(&thread->storage, &handle, sizeof(handle));
     return err;
 }
@@ -354,10 +343,9 @@ void os_event_close(int event)
 
 void os_event_signal(int event)
 {
-    const uint64_t one = 1;
     int saved = errno;
 
-    while (write(event, &one, sizeof(one)) < 0 && errno == EINTR)
+    while (eventfd_write(event, 1) < 0 && errno == EINTR)
         continue;
     errno = saved;
 }

@@ -255,7 +255,7 @@ START_TEST(bad_arguments)
     api_begin(VMM_IRQCHIP_NONE, 0, 1);
     ck_assert_int_eq(vm_irq_fd(vm, 4, fd, -1), VMM_E_STATE);
     ck_assert_int_eq(vm_irq_route(vm, ROUTE, 0xfee00000, 1), VMM_E_STATE);
-    ck_assert_int_eq(vm_irq_fd_remove(vm, 4, fd), VMM_E_NOENT);
+    ck_assert_int_eq(vm_irq_fd_remove(vm, 4, fd), VMM_E_STATE);
     api_end();
 }
 END_TEST

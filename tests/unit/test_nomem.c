@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -134,10 +135,17 @@ static struct vm *vm;
 static struct vcpu *vcpu;
 static unsigned releases, stops;
 
+/* Others look at the machine first, once in the process. */
+static const char *const backends[] = {"interp", NULL};
+
 /* Prepares without failures. */
 static void prepare(uint32_t irqchip, bool memory, bool cpu)
 {
-    struct vm_config config = {.size = sizeof(config), .irqchip = irqchip, .max_vcpus = 2};
+    struct vm_config config = {.size = sizeof(config),
+                               .select = VMM_SELECT_REQUIRE,
+                               .backends = backends,
+                               .irqchip = irqchip,
+                               .max_vcpus = 2};
 
     SAME(vm_create(&config, &vm), 0);
     if (memory)
@@ -205,8 +213,11 @@ START_TEST(creation_of_vms)
         for (int i = 0; i < 2; i++) {
             for (n = 0;; n++) {
                 struct vmm_error error = {.size = sizeof(error)};
-                struct vm_config config = {
-                    .size = sizeof(config), .irqchip = irqchip, .error = &error};
+                struct vm_config config = {.size = sizeof(config),
+                                           .select = VMM_SELECT_REQUIRE,
+                                           .backends = backends,
+                                           .irqchip = irqchip,
+                                           .error = &error};
 
                 live = maps = 0;
                 vm = NULL;
@@ -326,6 +337,38 @@ static int register_io(void)
         vm_fail(vm, err, "register_io", "again"); /* mmio_move has not failed */
     return err;
 }
+
+/* Doorbells, routes, descriptors, dirty tracking. */
+static int add_services(void)
+{
+    int fd[2] = {eventfd(0, 0), eventfd(0, 0)};
+    struct vmm_doorbell bell = {.size = sizeof(bell), .addr = 0x10000000, .len = 4, .fd = fd[0]};
+    struct doorbell *out[2] = {NULL, NULL};
+    int err = mmio_doorbell(vm, &bell, &out[0]);
+
+    bell.addr += 4;
+    if (!err)
+        err = mmio_doorbell(vm, &bell, &out[1]);
+    if (!err)
+        err = vm_irq_route(vm, VMM_IRQ_ROUTE_FIRST, 0xfee00000, 0x41);
+    for (uint32_t i = 0; i < 2 && !err; i++)
+        err = vm_irq_fd(vm, VMM_IRQ_ROUTE_FIRST + i, fd[i], -1);
+    if (!err)
+        err = vm_dirty_start(vm);
+    if (!err)
+        err = vm_mem_alloc(vm, 0x1000000, 0x2000, VMM_MEM_RWX, NULL);
+    left = 0;
+    mmio_doorbell_remove(out[0]); /* needs none */
+    close(fd[0]);
+    close(fd[1]);
+    return err;
+}
+
+START_TEST(services)
+{
+    TRY(10, VMM_IRQCHIP_PC, true, false, add_services);
+}
+END_TEST
 
 static void on_stop(void *opaque)
 {
@@ -549,6 +592,7 @@ int main(void)
     tcase_add_test(tc, creation_of_vcpus);
     tcase_add_test(tc, memory);
     tcase_add_test(tc, registrations);
+    tcase_add_test(tc, services);
     tcase_add_test(tc, devices);
     tcase_add_test(tc, boot);
     tcase_add_test(tc, image_files);
