@@ -150,10 +150,10 @@ static void drain(struct kvm_vcpu *kv)
 
 int kvm_kick_begin(struct kvm_vcpu *kv)
 {
-    struct {
-        struct kvm_signal_mask head;
+    struct { /* struct kvm_signal_mask with room for its set */
+        uint32_t len;
         uint64_t set;
-    } __attribute__((packed)) mask = {.head.len = sizeof(mask.set)};
+    } __attribute__((packed)) mask = {.len = sizeof(mask.set)};
     int tid = (int)syscall(SYS_gettid), r;
     sigset_t set, inside;
 
