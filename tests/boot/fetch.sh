@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Fetches guest images from the machine's Debian archive into guests/ (or $VMM_GUESTS), once.
 #
-#   fetch.sh NAME...    NAME: cloud generic rt i386 memtest busybox seabios ovmf xen, or all
+#   fetch.sh NAME...    NAME: cloud generic rt i386 memtest busybox seabios ovmf xen kvm, or all
 #
 # Each NAME ends up as one or more files, whose paths are printed:
 #   cloud, generic, rt  NAME/vmlinuz and NAME/version
@@ -12,6 +12,7 @@
 #   seabios             seabios/bios.bin, seabios/bios-256k.bin
 #   ovmf                ovmf/OVMF.fd
 #   xen                 xen/xen (an ELF image)
+#   kvm                 kvm/vmlinuz, kvm/version and the kernel's modules of KVM
 # Exit status: 0 all there, 75 something cannot be downloaded here (the reason is printed), 1 misuse.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -128,14 +129,22 @@ fetch_one() {
         gunzip xen.gz || unavailable "no gzip file in $deb"
         cp xen "$guests/xen/"
         ;;
+    kvm)
+        get_kernel linux-image-cloud-amd64 vmlinuz
+        deb=$(ls ./linux-image-*.deb)
+        for package in irqbypass kvm kvm-amd kvm-intel; do
+            extract "$deb" "*/$package.ko" $package.ko
+        done
+        cp vmlinuz ./*.ko version "$guests/kvm/"
+        ;;
     esac
 }
 
-[ $# -gt 0 ] || { sed -n '3,16s/^# \{0,1\}//p' "$0" >&2; exit 1; }
-[ "$*" = all ] && set -- cloud generic rt i386 memtest busybox seabios ovmf xen
+[ $# -gt 0 ] || { sed -n '3,17s/^# \{0,1\}//p' "$0" >&2; exit 1; }
+[ "$*" = all ] && set -- cloud generic rt i386 memtest busybox seabios ovmf xen kvm
 for name; do
     case $name in
-    cloud | generic | rt) last=version ;;
+    cloud | generic | rt | kvm) last=version ;;
     memtest) last=memtest32.bin ;;
     busybox | i386) last=busybox ;;
     seabios) last=bios-256k.bin ;;
