@@ -460,6 +460,38 @@ START_TEST(stores_to_code_are_seen)
 }
 END_TEST
 
+START_TEST(pages_become_dirty_by_stores_only)
+{
+    uint32_t v = 5;
+
+    for (uint64_t page = 0x9000; page < 0xd000; page += 0x1000)
+        mmu_read(mmu, MMU_KERNEL, page, &v, 4);
+    ck_assert_uint_eq(dirty[9], 0);
+    ck_assert_ptr_nonnull(mmu_fast_read(mmu, MMU_KERNEL, 0x9000, 4));
+    ck_assert_ptr_null(mmu_fast_write(mmu, MMU_KERNEL, 0x9000, 4));
+    for (uint64_t page = 0x9000; page < 0xd000; page += 0x1000) {
+        mmu_write(mmu, MMU_KERNEL, page, &v, 4);
+        ck_assert_uint_eq(dirty[page >> 12], 1);
+        ck_assert_ptr_nonnull(mmu_fast_write(mmu, MMU_KERNEL, page, 4));
+    }
+    /* Two pages in the middle are cleaned. */
+    dirty[0xa] = dirty[0xb] = 0;
+    mmu_protect_gpa(mmu, 0xa000, 0x2000);
+    ck_assert_ptr_nonnull(mmu_fast_write(mmu, MMU_KERNEL, 0x9000, 4));
+    ck_assert_ptr_null(mmu_fast_write(mmu, MMU_KERNEL, 0xa000, 4));
+    ck_assert_ptr_null(mmu_fast_write(mmu, MMU_KERNEL, 0xb000, 4));
+    ck_assert_ptr_nonnull(mmu_fast_write(mmu, MMU_KERNEL, 0xc000, 4));
+    ck_assert_ptr_nonnull(mmu_fast_read(mmu, MMU_KERNEL, 0xb000, 4));
+    mmu_protect_gpa(mmu, 0, UINT64_MAX);
+    ck_assert_ptr_null(mmu_fast_write(mmu, MMU_KERNEL, 0xc000, 4));
+    /* One that is dirty already may be written as soon as it has been read. */
+    mmu_read(mmu, MMU_KERNEL, 0xc800, &v, 4);
+    mmu_flush_all(mmu);
+    mmu_read(mmu, MMU_KERNEL, 0xc800, &v, 4);
+    ck_assert_ptr_nonnull(mmu_fast_write(mmu, MMU_KERNEL, 0xc800, 4));
+}
+END_TEST
+
 START_TEST(read_modify_write)
 {
     struct mmu_rmw rmw;
@@ -556,6 +588,7 @@ int main(void)
     tcase_add_test(tc, mmio_in_aligned_pieces);
     tcase_add_test(tc, read_only_memory);
     tcase_add_test(tc, stores_to_code_are_seen);
+    tcase_add_test(tc, pages_become_dirty_by_stores_only);
     tcase_add_test(tc, read_modify_write);
     tcase_add_test(tc, watched_pages_have_no_fast_entries);
     tcase_add_test(tc, tables_outside_memory);
