@@ -14,6 +14,8 @@ const char *conform_backend;
 uint32_t conform_irqchip_mode;
 struct vm_caps conform_caps;
 
+static struct vmm_error create_error = {.size = sizeof(create_error)};
+
 void conform_result(const char *file, int line, const char *call, int found, int wanted)
 {
     struct vmm_error error = {.size = sizeof(error)};
@@ -22,6 +24,8 @@ void conform_result(const char *file, int line, const char *call, int found, int
         return;
     if (vm)
         vm_last_error(vm, &error);
+    else
+        error = create_error;
     outcome_fail(file, line, "%s is %s, not %s%s%s%s", call,
                  found > 0    ? "positive"
                  : found == 0 ? "0"
@@ -41,7 +45,8 @@ int begin_bare(uint32_t irqchip, uint32_t flags, uint32_t max_vcpus)
                                .backends = names,
                                .irqchip = irqchip,
                                .irqchip_mode = irqchip ? conform_irqchip_mode : 0,
-                               .max_vcpus = max_vcpus};
+                               .max_vcpus = max_vcpus,
+                               .error = &create_error};
 
     ex = (struct vcpu_exit){.size = sizeof(ex)};
     return vm_create(&config, &vm);

@@ -9,7 +9,8 @@
 
 #define AREAS(X)                                                                                   \
     X(lifecycle)                                                                                   \
-    X(memory) X(mmio) X(io) X(exits) X(kick) X(budget) X(events) X(irq) X(services) X(dirty)
+    X(memory) X(mmio) X(io) X(registers) X(exits) X(kick) X(budget) X(events) X(irq) X(services)   \
+        X(dirty)
 
 #define DECLARE(id) extern const struct conform_area area_##id;
 AREAS(DECLARE)
