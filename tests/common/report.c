@@ -33,6 +33,8 @@ bool report_parse(struct report_options *o, int argc, char **argv)
             o->backend = argv[++i];
         } else if (strcmp(argv[i], "--list") == 0) {
             o->list = true;
+        } else if (strcmp(argv[i], "--timeout") == 0 && i + 1 < argc) {
+            o->timeout = (unsigned)atoi(argv[++i]);
         } else if (strcmp(argv[i], "--format") == 0 && i + 1 < argc) {
             int f = 2;
 

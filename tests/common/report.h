@@ -16,9 +16,11 @@ struct report_options {
     const char *pattern; /* part of a case's name */
     enum { REPORT_TEXT, REPORT_TAP, REPORT_MARKDOWN } format;
     bool list;
+    unsigned timeout; /* seconds for each case; 0: the driver's default */
 };
 
-/* PROGRAM [--backend NAME] [--list] [--format text|tap|markdown] [PATTERN]. False: said why. */
+/* PROGRAM [--backend NAME] [--list] [--format text|tap|markdown] [--timeout SECONDS]
+ * [PATTERN]. False: said why. */
 bool report_parse(struct report_options *o, int argc, char **argv);
 
 /* The backends to run, with their probes' answers. False (with a message): none has that name. */

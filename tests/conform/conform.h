@@ -28,7 +28,6 @@ struct conform_case {
     void (*run)(void);
     uint64_t caps; /* VMM_CAP_*: not offered without */
     uint32_t flags;
-    uint32_t seconds; /* of the watchdog; 0: 30 */
 };
 #define CASE(function, promise_, ...)                                                              \
     {                                                                                              \

@@ -9,8 +9,9 @@
 
 #define AREAS(X)                                                                                   \
     X(lifecycle)                                                                                   \
-    X(memory) X(mmio) X(io) X(registers) X(exits) X(kick) X(budget) X(events) X(irq) X(services)   \
-        X(dirty)
+    X(memory)                                                                                      \
+    X(mmio) X(io) X(registers) X(exits) X(kick) X(budget) X(events) X(irq) X(services) X(policy)   \
+        X(debug) X(dirty)
 
 #define DECLARE(id) extern const struct conform_area area_##id;
 AREAS(DECLARE)
@@ -82,7 +83,7 @@ static void run_one(const struct report_options *o, const struct conform_area *a
     if (lacks)
         snprintf(outcome.text, sizeof(outcome.text), "%s", lacks);
     else
-        outcome_run(run_case, c, c->seconds ? c->seconds : 30, &outcome);
+        outcome_run(run_case, c, o->timeout ? o->timeout : 30, &outcome);
     report_case(o, name, &outcome);
 }
 
