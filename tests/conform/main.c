@@ -9,8 +9,9 @@
 
 #define AREAS(X)                                                                                   \
     X(lifecycle)                                                                                   \
-    X(memory) X(mmio) X(io) X(registers) X(exits) X(kick) X(budget) X(events) X(irq) X(services)   \
-        X(policy) X(debug) X(dirty) X(timers) X(threads)
+    X(memory)                                                                                      \
+    X(mmio) X(io) X(registers) X(exits) X(kick) X(budget) X(events) X(irq) X(services) X(policy)   \
+        X(debug) X(dirty) X(timers) X(threads)
 
 #define DECLARE(id) extern const struct conform_area area_##id;
 AREAS(DECLARE)
