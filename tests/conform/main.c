@@ -7,20 +7,14 @@
 #include "../common/report.h"
 #include "conform.h"
 
-#define AREAS(X)                                                                                   \
-    X(lifecycle)                                                                                   \
-    X(memory)                                                                                      \
-    X(mmio) X(io) X(registers) X(exits) X(kick) X(budget) X(events) X(irq) X(services) X(policy)   \
-        X(debug) X(dirty) X(timers) X(threads)
-
-#define DECLARE(id) extern const struct conform_area area_##id;
-AREAS(DECLARE)
-#undef DECLARE
+extern const struct conform_area area_lifecycle, area_memory, area_mmio, area_io, area_registers,
+    area_exits, area_kick, area_budget, area_events, area_irq, area_services, area_policy,
+    area_debug, area_dirty, area_timers, area_threads;
 
 static const struct conform_area *const areas[] = {
-#define POINTER(id) &area_##id,
-    AREAS(POINTER)
-#undef POINTER
+    &area_lifecycle, &area_memory, &area_mmio,   &area_io,      &area_registers, &area_exits,
+    &area_kick,      &area_budget, &area_events, &area_irq,     &area_services,  &area_policy,
+    &area_debug,     &area_dirty,  &area_timers, &area_threads,
 };
 #define NAREAS (sizeof(areas) / sizeof(areas[0]))
 

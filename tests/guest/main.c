@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* main.c: runs the tables of snippets on a backend: snippets [--backend NAME] [PATTERN]. */
+/* main.c: runs the tables of snippets on the backends of this build, each in a process of its own:
+ * snippets [--backend NAME] [--list] [--format text|tap|markdown] [--timeout SECONDS] [PATTERN] */
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "../common/report.h"
 #include "guest.h"
 
 extern const struct snip_table snip_integer, snip_system;
@@ -114,97 +117,149 @@ static bool has_row(const char *name)
     return false;
 }
 
-static int fail(const struct snippet *s, const char *what, uint64_t wanted, uint64_t found)
+/* ---- one snippet, in the child ---- */
+
+static char differences[300];
+
+__attribute__((format(printf, 1, 2))) static void differs(const char *format, ...)
 {
-    printf("FAILED %s: %s is %#llx, not %#llx\n", s->name, what, (unsigned long long)found,
-           (unsigned long long)wanted);
-    return 1;
+    size_t used = strlen(differences);
+    va_list ap;
+
+    if (used)
+        used += (size_t)snprintf(differences + used, sizeof(differences) - used, "; ");
+    if (used >= sizeof(differences))
+        return;
+    va_start(ap, format);
+    vsnprintf(differences + used, sizeof(differences) - used, format, ap);
+    va_end(ap);
 }
 
-static int check(struct guest *g, const struct snippet *s, const struct snip_code *code,
-                 const struct guest_end *end)
+static void compare(const char *what, uint64_t wanted, uint64_t found)
+{
+    if (wanted != found)
+        differs("%s is %#llx, not %#llx", what, (unsigned long long)found,
+                (unsigned long long)wanted);
+}
+
+static void check(struct guest *g, const struct snippet *s, const struct snip_code *code,
+                  const struct guest_end *end)
 {
     uint64_t length = (uint64_t)(code->end - code->begin);
     unsigned vector = s->vector ? s->vector - 1 : 3;
-    int bad = 0;
 
     if (end->reason != VMM_EXIT_HLT || end->vector > 255) {
-        printf("FAILED %s: exit %s at %#llx\n", s->name, vmm_exit_name(end->reason),
-               (unsigned long long)end->regs.rip);
-        return 1;
+        differs("exit %s at %#llx", vmm_exit_name(end->reason), (unsigned long long)end->regs.rip);
+        return;
     }
+    compare("vector", vector, end->vector);
     if (end->vector != vector)
-        return fail(s, "vector", vector, end->vector);
-    if (!s->vector && end->rip != SNIP_CODE + length + 1)
-        bad += fail(s, "end", SNIP_CODE + length + 1, end->rip);
-    if (end->has_error && end->error != s->error)
-        bad += fail(s, "error code", s->error, end->error);
+        return;
+    if (!s->vector)
+        compare("end", SNIP_CODE + length + 1, end->rip);
+    if (end->has_error)
+        compare("error code", s->error, end->error);
     for (unsigned i = 0; i < SNIP_VALUES && s->out[i].name != NONE; i++) {
         unsigned name = s->out[i].name;
-        uint64_t found = get_value(g, s, end, name);
         char what[32];
 
-        if (found == s->out[i].value)
-            continue;
         if (name >= MEM)
             snprintf(what, sizeof(what), "quadword %u", name - MEM);
-        bad += fail(s, name >= MEM ? what : names[name], s->out[i].value, found);
+        compare(name >= MEM ? what : names[name], s->out[i].value, get_value(g, s, end, name));
     }
-    return bad;
 }
 
-static int run(struct guest *g, const struct snippet *s)
+static const char *backend_name;
+
+static void run(const void *row)
 {
+    const struct snippet *s = row;
     const struct snip_code *code = find_code(s->name);
+    struct vmm_error error = {.size = sizeof(error)};
     struct vcpu_regs regs;
     struct guest_end end;
-    struct vmm_error error = {.size = sizeof(error)};
+    struct guest g;
 
-    if (code == NULL) {
-        printf("FAILED %s: no such assembly\n", s->name);
-        return 1;
-    }
-    if (!guest_prepare(g, s->mode, code->begin, (size_t)(code->end - code->begin), &regs))
-        return 1;
+    if (code == NULL)
+        outcome_fail(__FILE__, __LINE__, "no such assembly");
+    if (!guest_create(&g, backend_name) ||
+        !guest_prepare(&g, s->mode, code->begin, (size_t)(code->end - code->begin), &regs))
+        outcome_fail(__FILE__, __LINE__, "no guest");
     for (unsigned i = 0; i < SNIP_VALUES && s->in[i].name != NONE; i++)
-        set_value(g, &regs, &s->in[i]);
-    if (vcpu_set_regs(g->cpu, &regs) != 0 || !guest_run(g, s->mode, &end)) {
-        vm_last_error(g->vm, &error);
-        printf("FAILED %s: %s\n", s->name, error.text);
-        return 1;
+        set_value(&g, &regs, &s->in[i]);
+    if (vcpu_set_regs(g.cpu, &regs) != 0 || !guest_run(&g, s->mode, &end)) {
+        vm_last_error(g.vm, &error);
+        outcome_fail(__FILE__, __LINE__, "%s", error.text);
     }
-    return check(g, s, code, &end) != 0;
+    check(&g, s, code, &end);
+    if (differences[0])
+        outcome_fail(__FILE__, __LINE__, "%s", differences);
+    guest_destroy(&g);
+}
+
+/* ---- all of them ---- */
+
+static void run_all(const struct report_options *o)
+{
+    static const char *const modes[SNIP_NMODES] = {[REAL16] = "real mode",
+                                                   [PROT16] = "16-bit protected mode",
+                                                   [PROT32] = "32-bit protected mode",
+                                                   [USER32] = "32-bit protected mode at CPL 3",
+                                                   [COMPAT32] = "compatibility mode",
+                                                   [LONG64] = "64-bit mode",
+                                                   [USER64] = "64-bit mode at CPL 3"};
+    struct outcome outcome;
+    char name[128];
+
+    for (unsigned t = 0; tables[t] != NULL; t++) {
+        for (size_t i = 0; i < tables[t]->n; i++) {
+            const struct snippet *row = &tables[t]->rows[i];
+
+            snprintf(name, sizeof(name), "%s.%s", tables[t]->name, row->name);
+            if (!strstr(name, o->pattern))
+                continue;
+            if (o->list) {
+                printf("%s\t%s\n", name, modes[row->mode]);
+                continue;
+            }
+            outcome_run(run, row, o->timeout ? o->timeout : 30, &outcome);
+            report_case(o, name, &outcome);
+        }
+    }
+}
+
+/* Assembly without a row is a test that asserts nothing. */
+static bool all_have_rows(void)
+{
+    bool ok = true;
+
+    for (const struct snip_code *c = __start_snip_index; c < __stop_snip_index; c++) {
+        if (!has_row(c->name)) {
+            fprintf(stderr, "%s has no row\n", c->name);
+            ok = false;
+        }
+    }
+    return ok;
 }
 
 int main(int argc, char **argv)
 {
-    const char *backend = "interp", *pattern = "";
-    struct guest g;
-    unsigned n = 0, bad = 0;
+    struct vmm_backend_report reports[REPORT_BACKENDS];
+    struct report_options o;
+    uint32_t n;
 
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--backend") == 0 && i + 1 < argc)
-            backend = argv[++i];
-        else
-            pattern = argv[i];
-    }
-    if (!guest_create(&g, backend))
+    if (!report_parse(&o, argc, argv) || !all_have_rows())
         return 1;
-    for (unsigned t = 0; tables[t] != NULL; t++) {
-        for (size_t i = 0; i < tables[t]->n; i++) {
-            if (strstr(tables[t]->rows[i].name, pattern) == NULL)
-                continue;
-            n++;
-            bad += (unsigned)run(&g, &tables[t]->rows[i]);
-        }
+    if (o.list) {
+        run_all(&o);
+        return 0;
     }
-    for (const struct snip_code *c = __start_snip_index; c < __stop_snip_index; c++) {
-        if (!has_row(c->name)) {
-            printf("FAILED %s: has no row\n", c->name);
-            bad++;
-        }
+    if (!report_backends(&o, reports, &n))
+        return 1;
+    for (uint32_t i = 0; i < n; i++) {
+        backend_name = reports[i].name;
+        if (report_begin(&o, &reports[i]))
+            run_all(&o);
     }
-    guest_destroy(&g);
-    printf("%s: %u snippets, %u failed\n", backend, n, bad);
-    return n == 0 || bad != 0;
+    return report_end(&o);
 }
