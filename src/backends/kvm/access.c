@@ -100,6 +100,7 @@ static int mmio_pieces(struct kvm_vcpu *kv)
 {
     struct kvm_run *run = kv->run;
     uint32_t len = run->mmio.len < 8 ? run->mmio.len : 8;
+    bool memory = kvm_vm_of(kv->vcpu->vm)->slots_lack;
 
     for (uint32_t done = 0, size; done < len; done += size) {
         uint64_t gpa = run->mmio.phys_addr + done, value = 0;
@@ -107,7 +108,7 @@ static int mmio_pieces(struct kvm_vcpu *kv)
         size = 8;
         while (size > len - done || (gpa & (size - 1)))
             size /= 2;
-        if (in_memory(kv, gpa, size, run->mmio.is_write, run->mmio.data + done))
+        if (memory && in_memory(kv, gpa, size, run->mmio.is_write, run->mmio.data + done))
             continue;
         if (run->mmio.is_write)
             memcpy(&value, run->mmio.data + done, size);

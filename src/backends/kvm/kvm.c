@@ -2,13 +2,22 @@
 /* backends/kvm/kvm.c: the engine on /dev/kvm: its table of functions. */
 #include "backends/kvm/kvm.h"
 
+/* Under vm->lock, which keeps the vCPUs from going away. */
 static void kvm_stats(struct vm *vm, struct vm_stats *stats)
 {
     struct kvm_vm *kvm = kvm_vm_of(vm);
 
     interp_stats(vm, stats);
-    stats->hw_exits += atomic_load_explicit(&kvm->hw_exits, memory_order_relaxed);
-    stats->repairs += atomic_load_explicit(&kvm->repairs, memory_order_relaxed);
+    stats->hw_exits += kvm->hw_exits;
+    stats->repairs += kvm->repairs;
+    for (unsigned i = 0; i < vm->max_vcpus; i++) {
+        struct kvm_vcpu *kv = (struct kvm_vcpu *)interp_at(vm, i);
+
+        if (!kv)
+            continue;
+        stats->hw_exits += atomic_load_explicit(&kv->entries, memory_order_relaxed);
+        stats->repairs += atomic_load_explicit(&kv->repairs, memory_order_relaxed);
+    }
 }
 
 static int kvm_get_xsave(struct vcpu *vcpu, void *area, uint32_t len)

@@ -128,6 +128,7 @@ struct kvm_vm {
     uint32_t nslots, slots_cap;
     uint32_t *free_ids;
     uint32_t nfree_ids, free_ids_cap, next_id;
+    bool slots_lack; /* there is memory that KVM would not take as a slot */
     bool dirty_on;
     uint32_t ring_bytes; /* of each vCPU's dirty ring; 0: a bitmap per slot instead */
     struct {
@@ -150,7 +151,7 @@ struct kvm_vm {
     struct kvm_io *io;          /* io.c: doorbells and coalesced ranges */
     int vcpu_fd[VMM_MAX_VCPUS]; /* -1: none yet. KVM's vCPUs cannot be destroyed: kept and reused */
     bool vcpu_ran[VMM_MAX_VCPUS]; /* its CPUID can no longer be changed */
-    _Atomic uint64_t hw_exits, repairs;
+    uint64_t hw_exits, repairs;   /* of vCPUs that are gone; under vm->lock */
 };
 
 static inline struct kvm_vm *kvm_vm_of(struct vm *vm)
@@ -213,6 +214,7 @@ enum kvm_pending {
 struct kvm_vcpu {
     struct interp_vcpu soft; /* first: interp_cpu() and the like work on this */
     struct vcpu *vcpu;
+    const struct kvm_host *host;
     int fd;
     struct kvm_run *run;
     uint32_t valid;  /* KVM_G_*: the software CPU's copy is as new as KVM's, or newer */
@@ -260,7 +262,8 @@ struct kvm_vcpu {
     bool moves_rip; /* KVM's RIP is behind an OUT when it exits */
     bool regs_set;  /* REGS has been set while KVM's instruction waits for an access */
     uint32_t batch; /* instructions that the next repair executes */
-    uint64_t entries, last_repair; /* KVM_RUNs, and their number at the last repair */
+    _Atomic uint64_t entries, repairs; /* KVM_RUNs; repairs. Written by the vCPU's thread only */
+    uint64_t last_repair;              /* value of `entries` at the last one */
 };
 
 static inline struct kvm_vcpu *kvm_vcpu_of(struct vcpu *vcpu)

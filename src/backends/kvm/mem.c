@@ -167,11 +167,13 @@ static int bring_in_line(struct vm *vm)
     free(kvm->slots);
     kvm->slots = list;
     kvm->nslots = n;
+    kvm->slots_lack = false;
     for (uint32_t i = 0; i < n; i++)
         if (list[i].id == KVM_NO_SLOT) {
             int r = add_slot(vm, &list[i]);
 
             err = err ? err : r;
+            kvm->slots_lack |= list[i].id == KVM_NO_SLOT;
         }
     kvm->mem_gen++;
     return err;

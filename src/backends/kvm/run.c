@@ -74,20 +74,22 @@ static int soft_one(struct kvm_vcpu *kv)
                                                                         : after_soft(kv, r, false);
 }
 
-static void count_repair(struct kvm_vcpu *kv)
+static void count(_Atomic uint64_t *counter)
 {
-    atomic_fetch_add_explicit(&kvm_vm_of(kv->vcpu->vm)->repairs, 1, memory_order_relaxed);
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
 }
 
 /* What KVM could not execute. When repairs follow each other closely, the next ones take more than
  * their one instruction: the way to KVM and back costs as much as a thousand. */
 static int repair(struct kvm_vcpu *kv)
 {
-    bool close = kv->entries - kv->last_repair <= 2;
+    uint64_t entries = atomic_load_explicit(&kv->entries, memory_order_relaxed);
+    bool close = entries - kv->last_repair <= 2;
     int r;
 
-    count_repair(kv);
-    kv->last_repair = kv->entries;
+    count(&kv->repairs);
+    kv->last_repair = entries;
     if (!close)
         kv->batch = 1;
     else if (kv->batch < MAX_BATCH)
@@ -110,7 +112,7 @@ static int needs_soft(struct kvm_vcpu *kv, bool step, bool *needs)
     *needs = step || vcpu->insn_budget != UINT64_MAX || vcpu->restart || kv->cpuid_stale ||
              kv->debug_soft || cpu->later.valid ||
              (vcpu->irq_window_wanted && kvm_lapic_in_kernel(vcpu->vm));
-    if (*needs || (!kv->newer && (!kvm_host()->bad || kv->pending == KVM_PEND_COMPLETE)))
+    if (*needs || (!kv->newer && (!kv->host->bad || kv->pending == KVM_PEND_COMPLETE)))
         return 0;
     r = kvm_pull(kv, KVM_G_REGS | KVM_G_SREGS | KVM_G_EVENTS);
     /* That may have completed an instruction, which has another access. */
@@ -218,7 +220,7 @@ static int set_fence(struct kvm_vcpu *kv)
 {
     int r;
 
-    if (!(kvm_host()->bad & KVM_BAD_USER_EVENTS) || kv->pending == KVM_PEND_COMPLETE ||
+    if (!(kv->host->bad & KVM_BAD_USER_EVENTS) || kv->pending == KVM_PEND_COMPLETE ||
         kvm_wants_fence(kv) == kv->fenced)
         return 0;
     r = kvm_pull(kv, KVM_G_SREGS | KVM_G_MSRS | KVM_G_EVENTS);
@@ -237,7 +239,7 @@ static int flush_tlb(struct kvm_vcpu *kv)
     if (kv->soft.cpu->mmu.flush_gen == kv->flush_count)
         return 0;
     kv->flush_count = kv->soft.cpu->mmu.flush_gen;
-    if (kvm_host()->bad & KVM_BAD_STALE_TABLES) {
+    if (kv->host->bad & KVM_BAD_STALE_TABLES) {
         if (kv->vcpu->vm->max_vcpus == 1)
             return kvm_mem_refresh(kv->vcpu->vm);
         core_world_stop(kv->vcpu->vm);
@@ -306,7 +308,7 @@ static int fenced_event(struct kvm_vcpu *kv)
     uint8_t before = 0;
     int r;
 
-    count_repair(kv);
+    count(&kv->repairs);
     r = kvm_pull(kv, KVM_G_ALL);
     if (r)
         return r;
@@ -482,7 +484,7 @@ static int refused(struct kvm_vcpu *kv, int r, uint32_t given)
         /* A state, or an instruction, that this KVM does not take. */
         kv->valid |= given;
         kv->newer |= given;
-        count_repair(kv);
+        count(&kv->repairs);
         return soft_one(kv);
     default:
         return kvm_fail(kv->vcpu->vm, "vcpu_run", r, "KVM_RUN");
@@ -491,7 +493,7 @@ static int refused(struct kvm_vcpu *kv, int r, uint32_t given)
 
 static int enter(struct kvm_vcpu *kv)
 {
-    const struct kvm_host *host = kvm_host();
+    const struct kvm_host *host = kv->host;
     uint32_t given;
     int r;
 
@@ -503,9 +505,11 @@ static int enter(struct kvm_vcpu *kv)
     if (r)
         return r;
     given = kv->newer;
-    r = kvm_push(kv);
-    if (r)
-        return r;
+    if (given) {
+        r = kvm_push(kv);
+        if (r)
+            return r;
+    }
     if (!kvm_lapic_in_kernel(kv->vcpu->vm))
         kv->run->cr8 = x86_read_cr8(kv->soft.cpu);
     if (host->has & KVM_HAS_SYNC_REGS)
@@ -513,14 +517,13 @@ static int enter(struct kvm_vcpu *kv)
     r = kvm_enter(kv);
     if (r == KVM_ENTER_NOT)
         return BACKEND_AGAIN;
-    kv->entries++;
+    count(&kv->entries);
     kvm_vm_of(kv->vcpu->vm)->vcpu_ran[kv->vcpu->id] = true;
     kv->wanted = 0;
     kv->pending = KVM_PEND_NONE;
     if (r < 0 && r != -EFAULT)
         return refused(kv, r, given);
     kvm_state_ran(kv, true);
-    atomic_fetch_add_explicit(&kvm_vm_of(kv->vcpu->vm)->hw_exits, 1, memory_order_relaxed);
     kvm_io_drain(kv);
     if (r < 0)
         return refused(kv, r, 0);

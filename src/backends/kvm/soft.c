@@ -8,9 +8,9 @@
 
 /* ---- what KVM can run ---- */
 
-static bool has(uint32_t bad)
+static bool has(const struct kvm_vcpu *kv, uint32_t bad)
 {
-    return kvm_host()->bad & bad;
+    return kv->host->bad & bad;
 }
 
 /* KVM takes no events that belong to an instruction, nor those whose instruction length it would
@@ -30,24 +30,26 @@ static bool event_ok(const struct kvm_vcpu *kv)
            (e->vector != X86_NMI && e->vector != X86_BP && e->vector != X86_OF_);
 }
 
-static bool mode_ok(const struct x86_cpu *cpu)
+static bool mode_ok(const struct kvm_vcpu *kv)
 {
+    const struct x86_cpu *cpu = kv->soft.cpu;
+
     if (!(cpu->cr0 & X86_CR0_PE))
-        return !has(KVM_BAD_REAL);
+        return !has(kv, KVM_BAD_REAL);
     if (!(cpu->cr0 & X86_CR0_PG))
-        return !has(KVM_BAD_PROTECTED);
+        return !has(kv, KVM_BAD_PROTECTED);
     if (!(cpu->cr4 & X86_CR4_PAE))
-        return !has(KVM_BAD_PAGING32);
+        return !has(kv, KVM_BAD_PAGING32);
     if (!(cpu->efer & X86_EFER_LMA))
-        return !has(KVM_BAD_PAE);
-    return (cpu->seg[VMM_CS].ar & VMM_AR_L) || !has(KVM_BAD_COMPAT);
+        return !has(kv, KVM_BAD_PAE);
+    return (cpu->seg[VMM_CS].ar & VMM_AR_L) || !has(kv, KVM_BAD_COMPAT);
 }
 
 static bool user_ok(struct kvm_vcpu *kv)
 {
     const struct x86_cpu *cpu = kv->soft.cpu;
 
-    if (has(KVM_BAD_USER_FLAGS) && ((cpu->rflags & X86_IOPL) || !(cpu->rflags & X86_IF)))
+    if (has(kv, KVM_BAD_USER_FLAGS) && ((cpu->rflags & X86_IOPL) || !(cpu->rflags & X86_IF)))
         return false;
     if (!kvm_wants_fence(kv))
         return true;
@@ -61,9 +63,9 @@ static bool user_ok(struct kvm_vcpu *kv)
  * not be taken inside of KVM, as the fence would not be there. The software CPU runs all of it,
  * faster than such a KVM.
  */
-static bool only_user_code(void)
+static bool only_user_code(const struct kvm_vcpu *kv)
 {
-    return has(KVM_BAD_EMULATION | KVM_BAD_USER_EVENTS);
+    return has(kv, KVM_BAD_EMULATION | KVM_BAD_USER_EVENTS);
 }
 
 bool kvm_can_run(struct kvm_vcpu *kv)
@@ -72,16 +74,16 @@ bool kvm_can_run(struct kvm_vcpu *kv)
 
     if (kv->vcpu->restart || kv->cpuid_stale || kv->debug_soft || !event_ok(kv))
         return false;
-    if (!kvm_host()->bad)
+    if (!kv->host->bad)
         return true;
     if (cpu->cpl != 3)
-        return mode_ok(cpu) && !only_user_code();
-    return mode_ok(cpu) && user_ok(kv) && (x86_code64(cpu) || !only_user_code());
+        return mode_ok(kv) && !only_user_code(kv);
+    return mode_ok(kv) && user_ok(kv) && (x86_code64(cpu) || !only_user_code(kv));
 }
 
 bool kvm_wants_fence(struct kvm_vcpu *kv)
 {
-    return has(KVM_BAD_USER_EVENTS) && kv->soft.cpu->cpl == 3;
+    return has(kv, KVM_BAD_USER_EVENTS) && kv->soft.cpu->cpl == 3;
 }
 
 /* ---- running ---- */

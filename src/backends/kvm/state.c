@@ -18,9 +18,9 @@ _Static_assert(KVM_G_REGS == KVM_SYNC_X86_REGS && KVM_G_SREGS == KVM_SYNC_X86_SR
                    KVM_G_EVENTS == KVM_SYNC_X86_EVENTS,
                "groups are passed on as they are");
 
-static bool has_sync(void)
+static bool has_sync(const struct kvm_vcpu *kv)
 {
-    return kvm_host()->has & KVM_HAS_SYNC_REGS;
+    return kv->host->has & KVM_HAS_SYNC_REGS;
 }
 
 static int get_failed(struct kvm_vcpu *kv, int r, const char *what)
@@ -91,7 +91,7 @@ static int push_regs(struct kvm_vcpu *kv)
 {
     struct kvm_regs regs;
 
-    if (has_sync()) {
+    if (has_sync(kv)) {
         give_regs(kv->soft.cpu, &kv->run->s.regs.regs);
         kv->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
         return 0;
@@ -227,7 +227,7 @@ static int push_sregs(struct kvm_vcpu *kv)
 {
     struct kvm_sregs sregs;
 
-    if (has_sync()) {
+    if (has_sync(kv)) {
         give_sregs(kv, &kv->run->s.regs.sregs);
         kv->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
         return 0;
@@ -409,7 +409,7 @@ static int push_events(struct kvm_vcpu *kv)
         if (r)
             return r;
     }
-    if (has_sync()) {
+    if (has_sync(kv)) {
         give_events(kv, &kv->run->s.regs.events);
         kv->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
         return 0;
@@ -597,7 +597,7 @@ static void move_components(uint8_t *own, uint8_t *host, bool to_host)
 
 static int pull_xsave(struct kvm_vcpu *kv)
 {
-    bool two = kvm_host()->has & KVM_HAS_XSAVE2;
+    bool two = kv->host->has & KVM_HAS_XSAVE2;
     uint8_t *host = (uint8_t *)kv->xsave, own[X86_XSAVE_MAX] = {0};
     struct x86_cpu *cpu = kv->soft.cpu;
     uint64_t bv;
@@ -638,7 +638,7 @@ static int pull_xcr(struct kvm_vcpu *kv)
     struct kvm_xcrs k = {0};
     int r;
 
-    if (!(kvm_host()->has & KVM_HAS_XCRS))
+    if (!(kv->host->has & KVM_HAS_XCRS))
         return 0;
     r = kvm_ioctl_p(kv->fd, KVM_GET_XCRS, &k);
     for (uint32_t i = 0; r >= 0 && i < k.nr_xcrs && i < KVM_MAX_XCRS; i++)
@@ -652,7 +652,7 @@ static int push_xcr(struct kvm_vcpu *kv)
     struct kvm_xcrs k = {.nr_xcrs = 1, .xcrs[0] = {.xcr = 0, .value = kv->soft.cpu->xcr0}};
     int r;
 
-    if (!(kvm_host()->has & KVM_HAS_XCRS) || kv->xcr0 == kv->soft.cpu->xcr0)
+    if (!(kv->host->has & KVM_HAS_XCRS) || kv->xcr0 == kv->soft.cpu->xcr0)
         return 0;
     r = kvm_ioctl_p(kv->fd, KVM_SET_XCRS, &k);
     if (r >= 0)
@@ -666,7 +666,7 @@ static int push_xcr(struct kvm_vcpu *kv)
 void kvm_state_ran(struct kvm_vcpu *kv, bool complete)
 {
     kv->valid = kv->newer = 0;
-    kv->synced = complete && has_sync() ? (uint32_t)kv->run->kvm_valid_regs & SYNC_GROUPS : 0;
+    kv->synced = complete && has_sync(kv) ? (uint32_t)kv->run->kvm_valid_regs & SYNC_GROUPS : 0;
     kv->fresh_soft = true;
     if (!kvm_lapic_in_kernel(kv->vcpu->vm))
         take_cr8(kv, kv->run->cr8);

@@ -66,6 +66,7 @@ int kvm_vcpu_init(struct vcpu *vcpu)
     if (!kv)
         return VMM_E_NOMEM;
     kv->vcpu = vcpu;
+    kv->host = kvm_host();
     kv->fd = -1;
     kv->timer_armed = UINT64_MAX;
     kv->serial = KVM_FIRST_SERIAL;
@@ -100,6 +101,8 @@ void kvm_vcpu_fini(struct vcpu *vcpu)
         return;
     /* The next user of KVM's vCPU finds nothing of this one's. */
     kvm_drop(kv);
+    kvm_vm_of(vcpu->vm)->hw_exits += atomic_load(&kv->entries);
+    kvm_vm_of(vcpu->vm)->repairs += atomic_load(&kv->repairs);
     vcpu->backend_data = NULL;
     interp_vcpu_close(&kv->soft);
     free_parts(kv);
