@@ -414,17 +414,25 @@ static bool right_hypercall(struct kvm_lab *lab)
 
 #define LOOP_INSNS 8u
 
-/* CPU time of `n` rounds of a loop, with what it takes to enter and leave the guest. */
-static uint64_t loop_ns(struct kvm_lab *lab, enum lab_mode mode, uint64_t n)
+/* CPU time of `n` rounds of a loop, with what it takes to enter and leave the guest: the least of
+ * so many tries. 0: it does not run. */
+static uint64_t loop_ns(struct kvm_lab *lab, enum lab_mode mode, uint64_t n, int tries)
 {
+    static const uint8_t code[] = {
+        0x48, 0x8d, 0x04, 0x10, /* lea rax, [rax + rdx] */
+        0x48, 0x8d, 0x04, 0x10, /* lea rax, [rax + rdx] */
+        0x48, 0x8d, 0x04, 0x10, /* lea rax, [rax + rdx] */
+        0x48, 0x8d, 0x04, 0x10, /* lea rax, [rax + rdx] */
+        0x48, 0x8d, 0x04, 0x10, /* lea rax, [rax + rdx] */
+        0x48, 0x8d, 0x04, 0x10, /* lea rax, [rax + rdx] */
+        0x48, 0xff, 0xc9,       /* dec rcx */
+        0x75, 0xe3,             /* jnz */
+        UD2,
+    };
     uint64_t best = UINT64_MAX;
 
-    for (int i = 0; i < 3 && best; i++) {
-        PREPARE(lab, mode, 0x48, 0x8d, 0x04, 0x10, /* lea rax, [rax + rdx], six times */
-                0x48, 0x8d, 0x04, 0x10, 0x48, 0x8d, 0x04, 0x10, 0x48, 0x8d, 0x04, 0x10, 0x48, 0x8d,
-                0x04, 0x10, 0x48, 0x8d, 0x04, 0x10, 0x48, 0xff, 0xc9, /* dec rcx */
-                0x75, 0xe3,                                           /* jnz */
-                UD2);
+    for (int i = 0; i < tries; i++) {
+        lab_prepare(lab, mode, code, sizeof(code));
         lab->regs.rcx = n;
         lab_run(lab);
         if (!finished(lab))
@@ -435,14 +443,14 @@ static uint64_t loop_ns(struct kvm_lab *lab, enum lab_mode mode, uint64_t n)
     return best;
 }
 
-#define FEW_ROUNDS    60u /* enough for emulators */
-#define MANY_ROUNDS   60000u
-#define EMULATOR_NS10 400u
+#define SOME_ROUNDS   400u /* an emulator's do not take long, and noise does not look like one */
+#define MANY_ROUNDS   30000u
+#define EMULATOR_NS10 600u
 
-/* Tenths of ns per instruction of so many rounds; 0: the loop does not run. */
-static uint32_t measure(struct kvm_lab *lab, enum lab_mode mode, uint64_t rounds)
+/* Tenths of ns per instruction; 0: the loop does not run. */
+static uint32_t measure(struct kvm_lab *lab, enum lab_mode mode, uint64_t rounds, int tries)
 {
-    uint64_t base = loop_ns(lab, mode, 1), ns = loop_ns(lab, mode, rounds);
+    uint64_t base = loop_ns(lab, mode, 1, tries), ns = loop_ns(lab, mode, rounds, tries);
     uint64_t insns = (rounds - 1) * LOOP_INSNS;
 
     if (!base || !ns)
@@ -455,16 +463,11 @@ static uint32_t measure(struct kvm_lab *lab, enum lab_mode mode, uint64_t rounds
 
 static uint32_t insn_ns10(struct kvm_lab *lab, enum lab_mode mode)
 {
-    uint32_t ns10 = measure(lab, mode, FEW_ROUNDS);
+    uint32_t ns10 = measure(lab, mode, SOME_ROUNDS, 2);
 
-    /* What looks slow may have been disturbed. */
-    for (int i = 0; i < 2 && ns10 > EMULATOR_NS10; i++) {
-        uint32_t again = measure(lab, mode, FEW_ROUNDS);
-
-        if (again < ns10)
-            ns10 = again;
-    }
-    return ns10 && ns10 <= EMULATOR_NS10 ? measure(lab, mode, MANY_ROUNDS) : ns10;
+    if (ns10 > EMULATOR_NS10) /* or disturbed */
+        ns10 = measure(lab, mode, SOME_ROUNDS, 1);
+    return ns10 && ns10 <= EMULATOR_NS10 ? measure(lab, mode, MANY_ROUNDS, 3) : ns10;
 }
 
 static bool right_speed(struct kvm_lab *lab)
