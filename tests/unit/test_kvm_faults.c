@@ -295,7 +295,7 @@ __asm__(".section .rodata.guest, \"a\", @progbits\n"
         "guest_rom:\n"
         "    mov %r9d, 0x200010\n"
         "    movdqu %xmm0, 0x8100\n"
-        "    hlt\n"
+        "    out %al, $0x13\n"
         "guest_interrupts:\n"
         "    mov $0xfee000f0, %edi\n"
         "    movl $0x1ff, (%rdi)\n"
@@ -304,7 +304,7 @@ __asm__(".section .rodata.guest, \"a\", @progbits\n"
         "1:  cmpl $0, 0x9000\n"
         "    je 1b\n"
         "    cli\n"
-        "    hlt\n"
+        "    out %al, $0x13\n"
         "guest_handler:\n"
         "    push %rdi\n"
         "    incl 0x9000\n"
@@ -317,12 +317,14 @@ __asm__(".section .rodata.guest, \"a\", @progbits\n"
         "    inc %r12\n"
         "guest_break:\n"
         "    inc %r12\n"
+        "    out %al, $0x13\n"
+        "guest_halt:\n"
         "    hlt\n"
         "guest_spin:\n"
         "    jmp guest_spin\n"
         "guest_end: .previous\n");
 extern const uint8_t guest[], guest_out[], guest_msr[], guest_rom[], guest_interrupts[],
-    guest_handler[], guest_steps[], guest_break[], guest_spin[], guest_end[];
+    guest_handler[], guest_steps[], guest_break[], guest_halt[], guest_spin[], guest_end[];
 
 static uint64_t address(const uint8_t *label)
 {
@@ -399,7 +401,7 @@ static int on_pio_write(void *opaque, uint64_t offset, uint32_t size, uint64_t v
     struct scenario *s = opaque;
     uint64_t one = 1;
 
-    if (offset == 1)
+    if (offset == 1 || offset == 3)
         return VMM_IO_EXIT;
     if (offset == 2)
         return write(s->irq, &one, sizeof(one)) == sizeof(one) ? VMM_IO_OK : VMM_IO_EXIT;
@@ -441,6 +443,14 @@ static int run_to(struct scenario *s, uint32_t reason)
     if (err)
         return err;
     return s->exit.reason == reason ? 0 : 1;
+}
+
+/* To the end of a part of the guest. */
+static int run_to_end(struct scenario *s)
+{
+    int err = run_to(s, VMM_EXIT_PIO);
+
+    return err ? err : s->exit.u.pio.port == 0x13 ? 0 : 1;
 }
 
 /* Also ends HLT. */
@@ -504,6 +514,11 @@ static int set_xmm0(struct scenario *s)
     return err ? err : vcpu_set_xsave(s->vcpu, area, 576);
 }
 
+static bool in_kernel(const struct scenario *s)
+{
+    return s->mode == VMM_IRQCHIP_MODE_SPLIT || s->mode == VMM_IRQCHIP_MODE_KERNEL;
+}
+
 static void create(struct scenario *s)
 {
     const char *const backends[] = {s->backend ? s->backend : "kvm", NULL};
@@ -512,7 +527,7 @@ static void create(struct scenario *s)
                                .backends = backends,
                                .irqchip = s->irqchip,
                                .irqchip_mode = s->mode,
-                               .flags = VMM_VM_EXIT_HLT,
+                               .flags = in_kernel(s) ? 0 : VMM_VM_EXIT_HLT,
                                .error = &s->error};
     int err = vm_create(&config, &s->vm);
 
@@ -530,7 +545,7 @@ static void add_devices(struct scenario *s, struct doorbell **bell)
     *bell = NULL;
     STEP(vm_mem_alloc(s->vm, 0, RAM, VMM_MEM_RWX, NULL));
     STEP(vm_mem_alloc(s->vm, ROM, 0x1000, VMM_MEM_RX, NULL));
-    STEP(pio_register(s->vm, 0x10, 3, &pio_ops, s, NULL));
+    STEP(pio_register(s->vm, 0x10, 4, &pio_ops, s, NULL));
     STEP(mmio_register(s->vm, MMIO, 0x1000, &mmio_ops, s, NULL));
     STEP(mmio_register(s->vm, POSTED, 0x1000, &posted_ops, s, NULL));
     STEP(mmio_doorbell(s->vm, &config, bell));
@@ -584,8 +599,7 @@ static void run_exits(struct scenario *s)
     STEP(run_to(s, VMM_EXIT_MMIO));
     EXPECT(s->exit.u.mmio.gpa == ROM + 0x10 && s->exit.u.mmio.data == 0x1234 &&
            s->exit.u.mmio.len == 4 && s->exit.rip == address(guest_rom));
-    STEP(run_to(s, VMM_EXIT_HLT));
-    EXPECT(s->exit.rip == address(guest_interrupts));
+    STEP(run_to_end(s));
     STEP(vcpu_get_regs(s->vcpu, &regs));
     EXPECT(regs.gpr[VMM_R9] == 0x1234 && regs.gpr[VMM_R10] == 7 && regs.gpr[VMM_R11] != 0);
     STEP(vm_mem_read(s->vm, DATA + 0x100, bytes, sizeof(bytes)));
@@ -599,7 +613,7 @@ static void run_interrupts(struct scenario *s)
     if (!s->irqchip)
         return;
     STEP(set_rip(s, guest_interrupts));
-    STEP(run_to(s, VMM_EXIT_HLT));
+    STEP(run_to_end(s));
     STEP(vm_mem_read(s->vm, TAKEN, &taken, sizeof(taken)));
     EXPECT(taken == 1);
     STEP(vm_irq_fd_remove(s->vm, VMM_IRQ_ROUTE_FIRST, s->irq));
@@ -620,7 +634,16 @@ static void run_debug(struct scenario *s)
     STEP(vcpu_get_regs(s->vcpu, &regs));
     EXPECT(regs.rip == address(guest_break) && regs.gpr[VMM_R12] == 2);
     STEP(vcpu_set_debug(s->vcpu, NULL));
+    STEP(run_to_end(s));
+}
+
+static void run_halt(struct scenario *s)
+{
+    if (in_kernel(s))
+        return;
+    STEP(set_rip(s, guest_halt));
     STEP(run_to(s, VMM_EXIT_HLT));
+    EXPECT(s->exit.rip == address(guest_spin));
 }
 
 static void run_the_rest(struct scenario *s, struct doorbell *bell)
@@ -664,7 +687,8 @@ static void body(struct scenario *s)
     if (!s->vcpu)
         return;
     s->exit.size = sizeof(s->exit);
-    void (*const parts[])(struct scenario *) = {prepare, run_exits, run_interrupts, run_debug};
+    void (*const parts[])(struct scenario *) = {prepare, run_exits, run_interrupts, run_debug,
+                                                run_halt};
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         parts[i](s);
         if (s->err && !s->go_on)
