@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kvm_sound.h"
 #include <vmm/debug.h>
 #include <vmm/vmm.h>
 
@@ -700,6 +701,7 @@ static void body(struct scenario *s)
 /* Runs the scenario and takes its VM away, which must work whatever has happened. */
 static void play(struct scenario *s)
 {
+    kvm_take_as_sound();
     s->error = (struct vmm_error){.size = sizeof(s->error)};
     s->bell = __real_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->irq = __real_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kvm_sound.h"
 #include <vmm/vmm.h>
 
 #define CODE    0x1000u
@@ -72,6 +73,7 @@ static bool begin(int guest)
                                .rip = CODE,
                                .rsp = STACK,
                                .tables = TABLES};
+    struct vcpu_regs regs = {.size = sizeof(regs), .groups = VMM_REGS_GPR};
     void *host;
 
     int err = vm_create(&config, &vm);
@@ -80,20 +82,29 @@ static bool begin(int guest)
         return false;
     }
     ck_assert_msg(!err, "%s", error.text);
+    kvm_take_as_sound();
     ck_assert_int_eq(vm_mem_alloc(vm, 0, RAM, VMM_MEM_RWX, &host), 0);
     ram = host;
     ck_assert_int_eq(vcpu_create(vm, 0, NULL, &vcpu), 0);
     ck_assert_int_eq(pio_register(vm, 0x10, 1, &ops, NULL, NULL), 0);
     ck_assert_int_eq(vm_mem_write(vm, CODE, guests[guest].code, sizeof(guests[guest].code)), 0);
     ck_assert_int_eq(vcpu_set_mode(vcpu, &setup), 0);
+    ck_assert_int_eq(vcpu_get_regs(vcpu, &regs), 0);
+    regs.rflags |= 0x200;
+    ck_assert_int_eq(vcpu_set_regs(vcpu, &regs), 0);
     /* A kick that is lost shows as the end of the budget. */
     ck_assert_int_eq(vcpu_set_budget(vcpu, 0, 20000000000u), 0);
     ex = (struct vcpu_exit){.size = sizeof(ex)};
     return true;
 }
 
+/* Checks too that it was KVM that ran the guest. */
 static void end(void)
 {
+    struct vm_stats stats = {.size = sizeof(stats)};
+
+    ck_assert_int_eq(vm_get_stats(vm, &stats), 0);
+    ck_assert_uint_gt(stats.hw_exits, 0);
     ck_assert_int_eq(vm_destroy(vm), 0);
 }
 
