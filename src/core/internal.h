@@ -93,8 +93,9 @@ void core_vcpu_fini(struct vcpu *vcpu);
 
 /* ---- regs.c ---- */
 
-/* Some groups of registers, without checks of the caller. Claimed, or the owner's thread. */
-void core_regs_get(struct vcpu *vcpu, uint32_t groups, struct vcpu_regs *regs);
+/* Some groups of registers, without checks of the caller. Claimed, or the owner's thread. 0 or the
+ * engine's VMM_E_* (vm_fail'ed), the groups are 0 then. */
+int core_regs_get(struct vcpu *vcpu, uint32_t groups, struct vcpu_regs *regs);
 /* Around calls of the engine's functions that change a vCPU: whoever stops the world may look at,
  * and change, what the engine has of it. _enter tells whether _leave has anything to undo. */
 bool core_engine_enter(struct vcpu *vcpu);

@@ -297,7 +297,9 @@ static int inject(struct vcpu *vcpu, const struct vmm_event *e)
     struct vm *vm = vcpu->vm;
     struct vcpu_regs regs;
 
-    core_regs_get(vcpu, VMM_REGS_CONTROL | VMM_REGS_EVENTS, &regs);
+    int err = core_regs_get(vcpu, VMM_REGS_CONTROL | VMM_REGS_EVENTS, &regs);
+    if (err)
+        return err;
     const char *wrong = check_event(e, regs.cr0 & X86_CR0_PE);
     if (wrong)
         return vm_fail(vm, VMM_E_INVAL, "vcpu_inject", "type %u, vector %u: %s", e->type, e->vector,

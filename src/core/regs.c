@@ -16,23 +16,27 @@
 /* ---- reading ---- */
 
 /* regs->groups says what. The rest of *regs stays. */
-static void get_groups(struct vcpu *vcpu, struct vcpu_regs *regs)
+static int get_groups(struct vcpu *vcpu, struct vcpu_regs *regs)
 {
-    vcpu->vm->ops->get_regs(vcpu, regs);
+    int err = vcpu->vm->ops->get_regs(vcpu, regs);
+
+    if (err)
+        return err;
     if ((regs->groups & VMM_REGS_CONTROL) && vcpu->lapic) {
         regs->cr8 = lapic_get_cr8(vcpu->lapic);
         lapic_read_msr(vcpu->lapic, MSR_APIC_BASE, &regs->apic_base);
     }
     if (regs->groups & VMM_REGS_MSR)
         regs->tsc = core_vcpu_tsc(vcpu);
+    return 0;
 }
 
-void core_regs_get(struct vcpu *vcpu, uint32_t groups, struct vcpu_regs *regs)
+int core_regs_get(struct vcpu *vcpu, uint32_t groups, struct vcpu_regs *regs)
 {
     memset(regs, 0, sizeof(*regs));
     regs->size = sizeof(*regs);
     regs->groups = groups;
-    get_groups(vcpu, regs);
+    return get_groups(vcpu, regs);
 }
 
 uint32_t core_regs_mode(const struct vcpu_regs *regs)
@@ -91,10 +95,11 @@ int vcpu_get_regs(struct vcpu *vcpu, struct vcpu_regs *regs)
         return err;
     memcpy(&own, regs, regs->size < sizeof(own) ? regs->size : sizeof(own));
     own.size = sizeof(own);
-    get_groups(vcpu, &own);
+    err = get_groups(vcpu, &own);
     core_vcpu_release(vcpu, nested);
-    core_copy_out(regs, &own, sizeof(own));
-    return 0;
+    if (!err)
+        core_copy_out(regs, &own, sizeof(own));
+    return err;
 }
 
 /* ---- writing ---- */
@@ -169,8 +174,7 @@ static void drop_if_moved(struct vcpu *vcpu, uint64_t rip)
 {
     struct vcpu_regs regs;
 
-    core_regs_get(vcpu, VMM_REGS_GPR, &regs);
-    if (regs.rip != rip)
+    if (!core_regs_get(vcpu, VMM_REGS_GPR, &regs) && regs.rip != rip)
         drop(vcpu);
 }
 
@@ -211,8 +215,9 @@ static int set_groups(struct vcpu *vcpu, const char *op, const struct vcpu_regs 
         return vm_fail(vcpu->vm, VMM_E_INVAL, op, "impossible value of %s", wrong);
 
     struct vcpu_regs old;
-    core_regs_get(vcpu, VMM_REGS_GPR, &old);
-    int err = core_regs_set(vcpu, regs);
+    int err = core_regs_get(vcpu, VMM_REGS_GPR, &old);
+    if (!err)
+        err = core_regs_set(vcpu, regs);
     if (err)
         return err;
     if (regs->groups & VMM_REGS_GPR)
@@ -430,7 +435,9 @@ static int set_mode(struct vcpu *vcpu, const struct vcpu_setup *s)
     struct vcpu_regs r;
 
     /* Here for apic_base, which stays. */
-    core_regs_get(vcpu, VMM_REGS_CONTROL, &r);
+    int err = core_regs_get(vcpu, VMM_REGS_CONTROL, &r);
+    if (err)
+        return err;
     uint64_t apic_base = r.apic_base;
     memset(&r, 0, sizeof(r));
     r.size = sizeof(r);
@@ -450,7 +457,7 @@ static int set_mode(struct vcpu *vcpu, const struct vcpu_setup *s)
         setup_long(&r, s, s->mode == VMM_SETUP_USER64);
 
     if (is_long && !s->cr3) {
-        int err = write_tables(vm, s->tables, s->mode == VMM_SETUP_USER64 ? 7 : 3);
+        err = write_tables(vm, s->tables, s->mode == VMM_SETUP_USER64 ? 7 : 3);
         if (err)
             return core_fail_gpa(vm, err, "vcpu_set_mode", s->tables,
                                  "no memory for 6 page table pages at %#llx",
@@ -462,7 +469,7 @@ static int set_mode(struct vcpu *vcpu, const struct vcpu_setup *s)
     const uint32_t mxcsr = MXCSR_RESET;
     memcpy(area, &fcw, sizeof(fcw));
     memcpy(area + 24, &mxcsr, sizeof(mxcsr));
-    int err = set_groups(vcpu, "vcpu_set_mode", &r, false);
+    err = set_groups(vcpu, "vcpu_set_mode", &r, false);
     if (err)
         return err;
     if (atomic_load(&vcpu->where) == VCPU_OUT)

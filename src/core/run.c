@@ -88,34 +88,42 @@ static bool requested_exit(struct vcpu *vcpu)
 }
 
 /* SDM Vol. 3A 9.4.3: SIPI starts a waiting processor at 000VV000H, in real mode. */
-static void start_at(struct vcpu *vcpu, uint8_t vector)
+static int start_at(struct vcpu *vcpu, uint8_t vector)
 {
     struct vcpu_regs regs;
+    int err = core_regs_get(vcpu, VMM_REGS_GPR | VMM_REGS_SEG | VMM_REGS_EVENTS, &regs);
 
-    core_regs_get(vcpu, VMM_REGS_GPR | VMM_REGS_SEG | VMM_REGS_EVENTS, &regs);
-    if (regs.activity != VMM_WAIT_SIPI)
-        return;
+    if (err || regs.activity != VMM_WAIT_SIPI)
+        return err;
     regs.rip = 0;
     regs.seg[VMM_CS].selector = (uint16_t)(vector << 8);
     regs.seg[VMM_CS].base = (uint64_t)vector << 12;
     regs.activity = VMM_ACTIVE;
-    core_regs_set(vcpu, &regs);
+    return core_regs_set(vcpu, &regs);
 }
 
-static void pend_nmi(struct vcpu *vcpu)
+static int pend_nmi(struct vcpu *vcpu)
 {
     struct vcpu_regs regs;
+    int err = core_regs_get(vcpu, VMM_REGS_EVENTS, &regs);
 
-    core_regs_get(vcpu, VMM_REGS_EVENTS, &regs);
     /* One is latched; a waiting processor takes none (SDM Vol. 3C 25.2). */
-    if (regs.nmi_pending || regs.activity == VMM_WAIT_SIPI)
-        return;
+    if (err || regs.nmi_pending || regs.activity == VMM_WAIT_SIPI)
+        return err;
     regs.nmi_pending = 1;
-    core_regs_set(vcpu, &regs);
+    return core_regs_set(vcpu, &regs);
 }
 
-/* Does what is asked for; true: vcpu->exit is filled. */
-static bool service(struct vcpu *vcpu)
+/* What could not be done is still to be done. */
+static bool again(struct vcpu *vcpu, uint32_t bit, int err)
+{
+    if (err)
+        atomic_fetch_or(&vcpu->requests, bit);
+    return err;
+}
+
+/* Does what is asked for; true: vcpu->exit is filled, or *err is set. */
+static bool service(struct vcpu *vcpu, int *err)
 {
     struct vm *vm = vcpu->vm;
 
@@ -135,10 +143,12 @@ static bool service(struct vcpu *vcpu)
     if (take(vcpu, VCPU_REQ_INIT))
         core_vcpu_reset(vcpu, true);
     if (take(vcpu, VCPU_REQ_SIPI))
-        start_at(vcpu, (uint8_t)atomic_load(&vcpu->sipi_vector));
+        *err = start_at(vcpu, (uint8_t)atomic_load(&vcpu->sipi_vector));
+    if (again(vcpu, VCPU_REQ_SIPI, *err))
+        return true;
     if (take(vcpu, VCPU_REQ_NMI))
-        pend_nmi(vcpu);
-    return false;
+        *err = pend_nmi(vcpu);
+    return again(vcpu, VCPU_REQ_NMI, *err);
 }
 
 static bool budget_used(struct vcpu *vcpu)
@@ -169,12 +179,14 @@ static void wait_event(struct vcpu *vcpu)
     core_vcpu_where(vcpu, VCPU_RUN);
 }
 
-/* The CPU is halted; true: that exits. */
-static bool halt(struct vcpu *vcpu)
+/* The CPU is halted; true: that exits, or *err is set. */
+static bool halt(struct vcpu *vcpu, int *err)
 {
     struct vcpu_regs regs;
 
-    core_regs_get(vcpu, VMM_REGS_EVENTS, &regs);
+    *err = core_regs_get(vcpu, VMM_REGS_EVENTS, &regs);
+    if (*err)
+        return true;
     if (regs.activity != VMM_WAIT_SIPI) {
         if (vcpu->vm->irqchip_kind == VMM_IRQCHIP_NONE || (vcpu->vm->flags & VMM_VM_EXIT_HLT))
             return exits(vcpu, VMM_EXIT_HLT);
@@ -207,7 +219,7 @@ static bool enter(struct vcpu *vcpu, bool step, int *err)
     case BACKEND_STEPPED:
         return exits(vcpu, VMM_EXIT_STEP);
     case BACKEND_HALT:
-        return halt(vcpu);
+        return halt(vcpu, err);
     default:
         return false;
     }
@@ -218,8 +230,8 @@ static int loop(struct vcpu *vcpu, bool step)
     int err = 0;
 
     for (;;) {
-        if (service(vcpu))
-            return 0;
+        if (service(vcpu, &err))
+            return err;
         core_timers_run(vcpu->vm);
         if (budget_used(vcpu)) {
             exits(vcpu, VMM_EXIT_BUDGET);
@@ -238,12 +250,14 @@ static int loop(struct vcpu *vcpu, bool step)
 }
 
 /* What all exits have in common. */
-static void fill_common(struct vcpu *vcpu)
+static int fill_common(struct vcpu *vcpu)
 {
     struct vcpu_regs regs;
 
     if (!vcpu->exit_complete) {
-        core_regs_get(vcpu, VMM_REGS_GPR | VMM_REGS_SEG | VMM_REGS_CONTROL, &regs);
+        int err = core_regs_get(vcpu, VMM_REGS_GPR | VMM_REGS_SEG | VMM_REGS_CONTROL, &regs);
+        if (err)
+            return err;
         vcpu->exit.rip = regs.rip;
         vcpu->exit.mode = core_regs_mode(&regs);
         vcpu->exit.cpl = core_regs_cpl(&regs);
@@ -251,6 +265,7 @@ static void fill_common(struct vcpu *vcpu)
     if (vcpu->exit.insn_len < sizeof(vcpu->exit.insn))
         memset(vcpu->exit.insn + vcpu->exit.insn_len, 0,
                sizeof(vcpu->exit.insn) - vcpu->exit.insn_len);
+    return 0;
 }
 
 /* Completes the last exit with what the caller has stored in its struct. */
@@ -322,10 +337,10 @@ static int run(struct vcpu *vcpu, struct vcpu_exit *exit, bool step, const char 
     core_vcpu_where(vcpu, VCPU_RUN);
     vcpu->exit_complete = false;
     err = loop(vcpu, step);
-    if (!err) {
-        fill_common(vcpu);
+    if (!err)
+        err = fill_common(vcpu);
+    if (!err)
         core_copy_out(exit, &vcpu->exit, sizeof(vcpu->exit));
-    }
     atomic_fetch_add_explicit(&vcpu->nexits, 1, memory_order_relaxed);
     vcpu->budget_deadline = UINT64_MAX;
     /* Timers were ours to poll; a vCPU that sleeps may not know of them all. */

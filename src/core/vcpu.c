@@ -110,7 +110,8 @@ static void set_activity(struct vcpu *vcpu, uint32_t activity)
 {
     struct vcpu_regs regs;
 
-    core_regs_get(vcpu, VMM_REGS_EVENTS, &regs);
+    if (core_regs_get(vcpu, VMM_REGS_EVENTS, &regs))
+        return;
     regs.activity = activity;
     core_regs_set(vcpu, &regs);
 }
