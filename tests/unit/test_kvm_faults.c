@@ -111,8 +111,12 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     va_end(ap);
     if (_IOC_TYPE(request) != KVMIO)
         return __real_ioctl(fd, request, arg);
-    if (fails(request))
-        return -1;
+    if (fails(request)) {
+        /* KVM does something before it is interrupted. */
+        if (request != KVM_RUN || fault.error != EINTR)
+            return -1;
+        last_run->immediate_exit = 1;
+    }
     if (intervene && intervene(fd, request, arg, &result))
         return result;
     return __real_ioctl(fd, request, arg);
@@ -685,7 +689,10 @@ static void run_the_rest(struct scenario *s, struct doorbell *bell)
     STEP(vcpu_set_budget(s->vcpu, 0, s->impatient ? 20000000 : 3000000000u));
     s->nlog = 0;
     STEP(load(s));
-    STEP(run_to(s, VMM_EXIT_MMIO)); /* nobody's any more */
+    int err = run_to(s, VMM_EXIT_MMIO); /* nobody's doorbell any more */
+    if (err == 1 && s->exit.reason == VMM_EXIT_PIO && fault.request == KVM_IOEVENTFD)
+        return; /* KVM did not want to give it back */
+    STEP(err);
     EXPECT(s->exit.u.mmio.gpa == BELL && log_is_right(s));
 }
 
@@ -1008,10 +1015,11 @@ END_TEST
 START_TEST(other_errors)
 {
     static const int errors[] = {EIO, EPERM, EBADF, ENXIO};
+    size_t n = _i ? 2 : sizeof(errors) / sizeof(errors[0]); /* each VM takes its time to go away */
 
     if (!usable() || !warm_up(_i))
         return;
-    for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
+    for (size_t i = 0; i < n; i++)
         try_all(_i, errors[i], i == 0, false);
 }
 END_TEST

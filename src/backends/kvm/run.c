@@ -472,29 +472,36 @@ static int dispatch(struct kvm_vcpu *kv)
 
 /* ---- KVM_RUN ---- */
 
-/* KVM_RUN has failed. */
-static int refused(struct kvm_vcpu *kv, int r, uint32_t given)
+/*
+ * KVM_RUN has failed, perhaps after it has run the guest for a while. What KVM has taken of the
+ * groups in the shared area it has struck from kvm_dirty_regs. Whether it has completed the
+ * instruction that waited is not known; if it has, completing it once more does nothing.
+ */
+static int refused(struct kvm_vcpu *kv, int r, bool completing)
 {
+    uint32_t left = (uint32_t)kv->run->kvm_dirty_regs;
+
     kv->run->kvm_dirty_regs = 0;
-    switch (r) {
-    case -EFAULT:
-        return on_memory_fault(kv, kv->run->exit_reason == EXIT_MEMORY_FAULT);
-    case -EINVAL:
-    case -EPERM:
-        /* A state, or an instruction, that this KVM does not take. */
-        kv->valid |= given;
-        kv->newer |= given;
-        count(&kv->repairs);
-        return soft_one(kv);
-    default:
+    kvm_state_ran(kv, false);
+    kv->valid = kv->newer = left;
+    if (completing)
+        kv->pending = KVM_PEND_COMPLETE;
+    if (r != -EINVAL && r != -EPERM)
         return kvm_fail(kv->vcpu->vm, "vcpu_run", r, "KVM_RUN");
-    }
+    /* A state, or an instruction, that this KVM does not take. */
+    r = kvm_complete(kv);
+    if (r)
+        return r;
+    if (kv->pending != KVM_PEND_NONE)
+        return GO_ON;
+    count(&kv->repairs);
+    return soft_one(kv);
 }
 
 static int enter(struct kvm_vcpu *kv)
 {
     const struct kvm_host *host = kv->host;
-    uint32_t given;
+    bool completing = kv->pending == KVM_PEND_COMPLETE;
     int r;
 
     r = set_fence(kv);
@@ -504,8 +511,7 @@ static int enter(struct kvm_vcpu *kv)
         r = kvm_tsc_push(kv);
     if (r)
         return r;
-    given = kv->newer;
-    if (given) {
+    if (kv->newer) {
         r = kvm_push(kv);
         if (r)
             return r;
@@ -522,11 +528,13 @@ static int enter(struct kvm_vcpu *kv)
     kv->wanted = 0;
     kv->pending = KVM_PEND_NONE;
     if (r < 0 && r != -EFAULT)
-        return refused(kv, r, given);
+        return refused(kv, r, completing);
     kvm_state_ran(kv, true);
     kvm_io_drain(kv);
-    if (r < 0)
-        return refused(kv, r, 0);
+    if (r < 0) {
+        kv->run->kvm_dirty_regs = 0;
+        return on_memory_fault(kv, kv->run->exit_reason == EXIT_MEMORY_FAULT);
+    }
     if (r == KVM_ENTER_INTERRUPTED) {
         core_poll_timers(kv->vcpu);
         return GO_ON;
