@@ -22,6 +22,7 @@
     "movl $1, 0x3028\n"                                                                            \
     "1: sti\n"                                                                                     \
     "hlt\n"                                                                                        \
+    "cli\n" /* the next one waits for HLT */                                                       \
     "incl 0x3020\n"                                                                                \
     "jmp 1b\n"
 
