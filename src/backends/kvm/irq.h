@@ -45,6 +45,7 @@ struct kvm_irq {
     struct kvm_stub stub;
     /* What of the kernel's controllers the software CPU reaches as devices (irq_soft.c). */
     struct kvm_irq_window windows[KVM_IRQ_WINDOWS];
+    void (*poll)(void *ctx); /* the software CPU's, without controllers in the kernel */
     /* Of the vCPU's thread. */
     uint32_t activity[VMM_MAX_VCPUS]; /* as last seen in KVM */
     uint64_t looked[VMM_MAX_VCPUS];   /* os_now time at which KVM last looked at its timers */

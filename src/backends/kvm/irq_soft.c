@@ -137,13 +137,19 @@ static void look(struct kvm_vcpu *kv)
         pass_eoi(kv, &call);
 }
 
+/* NMIs come with it too, which do not wait for RFLAGS.IF. */
+static void look_now_and_then(struct kvm_vcpu *kv)
+{
+    if (os_now() - kvm_irq_of(kv->vcpu->vm)->looked[kv->vcpu->id] > LOOK_INTERVAL)
+        look(kv);
+}
+
 static bool pending(struct kvm_vcpu *kv)
 {
     struct vm *vm = kv->vcpu->vm;
     struct kvm_lapic_state s;
 
-    if (os_now() - kvm_irq_of(vm)->looked[kv->vcpu->id] > LOOK_INTERVAL)
-        look(kv);
+    look_now_and_then(kv);
     if (!get_lapic(kv, &s))
         return false;
     if ((kv->apic_base & APIC_BASE_ENABLE) && deliverable(kv, &s))
@@ -220,12 +226,22 @@ static int soft_msr(void *ctx, uint32_t index, bool write, uint64_t *value, bool
     return kvm_lapic_get_msr(kv, index, value) ? CORE_IO_GP : CORE_IO_OK;
 }
 
+static void soft_poll(void *ctx)
+{
+    struct kvm_vcpu *kv = kv_of(ctx);
+
+    kvm_irq_of(kv->vcpu->vm)->poll(ctx);
+    look_now_and_then(kv);
+}
+
 void kvm_irq_vcpu_init(struct kvm_vcpu *kv)
 {
     struct x86_env *env = &kv->soft.env;
 
     if (!kvm_lapic_in_kernel(kv->vcpu->vm))
         return;
+    kvm_irq_of(kv->vcpu->vm)->poll = env->poll;
+    env->poll = soft_poll;
     env->intr = soft_intr;
     env->intr_ack = soft_intr_ack;
     env->msr = soft_msr;

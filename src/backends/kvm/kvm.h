@@ -253,6 +253,7 @@ struct kvm_vcpu {
     bool in_callback;    /* a callback runs for the instruction that waits in KVM */
     bool foreign_signal; /* a SIGURG that was not ours has been consumed: send it again */
     siginfo_t foreign;   /* what came with it */
+    bool init_came;      /* to a local APIC in the kernel, while the software CPU ran */
     bool nmi_in_kvm;     /* an NMI is pending there, as far as is known */
     bool has_payload;    /* KVM_CAP_EXCEPTION_PAYLOAD is in force */
     uint64_t insn_serial; /* of the access that insn_* are about */

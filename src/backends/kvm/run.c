@@ -557,6 +557,13 @@ static int turn(struct kvm_vcpu *kv, bool step)
         if (r)
             return r;
     }
+    if (kv->init_came) {
+        /* KVM has reset what an INIT resets. */
+        kv->init_came = false;
+        kv->valid &= ~(KVM_G_REGS | KVM_G_SREGS | KVM_G_EVENTS | KVM_G_DEBUG);
+        kv->newer &= kv->valid;
+        kv->synced = 0;
+    }
     if (kv->pending == KVM_PEND_ACCESS) {
         r = kvm_access_go_on(kv);
         return r == KVM_ACCESS_DONE ? GO_ON : r;

@@ -305,19 +305,18 @@ static bool runnable(struct kvm_vcpu *kv)
     return kvm_ioctl_p(kv->fd, KVM_GET_MP_STATE, &mp) >= 0 && mp.mp_state == KVM_MP_STATE_RUNNABLE;
 }
 
-/* Before it is given anything: KVM may still have it in HLT, which the software CPU has ended. */
-static bool make_runnable(struct kvm_vcpu *kv)
+/* Before it is given anything. What KVM still has may be of before the software CPU took over; but
+ * an INIT that has come since then is seen here. */
+static int make_runnable(struct kvm_vcpu *kv)
 {
-    struct kvm_mp_state mp;
+    uint32_t before = kvm_irq_of(kv->vcpu->vm)->activity[kv->vcpu->id], now;
+    int r = kvm_irq_get_activity(kv, &now);
 
-    if (kvm_ioctl_p(kv->fd, KVM_GET_MP_STATE, &mp) < 0)
-        return false;
-    if (mp.mp_state == KVM_MP_STATE_HALTED) {
-        mp.mp_state = KVM_MP_STATE_RUNNABLE;
-        kvm_irq_of(kv->vcpu->vm)->activity[kv->vcpu->id] = VMM_ACTIVE;
-        return kvm_ioctl_p(kv->fd, KVM_SET_MP_STATE, &mp) >= 0;
-    }
-    return mp.mp_state == KVM_MP_STATE_RUNNABLE;
+    if (r)
+        return -EIO;
+    if (now == VMM_WAIT_SIPI && before != VMM_WAIT_SIPI && before != KVM_ACTIVITY_UNKNOWN)
+        return -EAGAIN;
+    return kvm_irq_set_activity(kv, VMM_ACTIVE) ? -EIO : 0;
 }
 
 #define MAX_EXITS 64 /* of one call; there are a handful */
@@ -390,8 +389,8 @@ int kvm_stub_run(struct kvm_vcpu *kv, struct kvm_stub_call *c)
     if (kv->pending != KVM_PEND_NONE)
         return VMM_E_STATE; /* KVM is inside of an instruction */
     r = ensure(kv->vcpu->vm);
-    if (r >= 0 && !make_runnable(kv))
-        r = -EAGAIN;
+    if (r >= 0)
+        r = make_runnable(kv);
     if (r >= 0) {
         kv->run->kvm_dirty_regs = 0;
         kv->run->request_interrupt_window = 0;
@@ -403,8 +402,12 @@ int kvm_stub_run(struct kvm_vcpu *kv, struct kvm_stub_call *c)
         r = run_to_end(kv, c);
     if (r >= 0)
         r = finish(kv, c);
-    if (r < 0)
+    if (r == -EAGAIN && !c->halted)
+        kv->init_came = true;
+    if (r < 0) {
+        x86_wake(kv->soft.cpu);
         return VMM_E_STATE;
+    }
     take_back(kv, c);
     return 0;
 }
