@@ -16,13 +16,30 @@ static bool is_access(uint32_t reason)
            reason == KVM_EXIT_X86_WRMSR;
 }
 
-void kvm_access_begin(struct kvm_vcpu *kv)
+/* Behind the struct are the data of port accesses. */
+static bool io_ok(const struct kvm_run *run)
 {
-    if (!is_access(kv->run->exit_reason))
-        return;
+    uint64_t size = run->io.size, len = size * run->io.count;
+    uint64_t offset = run->io.data_offset, end = kvm_host()->run_size;
+
+    return (size == 1 || size == 2 || size == 4) && len && offset >= sizeof(*run) &&
+           offset <= end && len <= end - offset;
+}
+
+bool kvm_access_begin(struct kvm_vcpu *kv)
+{
+    const struct kvm_run *run = kv->run;
+
+    if (!is_access(run->exit_reason))
+        return true;
+    if (run->exit_reason == KVM_EXIT_IO && !io_ok(run))
+        return false;
+    if (run->exit_reason == KVM_EXIT_MMIO && (!run->mmio.len || run->mmio.len > 8))
+        return false;
     kv->pending = KVM_PEND_ACCESS;
     kv->pending_item = 0;
     kv->serial++;
+    return true;
 }
 
 static uint8_t *io_data(struct kvm_vcpu *kv)
@@ -99,7 +116,7 @@ static bool in_memory(struct kvm_vcpu *kv, uint64_t gpa, uint32_t size, bool wri
 static int mmio_pieces(struct kvm_vcpu *kv)
 {
     struct kvm_run *run = kv->run;
-    uint32_t len = run->mmio.len < 8 ? run->mmio.len : 8;
+    uint32_t len = run->mmio.len;
     bool memory = kvm_vm_of(kv->vcpu->vm)->slots_lack;
 
     for (uint32_t done = 0, size; done < len; done += size) {

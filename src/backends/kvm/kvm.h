@@ -323,10 +323,11 @@ bool kvm_wants_fence(struct kvm_vcpu *kv);
  * [soft.c] */
 int kvm_soft_run(struct kvm_vcpu *kv, uint64_t insns, bool step);
 
-/* Accesses of KVM_EXIT_IO, _MMIO and the MSR exits. kvm_access_begin is for the exit, _go on makes
- * what is left of them: KVM_ACCESS_DONE, or a BACKEND_* with which run returns. [access.c] */
+/* Accesses of KVM_EXIT_IO, _MMIO and the MSR exits. kvm_access_begin is for the exit (false: KVM
+ * should not have said that), _go on makes what is left of them: KVM_ACCESS_DONE, or a BACKEND_*
+ * with which run returns. [access.c] */
 #define KVM_ACCESS_DONE (-1000)
-void kvm_access_begin(struct kvm_vcpu *kv);
+bool kvm_access_begin(struct kvm_vcpu *kv);
 int kvm_access_go_on(struct kvm_vcpu *kv);
 /* Answers all that is left of them with zeros. */
 void kvm_access_zero(struct kvm_vcpu *kv);

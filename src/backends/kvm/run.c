@@ -261,7 +261,8 @@ static int flush_tlb(struct kvm_vcpu *kv)
 
 static int on_access(struct kvm_vcpu *kv)
 {
-    kvm_access_begin(kv);
+    if (!kvm_access_begin(kv))
+        return kvm_fail(kv->vcpu->vm, "vcpu_run", -EPROTO, "KVM_RUN (an access that cannot be)");
     int r = kvm_access_go_on(kv);
     return r == KVM_ACCESS_DONE ? GO_ON : r;
 }

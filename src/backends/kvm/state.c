@@ -683,8 +683,8 @@ static int run_rest(struct kvm_vcpu *kv)
     r = ioctl(kv->fd, KVM_RUN, 0) < 0 ? -errno : 0;
     kv->pending = KVM_PEND_NONE;
     kvm_state_ran(kv, r == 0 || r == -EINTR);
-    if (r == 0)
-        kvm_access_begin(kv);
+    if (r == 0 && !kvm_access_begin(kv))
+        return -EPROTO;
     return r == -EINTR ? 0 : r;
 }
 
