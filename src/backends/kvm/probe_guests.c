@@ -445,6 +445,7 @@ static uint64_t loop_ns(struct kvm_lab *lab, enum lab_mode mode, uint64_t n, int
 
 #define SOME_ROUNDS   400u /* an emulator's do not take long, and noise does not look like one */
 #define MANY_ROUNDS   30000u
+#define LOOP_NS       UINT64_C(2000000)
 #define EMULATOR_NS10 600u
 
 /* Tenths of ns per instruction; 0: the loop does not run. */
@@ -463,11 +464,12 @@ static uint32_t measure(struct kvm_lab *lab, enum lab_mode mode, uint64_t rounds
 
 static uint32_t insn_ns10(struct kvm_lab *lab, enum lab_mode mode)
 {
-    uint32_t ns10 = measure(lab, mode, SOME_ROUNDS, 2);
+    uint64_t rounds = SOME_ROUNDS;
+    uint32_t ns10 = measure(lab, mode, rounds, 2);
 
     /* An emulator, or disturbed: an emulator is about as slow the next time. */
     for (int i = 0; i < 8 && ns10 > EMULATOR_NS10; i++) {
-        uint32_t again = measure(lab, mode, SOME_ROUNDS, 1);
+        uint32_t again = measure(lab, mode, rounds, 1);
         bool same = again / 2 <= ns10 && again >= ns10 / 2;
 
         if (again < ns10)
@@ -475,7 +477,18 @@ static uint32_t insn_ns10(struct kvm_lab *lab, enum lab_mode mode)
         if (same)
             break;
     }
-    return ns10 && ns10 <= EMULATOR_NS10 ? measure(lab, mode, MANY_ROUNDS, 3) : ns10;
+    /* The faster it seems, the longer the loop must be to tell. */
+    while (ns10) {
+        uint64_t more = LOOP_NS * 10 / (ns10 * (uint64_t)LOOP_INSNS);
+
+        if (more > MANY_ROUNDS)
+            more = MANY_ROUNDS;
+        if (more < rounds * 4)
+            break;
+        rounds = more;
+        ns10 = measure(lab, mode, rounds, 2);
+    }
+    return ns10;
 }
 
 static bool right_speed(struct kvm_lab *lab)

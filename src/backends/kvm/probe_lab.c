@@ -18,14 +18,13 @@
 
 /* CPU time that a guest may take: thousands of times what is needed where KVM works, since it must
  * be enough also when that is a VM in a VM whose own host is busy. */
-#define GUEST_LIMIT_NS UINT64_C(200000000)
+#define GUEST_LIMIT_NS UINT64_C(1000000000)
 /* Time on the clock: for one that sleeps in the kernel. */
-#define GUEST_SLEEP_NS UINT64_C(2000000000)
-/* The watch strikes after this time, and then each time after twice the time before: KVM_RUN may
- * need some of it before it gets to the guest. A guest hangs only if it has been struck so often:
- * a host that did not run us for a while looks like one strike. */
-#define WATCH_NS 500000
-#define STRIKES  3
+#define GUEST_SLEEP_NS UINT64_C(5000000000)
+/* The watch strikes after a quarter of the limit, and then each time after twice the time before:
+ * KVM_RUN may need some of it before it gets to the guest. A guest hangs only if it has been struck
+ * so often: a host that did not run us for a while looks like one strike. */
+#define STRIKES 3
 
 #define KERNEL_SIGSET 8u /* bytes */
 #define NS_PER_S      UINT64_C(1000000000)
@@ -464,7 +463,7 @@ static void fail(struct kvm_lab *lab, int negative_errno)
 static void enter(struct kvm_lab *lab)
 {
     uint64_t start_cpu = now_ns(CLOCK_THREAD_CPUTIME_ID), start = now_ns(CLOCK_MONOTONIC);
-    uint64_t watch = WATCH_NS;
+    uint64_t watch = lab->limit_ns / 4;
     int err;
 
     set_watch(lab, watch);
