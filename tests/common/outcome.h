@@ -4,11 +4,16 @@
 #ifndef OUTCOME_H
 #define OUTCOME_H
 
-enum outcome_result { OUTCOME_PASS, OUTCOME_FAIL, OUTCOME_NOT_OFFERED };
+enum outcome_result {
+    OUTCOME_PASS,
+    OUTCOME_FAIL,
+    OUTCOME_NOT_OFFERED,
+    OUTCOME_KNOWN /* fails by a known defect of the host */
+};
 
 struct outcome {
     enum outcome_result result;
-    char text[400]; /* what failed, or what is not offered */
+    char text[400]; /* what failed, what is not offered, or which defect */
 };
 
 /* Calls `run` in a child that is killed after `seconds`. It passes when `run` returns. */

@@ -17,32 +17,55 @@ static struct {
     unsigned nrows, cap;
     unsigned nbackends, usable, number;
     struct vmm_backend_report backends[REPORT_BACKENDS];
-    unsigned count[REPORT_BACKENDS][3]; /* by result */
+    unsigned count[REPORT_BACKENDS][4]; /* by result */
+    FILE *log;
 } all;
 
 /* ---- the command line ---- */
 
-bool report_parse(struct report_options *o, int argc, char **argv)
+static bool parse_format(struct report_options *o, const char *name)
 {
     static const char *const formats[] = {"text", "tap", "markdown"};
+
+    for (unsigned f = 0; f < 3; f++) {
+        if (strcmp(name, formats[f]) == 0) {
+            o->format = f;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* An option with a value; false if `arg` is none. */
+static bool parse_value(struct report_options *o, const char *arg, const char *value, bool *ok)
+{
+    if (strcmp(arg, "--backend") == 0)
+        o->backend = value;
+    else if (strcmp(arg, "--known") == 0)
+        o->known = value;
+    else if (strcmp(arg, "--log") == 0)
+        o->log = value;
+    else if (strcmp(arg, "--timeout") == 0)
+        o->timeout = (unsigned)atoi(value);
+    else if (strcmp(arg, "--format") == 0)
+        *ok = parse_format(o, value);
+    else
+        return false;
+    return true;
+}
+
+bool report_parse(struct report_options *o, int argc, char **argv)
+{
     bool ok = true;
 
     *o = (struct report_options){.pattern = ""};
     for (int i = 1; i < argc && ok; i++) {
-        if (strcmp(argv[i], "--backend") == 0 && i + 1 < argc) {
-            o->backend = argv[++i];
-        } else if (strcmp(argv[i], "--list") == 0) {
+        if (strcmp(argv[i], "--list") == 0) {
             o->list = true;
-        } else if (strcmp(argv[i], "--timeout") == 0 && i + 1 < argc) {
-            o->timeout = (unsigned)atoi(argv[++i]);
-        } else if (strcmp(argv[i], "--format") == 0 && i + 1 < argc) {
-            int f = 2;
-
+        } else if (strcmp(argv[i], "--trust") == 0) {
+            o->trust = true;
+        } else if (i + 1 < argc && parse_value(o, argv[i], argv[i + 1], &ok)) {
             i++;
-            while (f >= 0 && strcmp(argv[i], formats[f]) != 0)
-                f--;
-            ok = f >= 0;
-            o->format = ok ? (unsigned)f : 0;
         } else {
             ok = argv[i][0] != '-';
             o->pattern = argv[i];
@@ -50,9 +73,15 @@ bool report_parse(struct report_options *o, int argc, char **argv)
     }
     if (!ok)
         fprintf(stderr,
-                "usage: %s [--backend NAME] [--list] [--format text|tap|markdown] "
-                "[PATTERN]\n",
+                "usage: %s [--backend NAME] [--trust] [--known FILE] [--list]\n"
+                "       [--format text|tap|markdown] [--log FILE] [--timeout SECONDS] [PATTERN]\n",
                 argv[0]);
+    if (ok && o->log) {
+        all.log = fopen(o->log, "w");
+        ok = all.log != NULL;
+        if (!ok)
+            perror(o->log);
+    }
     return ok;
 }
 
@@ -83,6 +112,26 @@ bool report_backends(const struct report_options *o, struct vmm_backend_report *
 
 /* ---- results ---- */
 
+static void print_tap_begin(FILE *f, const struct vmm_backend_report *backend)
+{
+    fprintf(f, "# %s%s: %s\n", backend->result ? "skipped " : "", backend->name, backend->reason);
+}
+
+static void print_tap(FILE *f, const char *backend, const char *name, const struct outcome *outcome)
+{
+    bool ok = outcome->result == OUTCOME_PASS || outcome->result == OUTCOME_NOT_OFFERED;
+
+    fprintf(f, "%sok %u - %s %s", ok ? "" : "not ", all.number, backend, name);
+    if (outcome->result == OUTCOME_NOT_OFFERED)
+        fprintf(f, " # SKIP not offered: %s", outcome->text);
+    if (outcome->result == OUTCOME_KNOWN)
+        fprintf(f, " # TODO host defect: %s", outcome->text);
+    fprintf(f, "\n");
+    if (outcome->result == OUTCOME_FAIL)
+        fprintf(f, "# %s\n", outcome->text);
+    fflush(f);
+}
+
 bool report_begin(const struct report_options *o, const struct vmm_backend_report *backend)
 {
     bool usable = backend->result == 0;
@@ -92,9 +141,33 @@ bool report_begin(const struct report_options *o, const struct vmm_backend_repor
     if (o->format == REPORT_TEXT)
         printf("%s: %s%s\n", backend->name, usable ? "" : "skipped: ", backend->reason);
     if (o->format == REPORT_TAP)
-        printf("# %s%s: %s\n", usable ? "" : "skipped ", backend->name, backend->reason);
+        print_tap_begin(stdout, backend);
+    if (all.log)
+        print_tap_begin(all.log, backend);
     fflush(stdout);
     return usable;
+}
+
+/* The defect that the file of known ones names for a case. */
+static bool find_known(const char *file, const char *name, char *defect, size_t size)
+{
+    char line[256];
+    bool found = false;
+    FILE *f = fopen(file, "r");
+
+    while (f && !found && fgets(line, sizeof(line), f)) {
+        char *tab = strchr(line, '\t');
+
+        if (!tab || line[0] == '#')
+            continue;
+        *tab = 0;
+        found = strcmp(line, name) == 0;
+        if (found)
+            snprintf(defect, size, "%.*s", (int)strcspn(tab + 1, "\n"), tab + 1);
+    }
+    if (f)
+        fclose(f);
+    return found;
 }
 
 static struct row *find_row(const char *name)
@@ -115,38 +188,41 @@ static struct row *find_row(const char *name)
 
 void report_case(const struct report_options *o, const char *name, const struct outcome *outcome)
 {
-    static const char *const words[] = {"pass", "FAILED", "not offered"};
+    static const char *const words[] = {"pass", "FAILED", "not offered", "known host defect"};
     unsigned b = all.nbackends - 1;
     struct row *row = find_row(name);
-    bool fails = outcome->result == OUTCOME_FAIL;
+    struct outcome *kept = &row->outcome[b];
 
     row->has[b] = true;
-    row->outcome[b] = *outcome;
-    all.count[b][outcome->result]++;
+    *kept = *outcome;
+    if (kept->result == OUTCOME_FAIL && o->known &&
+        find_known(o->known, name, kept->text, sizeof(kept->text)))
+        kept->result = OUTCOME_KNOWN;
+    all.count[b][kept->result]++;
     all.number++;
     if (o->format == REPORT_TEXT)
-        printf("%s: %s%s%s\n", name, words[outcome->result], outcome->text[0] ? ": " : "",
-               outcome->text);
-    if (o->format == REPORT_TAP) {
-        printf("%sok %u - %s %s%s%s\n", fails ? "not " : "", all.number, all.backends[b].name, name,
-               outcome->result == OUTCOME_NOT_OFFERED ? " # SKIP not offered: " : "",
-               outcome->result == OUTCOME_NOT_OFFERED ? outcome->text : "");
-        if (fails)
-            printf("# %s\n", outcome->text);
-    }
-    if (o->format == REPORT_MARKDOWN && fails)
-        fprintf(stderr, "%s: %s: FAILED: %s\n", all.backends[b].name, name, outcome->text);
+        printf("%s: %s%s%s\n", name, words[kept->result], kept->text[0] ? ": " : "", kept->text);
+    if (o->format == REPORT_TAP)
+        print_tap(stdout, all.backends[b].name, name, kept);
+    if (o->format == REPORT_MARKDOWN && kept->result == OUTCOME_FAIL)
+        fprintf(stderr, "%s: %s: FAILED: %s\n", all.backends[b].name, name, kept->text);
+    if (all.log)
+        print_tap(all.log, all.backends[b].name, name, kept);
     fflush(stdout);
 }
 
 static void print_cell(const struct row *row, unsigned b)
 {
+    const struct outcome *outcome = &row->outcome[b];
+
     if (!row->has[b])
         printf(" |");
-    else if (row->outcome[b].result == OUTCOME_NOT_OFFERED)
-        printf(" not offered: %s |", row->outcome[b].text);
+    else if (outcome->result == OUTCOME_NOT_OFFERED)
+        printf(" not offered: %s |", outcome->text);
+    else if (outcome->result == OUTCOME_KNOWN)
+        printf(" host defect: %s |", outcome->text);
     else
-        printf(" %s |", row->outcome[b].result == OUTCOME_PASS ? "pass" : "FAILED");
+        printf(" %s |", outcome->result == OUTCOME_PASS ? "pass" : "FAILED");
 }
 
 static void print_table(void)
@@ -170,22 +246,37 @@ static void print_table(void)
             printf("`%s` was skipped: %s\n", all.backends[b].name, all.backends[b].reason);
 }
 
+static void print_summary(void)
+{
+    for (unsigned b = 0; b < all.nbackends; b++) {
+        const unsigned *c = all.count[b];
+
+        if (all.backends[b].result != 0)
+            continue;
+        printf("%s: %u passed, %u failed, %u not offered", all.backends[b].name, c[OUTCOME_PASS],
+               c[OUTCOME_FAIL], c[OUTCOME_NOT_OFFERED]);
+        if (c[OUTCOME_KNOWN])
+            printf(", %u known defects of the host", c[OUTCOME_KNOWN]);
+        printf("\n");
+    }
+}
+
 int report_end(const struct report_options *o)
 {
     unsigned bad = 0;
 
     if (o->format == REPORT_MARKDOWN)
         print_table();
-    if (o->format == REPORT_TAP)
+    else if (o->format == REPORT_TEXT)
+        print_summary();
+    else
         printf("1..%u\n", all.number);
-    for (unsigned b = 0; b < all.nbackends; b++) {
-        const unsigned *c = all.count[b];
-
-        bad += c[OUTCOME_FAIL];
-        if (o->format == REPORT_TEXT && all.backends[b].result == 0)
-            printf("%s: %u passed, %u failed, %u not offered\n", all.backends[b].name,
-                   c[OUTCOME_PASS], c[OUTCOME_FAIL], c[OUTCOME_NOT_OFFERED]);
+    if (all.log) {
+        fprintf(all.log, "1..%u\n", all.number);
+        fclose(all.log);
     }
+    for (unsigned b = 0; b < all.nbackends; b++)
+        bad += all.count[b][OUTCOME_FAIL];
     for (unsigned i = 0; i < all.nrows; i++)
         free(all.rows[i].name);
     free(all.rows);

@@ -10,17 +10,27 @@
 
 #define REPORT_BACKENDS 8u
 
+#ifndef VMM_VM_TRUST_HOST
+#define VMM_VM_TRUST_HOST 16u
+#endif
+
 /* What a driver is asked to do. */
 struct report_options {
     const char *backend; /* NULL: all of the build */
     const char *pattern; /* part of a case's name */
     enum { REPORT_TEXT, REPORT_TAP, REPORT_MARKDOWN } format;
     bool list;
-    unsigned timeout; /* seconds for each case; 0: the driver's default */
+    bool trust;        /* VMM_VM_TRUST_HOST, of the backends that know it */
+    const char *known; /* a file of cases that fail by defects of the host: name, tab, defect */
+    const char *log;   /* a file that gets the results as TAP too */
+    unsigned timeout;  /* seconds for each case; 0: the driver's default */
 };
 
-/* PROGRAM [--backend NAME] [--list] [--format text|tap|markdown] [--timeout SECONDS]
- * [PATTERN]. False: said why. */
+/*
+ * PROGRAM [--backend NAME] [--trust] [--known FILE] [--list] [--format text|tap|markdown]
+ *         [--log FILE] [--timeout SECONDS] [PATTERN]
+ * False: said why.
+ */
 bool report_parse(struct report_options *o, int argc, char **argv);
 
 /* The backends to run, with their probes' answers. False (with a message): none has that name. */

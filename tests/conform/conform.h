@@ -45,6 +45,7 @@ struct conform_area {
 /* What the case that runs is run with. */
 extern const char *conform_backend;
 extern uint32_t conform_irqchip_mode;
+extern uint32_t conform_flags; /* VMM_VM_* of every VM */
 extern struct vm_caps conform_caps;
 
 /* ---- checks: the first that does not hold is the end of the case ---- */

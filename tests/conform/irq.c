@@ -18,11 +18,12 @@
     "mov $0xfec00000, %r14d\n"                                                                     \
     "movl $0x1ff, 0xf0(%r15)\n"                                                                    \
     "movl $0, 0x80(%r15)\n"
+/* Interrupts are taken in HLT only, so that each of them is one round. */
 #define LOOP_HALTED                                                                                \
     "movl $1, 0x3028\n"                                                                            \
     "1: sti\n"                                                                                     \
     "hlt\n"                                                                                        \
-    "cli\n" /* the next one waits for HLT */                                                       \
+    "cli\n"                                                                                        \
     "incl 0x3020\n"                                                                                \
     "jmp 1b\n"
 

@@ -12,6 +12,7 @@ uint8_t *ram;
 
 const char *conform_backend;
 uint32_t conform_irqchip_mode;
+uint32_t conform_flags;
 struct vm_caps conform_caps;
 
 static struct vmm_error create_error = {.size = sizeof(create_error)};
@@ -40,7 +41,7 @@ int begin_bare(uint32_t irqchip, uint32_t flags, uint32_t max_vcpus)
 {
     const char *names[] = {conform_backend, NULL};
     struct vm_config config = {.size = sizeof(config),
-                               .flags = flags,
+                               .flags = flags | conform_flags,
                                .select = VMM_SELECT_REQUIRE,
                                .backends = names,
                                .irqchip = irqchip,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* main.c: runs the conformance list on the backends of this build:
- * conform [--backend NAME] [--list] [--format text|tap|markdown] [PATTERN] */
+ * conform [options] [PATTERN]; for the options see report.h. */
 #include <stdio.h>
 #include <unistd.h>
 
@@ -138,6 +138,8 @@ int main(int argc, char **argv)
         run_all(&o);
         return 0;
     }
+    if (o.trust)
+        conform_flags |= VMM_VM_TRUST_HOST;
     if (!report_backends(&o, reports, &n))
         return 1;
     for (uint32_t i = 0; i < n; i++) {

@@ -26,12 +26,15 @@ static uint64_t get(const struct guest *g, uint64_t at, unsigned size)
     return value;
 }
 
-bool guest_create(struct guest *g, const char *backend)
+bool guest_create(struct guest *g, const char *backend, uint32_t flags)
 {
     const char *names[] = {backend, NULL};
     struct vmm_error error = {.size = sizeof(error)};
-    struct vm_config config = {
-        .size = sizeof(config), .select = VMM_SELECT_REQUIRE, .backends = names, .error = &error};
+    struct vm_config config = {.size = sizeof(config),
+                               .flags = flags,
+                               .select = VMM_SELECT_REQUIRE,
+                               .backends = names,
+                               .error = &error};
 
     if (vm_create(&config, &g->vm) != 0) {
         fprintf(stderr, "%s\n", error.text);

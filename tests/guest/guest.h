@@ -26,8 +26,8 @@ struct guest_end {
     struct vcpu_regs regs;
 };
 
-/* False with a message on stderr. */
-bool guest_create(struct guest *g, const char *backend);
+/* A VM with these VMM_VM_* flags. False with a message on stderr. */
+bool guest_create(struct guest *g, const char *backend, uint32_t flags);
 void guest_destroy(struct guest *g);
 /* Fresh memory and registers for a snippet in `mode`. */
 bool guest_prepare(struct guest *g, enum snip_mode mode, const uint8_t *code, size_t len,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* main.c: runs the tables of snippets on the backends of this build, each in a process of its own:
- * snippets [--backend NAME] [--list] [--format text|tap|markdown] [--timeout SECONDS] [PATTERN] */
+ * snippets [options] [PATTERN]; for the options see report.h. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -170,6 +170,7 @@ static void check(struct guest *g, const struct snippet *s, const struct snip_co
 }
 
 static const char *backend_name;
+static uint32_t backend_flags;
 
 static void run(const void *row)
 {
@@ -182,7 +183,7 @@ static void run(const void *row)
 
     if (code == NULL)
         outcome_fail(__FILE__, __LINE__, "no such assembly");
-    if (!guest_create(&g, backend_name) ||
+    if (!guest_create(&g, backend_name, backend_flags) ||
         !guest_prepare(&g, s->mode, code->begin, (size_t)(code->end - code->begin), &regs))
         outcome_fail(__FILE__, __LINE__, "no guest");
     for (unsigned i = 0; i < SNIP_VALUES && s->in[i].name != NONE; i++)
@@ -254,6 +255,8 @@ int main(int argc, char **argv)
         run_all(&o);
         return 0;
     }
+    if (o.trust)
+        backend_flags |= VMM_VM_TRUST_HOST;
     if (!report_backends(&o, reports, &n))
         return 1;
     for (uint32_t i = 0; i < n; i++) {
