@@ -8,7 +8,7 @@
 #   format  clang-format of the whole tree
 #   gcc     build with GCC, all tests but the guests
 #   guests  boot tests: Debian's kernels, memtest86+, the repo's own guest
-#   clang   build with Clang, unit tests
+#   clang   build with Clang, unit tests, snippets, conformance
 #   asan    build with Clang's AddressSanitizer and UBSan, all tests but guests and installation
 #   tsan    build with Clang's ThreadSanitizer, the unit tests that have threads
 #   fuzz    libFuzzer, FUZZ_SECONDS (default 15) for each target
@@ -109,7 +109,7 @@ part_format() {
 
 part_gcc() {
     build build -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
-        run_ctest build "unit. kvm.valgrind guest.snippets. diff. fuzz. install. examples." -LE guest
+        run_ctest build "unit. kvm.valgrind guest.snippets. conform. diff. fuzz. install. examples." -LE guest
 }
 
 part_guests() {
@@ -119,15 +119,15 @@ part_guests() {
 
 part_clang() {
     build build-clang -DCMAKE_C_COMPILER=clang-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
-        run_ctest build-clang "unit. guest.snippets." -R '^(unit|guest)[.]'
+        run_ctest build-clang "unit. guest.snippets. conform." -R '^(unit|guest|conform)[.]'
 }
 
 part_asan() {
     export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
     build build-asan -DCMAKE_C_COMPILER=clang-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo \
         -DVMM_SANITIZE=address,undefined &&
-        run_ctest build-asan "unit. guest.snippets. diff. fuzz. examples." \
-            -R '^(unit|guest|diff|fuzz|examples)[.]'
+        run_ctest build-asan "unit. guest.snippets. conform. diff. fuzz. examples." \
+            -R '^(unit|guest|conform|diff|fuzz|examples)[.]'
 }
 
 part_tsan() {

@@ -7,7 +7,6 @@ table.py --build DIR [--logs DIR] [--check] [DOCUMENT]
 Results come from the logs that the tests have left (DIR/conform.interp.tap ...) if those are newer
 than the programs; else the programs are run. --check compares instead of writing: the cases and
 their promises always, results only of backends that run here and whose probe finds the same host.
-Exit status 77 if nothing could be compared but the names.
 """
 import argparse
 import os
@@ -20,7 +19,6 @@ BEGIN, END = "<!-- conformance:begin -->", "<!-- conformance:end -->"
 COLUMNS = [
     ("`interp`", ["--backend", "interp"], "interp"),
     ("`kvm`", ["--backend", "kvm"], "kvm"),
-    ("`kvm`, trusting", ["--backend", "kvm", "--trust"], "kvm-trust"),
 ]
 LISTS = [("conform", "Conformance", "conform"), ("guest", "Snippets", "snippets")]
 
