@@ -228,7 +228,11 @@ static int give_events(struct kvm_vcpu *kv, bool halted)
 
     if (r < 0)
         return r;
-    e = (struct kvm_vcpu_events){.flags = KVM_VCPUEVENT_VALID_SHADOW};
+    /* One that has been taken is cleared there, so that the next can be told from it. */
+    e = (struct kvm_vcpu_events){
+        .flags = KVM_VCPUEVENT_VALID_SHADOW | (e.nmi.pending ? KVM_VCPUEVENT_VALID_NMI_PENDING : 0),
+    };
+    kv->nmi_in_kvm = false;
     e.nmi.masked = !halted || kv->soft.cpu->nmi_blocked;
     return kvm_ioctl_p(kv->fd, KVM_SET_VCPU_EVENTS, &e);
 }
