@@ -492,6 +492,60 @@ START_TEST(ticks_go_on)
 }
 END_TEST
 
+/* ---- PV ---- */
+
+/* The guest writes the MSRs of its clock, run by either CPU, and finds the time in memory. */
+START_TEST(kvmclock)
+{
+    enum { SYSTEM_TIME = 0x4b564d01, CLOCK = 0x6000 };
+    static const char *const backends[] = {"kvm", NULL};
+    struct vm_config config = {.size = sizeof(config),
+                               .flags = VMM_VM_KVM_PV,
+                               .select = VMM_SELECT_REQUIRE,
+                               .backends = backends};
+    struct vmm_cpuid table[NCPUID], *base;
+    struct vm_caps caps = {.size = sizeof(caps)};
+    uint64_t value = 0;
+    uint32_t n;
+
+    begin();
+    load_msr_code();
+    ck_assert(!guest_writes(SYSTEM_TIME, CLOCK | 1)); /* not without the flag */
+    ck_assert_int_eq(vm_get_caps(vm, &caps), 0);
+    kvm_end();
+    if (!(caps.caps & VMM_CAP_KVM_PV)) {
+        ck_assert_int_eq(vm_create(&config, &vm), VMM_E_UNSUPPORTED);
+        return;
+    }
+    kvm_begin(VMM_VM_KVM_PV, 1);
+    n = default_table(table);
+    base = find(table, n, 0x40000000, 0);
+    ck_assert_uint_eq(base->ebx, 0x4b4d564b); /* "KVMKVMKVM" */
+    ck_assert_uint_eq(base->ecx, 0x564b4d56);
+    ck_assert_uint_eq(base->edx, 0x4d);
+    ck_assert(find(table, n, 0x40000001, 0)->eax >> 3 & 1);
+    load_msr_code();
+    for (int soft = 0; soft < 2; soft++) {
+        uint8_t info[32];
+
+        ck_assert_int_eq(vcpu_set_budget(vcpu, soft ? 1000 : 0, 0), 0);
+        ck_assert(guest_writes(SYSTEM_TIME, (CLOCK + (unsigned)soft * 32) | 1));
+        ck_assert(guest_reads(SYSTEM_TIME, &value));
+        ck_assert_uint_eq(value, (CLOCK + (unsigned)soft * 32) | 1);
+        ck_assert_uint_eq(host_reads(SYSTEM_TIME), value);
+        ck_assert_int_eq(vcpu_set_budget(vcpu, 0, 0), 0);
+        set_rip(CODE + 2); /* HLT: KVM fills the page at its next entry */
+        RUN(HLT);
+        ck_assert_int_eq(vm_mem_read(vm, CLOCK + (unsigned)soft * 32, info, sizeof(info)), 0);
+        ck_assert_uint_ne(info[0], 0);     /* version */
+        ck_assert_uint_eq(info[0] & 1, 0); /* not being written */
+    }
+    ck_assert_int_eq(vm_pause(vm), 0);
+    ck_assert_int_eq(vm_resume(vm), 0);
+    kvm_end();
+}
+END_TEST
+
 /* ---- breakpoints ---- */
 
 #define BP_AT(address)                                                                             \
@@ -644,6 +698,7 @@ int main(void)
         tsc_can_be_set,
         tsc_stands_while_paused,
         ticks_go_on,
+        kvmclock,
         breakpoints,
         moved_from_a_breakpoint,
         watchpoints_and_exceptions,

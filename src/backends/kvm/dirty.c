@@ -32,7 +32,7 @@ static void mark(struct vm *vm, uint64_t gpa)
 
 /* ---- rings ---- */
 
-int kvm_dirty_init(struct vm *vm)
+void kvm_dirty_init(struct vm *vm)
 {
     struct kvm_vm *kvm = kvm_vm_of(vm);
     const struct kvm_host *host = kvm_host();
@@ -40,12 +40,11 @@ int kvm_dirty_init(struct vm *vm)
     uint32_t bytes = host->dirty_ring_bytes < RING_BYTES ? host->dirty_ring_bytes : RING_BYTES;
 
     if (!(host->has & KVM_HAS_DIRTY_RING) || !bytes || (host->bad & KVM_BAD_EMULATION))
-        return 0;
+        return;
     cap.args[0] = bytes;
     /* Without it there are bitmaps. */
     if (kvm_ioctl_p(kvm->fd, KVM_ENABLE_CAP, &cap) >= 0)
         kvm->ring_bytes = bytes;
-    return 0;
 }
 
 void kvm_dirty_fini(struct vm *vm)

@@ -43,8 +43,8 @@ static int kvm_get_msr(struct vcpu *vcpu, uint32_t index, uint64_t *value)
 {
     struct kvm_vcpu *kv = kvm_vcpu_of(vcpu);
 
-    if (kvm_lapic_has_msr(vcpu->vm, index))
-        return kvm_lapic_get_msr(kv, index, value);
+    if (kvm_msr_in_kernel(vcpu->vm, index))
+        return kvm_msr_get(kv, index, value);
     int err = kvm_pull(kv, KVM_G_MSRS);
     return err ? err : interp_get_msr(vcpu, index, value);
 }
@@ -53,8 +53,8 @@ static int kvm_set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value)
 {
     struct kvm_vcpu *kv = kvm_vcpu_of(vcpu);
 
-    if (kvm_lapic_has_msr(vcpu->vm, index))
-        return kvm_lapic_set_msr(kv, index, value);
+    if (kvm_msr_in_kernel(vcpu->vm, index))
+        return kvm_msr_set(kv, index, value);
     int err = kvm_pull(kv, KVM_G_MSRS);
     if (!err)
         err = interp_set_msr(vcpu, index, value);

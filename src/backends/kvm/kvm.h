@@ -138,7 +138,7 @@ struct kvm_vm {
     _Atomic bool ring_reset_due; /* entries have been collected since KVM_RESET_DIRTY_RINGS */
     uint64_t *dirty_bits;        /* one slot's bitmap */
     size_t dirty_bits_cap;
-    uint32_t mem_gen;      /* counts changes of the slots */
+    _Atomic bool derived;  /* KVM may have derived something of guest page tables */
     _Atomic int mem_error; /* KVM has refused a change of slots: see kvm_mem_settle */
     uint32_t msr_passed;   /* what the filter lets through, as bits of the table in msr.c */
     struct kvm_cpuid2 *cpuid[VMM_MAX_VCPUS]; /* what each of vcpu_fd has been given */
@@ -189,7 +189,7 @@ struct kvm_vcpu;
 int kvm_dirty_harvest(struct kvm_vcpu *kv);
 /* Before a slot goes: moves its log to the dirty bytes. World stopped. */
 void kvm_dirty_slot_gone(struct vm *vm, const struct kvm_slot *slot);
-int kvm_dirty_init(struct vm *vm);
+void kvm_dirty_init(struct vm *vm);
 void kvm_dirty_fini(struct vm *vm);
 
 /* ---- vCPUs (vcpu.c), state (state.c) ---- */
@@ -369,13 +369,19 @@ int kvm_msr_filter_update(struct vm *vm);
 /* KVM_EXIT_X86_RDMSR and _WRMSR: fills run->msr.error and .data. 0 done, 1 aborted (core_msr_access
  * returned CORE_IO_ABORT), or VMM_E_*. */
 int kvm_msr_exit(struct kvm_vcpu *kv);
+/* MSRs that neither the core nor the software CPU has, but the kernel: of its local APICs, and PV
+ * ones. For the program, VMM_E_*; and a function for the software CPU's environment. */
+bool kvm_msr_in_kernel(const struct vm *vm, uint32_t index);
+int kvm_msr_get(struct kvm_vcpu *kv, uint32_t index, uint64_t *value);
+int kvm_msr_set(struct kvm_vcpu *kv, uint32_t index, uint64_t value);
+int kvm_msr_env(void *ctx, uint32_t index, bool write, uint64_t *value, bool *handled);
 int kvm_set_debug(struct vcpu *vcpu, const struct vmm_debug *debug);
 /* KVM_EXIT_DEBUG: a BACKEND_* result of run; BACKEND_AGAIN: go on. Before a KVM_RUN with debug_pass
  * set, clear it and let the software CPU execute one instruction. */
 int kvm_debug_exit(struct kvm_vcpu *kv);
 uint64_t kvm_tsc(struct vm *vm);
 void kvm_tsc_changed(struct vm *vm, bool runs);
-int kvm_tsc_init(struct vm *vm);
+void kvm_tsc_init(struct vm *vm);
 /* Before each KVM_RUN: gives KVM the TSC offset if it has another one. 0, or VMM_E_*. */
 int kvm_tsc_push(struct kvm_vcpu *kv);
 

@@ -175,7 +175,6 @@ static int bring_in_line(struct vm *vm)
             err = err ? err : r;
             kvm->slots_lack |= list[i].id == KVM_NO_SLOT;
         }
-    kvm->mem_gen++;
     return err;
 }
 
@@ -206,10 +205,14 @@ int kvm_mem_refresh(struct vm *vm)
     struct kvm_vm *kvm = kvm_vm_of(vm);
     int err = 0;
 
+    if (!atomic_exchange(&kvm->derived, false))
+        return 0;
     for (uint32_t i = 0; i < kvm->nslots && !err; i++)
         err = remove_slot(vm, &kvm->slots[i]);
     if (!err)
         err = bring_in_line(vm);
+    if (err)
+        atomic_store(&kvm->derived, true);
     atomic_store(&kvm->mem_error, err);
     return err;
 }

@@ -199,3 +199,56 @@ int kvm_msr_exit(struct kvm_vcpu *kv)
         run->msr.data = ok ? value : 0;
     return 0;
 }
+
+/* ---- MSRs that only the kernel has ---- */
+
+struct one_msr {
+    struct kvm_msrs head;
+    struct kvm_msr_entry e[1];
+};
+
+static bool is_pv(const struct vm *vm, uint32_t index)
+{
+    for (unsigned i = 0; i < NPASSED; i++)
+        if (passed[i].where == PV && passed[i].index == index)
+            return applies(vm, PV);
+    return false;
+}
+
+bool kvm_msr_in_kernel(const struct vm *vm, uint32_t index)
+{
+    return kvm_lapic_has_msr(vm, index) || is_pv(vm, index);
+}
+
+int kvm_msr_get(struct kvm_vcpu *kv, uint32_t index, uint64_t *value)
+{
+    struct one_msr m = {.head.nmsrs = 1, .e[0].index = index};
+
+    if (kvm_lapic_has_msr(kv->vcpu->vm, index))
+        return kvm_lapic_get_msr(kv, index, value);
+    if (kvm_ioctl_p(kv->fd, KVM_GET_MSRS, &m) != 1)
+        return VMM_E_NOENT;
+    *value = m.e[0].data;
+    return 0;
+}
+
+int kvm_msr_set(struct kvm_vcpu *kv, uint32_t index, uint64_t value)
+{
+    struct one_msr m = {.head.nmsrs = 1, .e[0] = {.index = index, .data = value}};
+
+    if (kvm_lapic_has_msr(kv->vcpu->vm, index))
+        return kvm_lapic_set_msr(kv, index, value);
+    return kvm_ioctl_p(kv->fd, KVM_SET_MSRS, &m) == 1 ? 0 : VMM_E_INVAL;
+}
+
+int kvm_msr_env(void *ctx, uint32_t index, bool write, uint64_t *value, bool *handled)
+{
+    struct kvm_vcpu *kv = ctx; /* it begins with the software CPU's part */
+    int r = core_msr_access(kv->vcpu, x86_serial(kv->soft.cpu), index, write, value, handled);
+
+    if (r != CORE_IO_OK || *handled || !kvm_msr_in_kernel(kv->vcpu->vm, index))
+        return r;
+    *handled = true;
+    r = write ? kvm_msr_set(kv, index, *value) : kvm_msr_get(kv, index, value);
+    return r ? CORE_IO_GP : CORE_IO_OK;
+}

@@ -526,6 +526,7 @@ static int enter(struct kvm_vcpu *kv)
         return BACKEND_AGAIN;
     count(&kv->entries);
     kvm_vm_of(kv->vcpu->vm)->vcpu_ran[kv->vcpu->id] = true;
+    atomic_store_explicit(&kvm_vm_of(kv->vcpu->vm)->derived, true, memory_order_relaxed);
     kv->wanted = 0;
     kv->pending = KVM_PEND_NONE;
     if (r < 0 && r != -EFAULT)

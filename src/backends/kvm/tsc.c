@@ -47,13 +47,18 @@ uint64_t kvm_tsc(struct vm *vm)
     }
 }
 
-/* The kernel's clock for guests stands and goes on with the VM's. */
+/* The kernel's clock for guests stands and goes on with the VM's, and its watchdogs are told. */
 static void set_kvmclock(struct vm *vm)
 {
+    struct kvm_vm *kvm = kvm_vm_of(vm);
     struct kvm_clock_data data = {.clock = atomic_load(&vm->clock_paused)};
 
-    if (vm->flags & VMM_VM_KVM_PV)
-        kvm_ioctl_p(kvm_vm_of(vm)->fd, KVM_SET_CLOCK, &data);
+    if (!(vm->flags & VMM_VM_KVM_PV))
+        return;
+    kvm_ioctl_p(kvm->fd, KVM_SET_CLOCK, &data);
+    for (unsigned i = 0; i < vm->max_vcpus; i++)
+        if (kvm->vcpu_fd[i] >= 0 && (kvm_host()->has & KVM_HAS_KVMCLOCK_CTRL))
+            kvm_ioctl(kvm->vcpu_fd[i], KVM_KVMCLOCK_CTRL, 0);
 }
 
 void kvm_tsc_changed(struct vm *vm, bool runs)
@@ -71,7 +76,7 @@ void kvm_tsc_changed(struct vm *vm, bool runs)
 }
 
 /* As KVM computes the ratio: with 48 bits behind the point for VT-x, 32 for AMD-V. */
-static int find_ratio(struct vm *vm, struct kvm_vm *kvm)
+static void find_ratio(const struct vm *vm, struct kvm_vm *kvm)
 {
     int khz = kvm_ioctl(kvm->fd, KVM_GET_TSC_KHZ, 0);
     uint64_t want = vm->tsc_khz, host, away;
@@ -81,21 +86,18 @@ static int find_ratio(struct vm *vm, struct kvm_vm *kvm)
     host = (uint64_t)khz;
     away = want > host ? want - host : host - want;
     if (away * 1000000 <= host * TOLERANCE_PPM)
-        return 0;
+        return;
     kvm->tsc_shift = __builtin_cpu_is("intel") ? 48 : 32;
     kvm->tsc_ratio = (uint64_t)(((unsigned __int128)want << kvm->tsc_shift) / host);
-    return 0;
 }
 
-int kvm_tsc_init(struct vm *vm)
+void kvm_tsc_init(struct vm *vm)
 {
     struct kvm_vm *kvm = kvm_vm_of(vm);
-    int err = 0;
 
     if (vm->tsc_khz != os_tsc_khz() && (kvm_host()->has & KVM_HAS_TSC_CONTROL))
-        err = find_ratio(vm, kvm);
+        find_ratio(vm, kvm);
     atomic_store(&kvm->tsc_base, host_ticks(kvm));
-    return err;
 }
 
 /* Without KVM_VCPU_TSC_OFFSET: the value now. KVM gives vCPUs whose TSCs are written about the same

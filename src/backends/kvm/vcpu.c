@@ -77,6 +77,7 @@ int kvm_vcpu_init(struct vcpu *vcpu)
         err = alloc_xsave(kv);
     if (!err)
         err = interp_vcpu_open(&kv->soft, vcpu);
+    kv->soft.env.msr = kvm_msr_env;
     if (!err)
         err = kvm_msr_policy(vcpu);
     if (err) {

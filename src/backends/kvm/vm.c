@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/kvm/vm.c: VMs of the KVM engine: creation, capabilities. */
 #include <asm/kvm_para.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -33,13 +34,18 @@ static int create_fd(struct vm *vm, int *out)
     return 0;
 }
 
-/* Both are refused where there is no VT-x, which needs neither. */
-static void set_real_mode_pages(int fd)
+/* A KVM that does not have the calls needs neither. */
+static int set_real_mode_pages(struct vm *vm, int fd)
 {
     const uint64_t map = IDENTITY_MAP;
+    int r = kvm_ioctl_p(fd, KVM_SET_IDENTITY_MAP_ADDR, &map);
 
-    kvm_ioctl_p(fd, KVM_SET_IDENTITY_MAP_ADDR, &map);
-    kvm_ioctl(fd, KVM_SET_TSS_ADDR, TSS);
+    if (r < 0 && r != -ENOTTY && r != -EINVAL)
+        return kvm_fail(vm, "vm_create", r, "KVM_SET_IDENTITY_MAP_ADDR");
+    r = kvm_ioctl(fd, KVM_SET_TSS_ADDR, TSS);
+    if (r < 0 && r != -ENOTTY && r != -EINVAL)
+        return kvm_fail(vm, "vm_create", r, "KVM_SET_TSS_ADDR");
+    return 0;
 }
 
 static int enable(int fd, uint32_t cap, uint64_t arg)
@@ -82,14 +88,19 @@ static int enable_caps(struct vm *vm, int fd)
             continue;
         int r = enable(fd, caps[i].cap, caps[i].arg);
 
-        if (r < 0 && caps[i].has)
+        if (r < 0 && (caps[i].has || r != -EINVAL))
             return kvm_fail(vm, "vm_create", r, caps[i].name);
     }
-    int known = kvm_ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_DISABLE_QUIRKS2);
+    return 0;
+}
+
+static int disable_quirks(struct vm *vm, int fd)
+{
+    int known = kvm_ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_DISABLE_QUIRKS2), r = 0;
 
     if (known > 0 && ((uint32_t)known & QUIRKS))
-        enable(fd, KVM_CAP_DISABLE_QUIRKS2, (uint32_t)known & QUIRKS);
-    return 0;
+        r = enable(fd, KVM_CAP_DISABLE_QUIRKS2, (uint32_t)known & QUIRKS);
+    return r < 0 ? kvm_fail(vm, "vm_create", r, "KVM_CAP_DISABLE_QUIRKS2") : 0;
 }
 
 int kvm_vm_init(struct vm *vm)
@@ -109,12 +120,13 @@ int kvm_vm_init(struct vm *vm)
     if (err)
         goto no_fd;
     vm->backend_data = kvm;
-    set_real_mode_pages(kvm->fd);
-    err = enable_caps(vm, kvm->fd);
+    kvm_tsc_init(vm);
+    kvm_dirty_init(vm);
+    err = set_real_mode_pages(vm, kvm->fd);
     if (!err)
-        err = kvm_tsc_init(vm);
+        err = enable_caps(vm, kvm->fd);
     if (!err)
-        err = kvm_dirty_init(vm);
+        err = disable_quirks(vm, kvm->fd);
     if (!err)
         err = kvm_msr_filter_init(vm);
     if (!err)
