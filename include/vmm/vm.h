@@ -21,7 +21,8 @@ struct vm;
 #define VMM_IRQCHIP_NONE 0u /* no interrupt controllers: HLT exits, vcpu_inject delivers */
 #define VMM_IRQCHIP_PC   1u /* 8259 pair, IOAPIC and a local APIC per vCPU */
 
-/* Where the interrupt controllers of VMM_IRQCHIP_PC are. The guest sees no difference. */
+/* Where the interrupt controllers of VMM_IRQCHIP_PC are. The guest sees no difference. With
+ * VMM_VM_EXIT_HLT they are in the library: AUTO chooses that, the others are refused. */
 #define VMM_IRQCHIP_MODE_AUTO 0u /* what is best with this backend on this machine */
 #define VMM_IRQCHIP_MODE_USER 1u /* in the library */
 #define VMM_IRQCHIP_MODE_SPLIT                                                                     \
@@ -32,7 +33,7 @@ struct vm;
 /* Flags of struct vm_config. */
 #define VMM_VM_EXIT_HYPERCALL 1u /* VMCALL/VMMCALL exit with VMM_EXIT_HYPERCALL, default #UD */
 #define VMM_VM_EXIT_CPUID     2u /* CPUID exits with VMM_EXIT_CPUID instead of using the table */
-#define VMM_VM_EXIT_HLT       4u /* HLT exits even when there are interrupt controllers */
+#define VMM_VM_EXIT_HLT       4u /* HLT exits even when the library has interrupt controllers */
 #define VMM_VM_KVM_PV         8u /* the default CPUID table offers KVM's clock and other PV features */
 
 /* It works, but slowly or with much repair: AUTO takes it only if nothing else works. */

@@ -641,6 +641,30 @@ START_TEST(posted_registrations_are_told)
 }
 END_TEST
 
+static struct mmio *registered;
+
+static int unregister_at_once(struct vm *of, bool port, uint64_t addr, uint64_t len)
+{
+    add_posted(of, port, addr, len);
+    mmio_unregister(registered); /* as a callback on another thread might */
+    return 0;
+}
+
+START_TEST(what_is_gone_before_it_is_posted_is_not_posted)
+{
+    fake_host.posted_add = unregister_at_once;
+    fake_host.posted_del = del_posted;
+    vm = fake_vm(NULL);
+    ck_assert_int_eq(mmio_register(vm, 0x10000, 0x1000, &posted_ops, NULL, &registered), 0);
+    ck_assert_uint_eq(host.adds, 1);
+    ck_assert_uint_eq(host.dels, 1);
+    ck_assert_uint_eq(releases, 1);
+    ck_assert_ptr_null(vm->io_list);
+    end();
+    ck_assert_uint_eq(releases, 1);
+}
+END_TEST
+
 START_TEST(results_of_posted_writes_do_not_count)
 {
     static const struct fake_op code[] = {{OP_OUT, 0x80, 1}, {OP_OUT, 0x90, 2}};
@@ -853,6 +877,7 @@ int main(void)
         split_mode_gives_extint_to_the_engine,
         doorbells_are_the_kernel_s_and_ours,
         posted_registrations_are_told,
+        what_is_gone_before_it_is_posted_is_not_posted,
         results_of_posted_writes_do_not_count,
         descriptors_are_given_to_the_kernel,
         what_the_kernel_declines_is_resampled_by_the_library,
