@@ -263,10 +263,27 @@ static unsigned lines(const char *path)
     return n;
 }
 
+/* Valgrind and sanitizers map memory as they like. */
+static bool has_own_maps(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return false;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+    return false;
+#endif
+#endif
+    const char *preload = getenv("LD_PRELOAD");
+
+    return !preload || !strstr(preload, "vgpreload");
+}
+
 static struct resources resources(void)
 {
-    return (struct resources){entries("/proc/self/fd"), lines("/proc/self/maps"),
-                              atomic_load(&live_maps), atomic_load(&live_timers)};
+    unsigned maps = has_own_maps() ? lines("/proc/self/maps") : 0;
+
+    return (struct resources){entries("/proc/self/fd"), maps, atomic_load(&live_maps),
+                              atomic_load(&live_timers)};
 }
 
 /* ---- the guest ---- */

@@ -39,10 +39,14 @@ static void set_reg(struct kvm_lapic_state *s, uint32_t offset, uint32_t value)
 
 /* ---- MSRs ---- */
 
+/* struct kvm_msrs with room for one. */
 struct one_msr {
-    struct kvm_msrs head;
+    struct {
+        uint32_t nmsrs, pad;
+    } head;
     struct kvm_msr_entry e[1];
 };
+_Static_assert(offsetof(struct one_msr, e) == sizeof(struct kvm_msrs), "KVM's layout");
 
 bool kvm_lapic_has_msr(const struct vm *vm, uint32_t index)
 {

@@ -476,10 +476,14 @@ _Static_assert(NMSRS <= 32, "bits of msr_absent");
 #define MSR_CSTAR  0xc0000083u
 #define MSR_SFMASK 0xc0000084u
 
+/* struct kvm_msrs with room for all. */
 struct msr_list {
-    struct kvm_msrs head;
+    struct {
+        uint32_t nmsrs, pad;
+    } head;
     struct kvm_msr_entry e[NMSRS];
 };
+_Static_assert(offsetof(struct msr_list, e) == sizeof(struct kvm_msrs), "KVM's layout");
 
 static uint64_t *msr_field(struct kvm_vcpu *kv, unsigned i)
 {

@@ -105,11 +105,12 @@ void kvm_tsc_init(struct vm *vm)
 static int write_tsc(struct kvm_vcpu *kv, uint64_t offset)
 {
     struct {
-        struct kvm_msrs msrs;
+        uint32_t nmsrs, pad; /* struct kvm_msrs */
         struct kvm_msr_entry entry;
-    } tsc = {.msrs = {.nmsrs = 1}, .entry = {.index = MSR_TSC}};
+    } tsc = {.nmsrs = 1, .entry = {.index = MSR_TSC}};
     int r;
 
+    _Static_assert(sizeof(tsc) == sizeof(struct kvm_msrs) + sizeof(tsc.entry), "KVM's layout");
     tsc.entry.data = host_ticks(kvm_vm_of(kv->vcpu->vm)) + offset;
     r = kvm_ioctl_p(kv->fd, KVM_SET_MSRS, &tsc);
     return r < 0 ? r : 0;
