@@ -168,5 +168,6 @@ struct backend_host_ops {
 extern const struct vmm_backend_ops *const vmm_backends[];
 extern const struct vmm_backend_ops vmm_backend_interp;
 extern const struct vmm_backend_ops vmm_backend_kvm;
+extern const struct vmm_backend_ops vmm_backend_bt;
 
 #endif

@@ -54,7 +54,7 @@ static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access
     if (idx >= MMU_NINDEX || watched(mmu, linear))
         return;
     mmu_note_filled(mmu, idx << MMU_TLB_BITS | i);
-    e->addend = (uintptr_t)page->host - tag;
+    e->host = page->host;
     e->gpa = w->gpa | (w->global ? MMU_ENTRY_GLOBAL : 0);
     if (mmu_allowed(mmu, idx, MMU_READ, w, &error))
         e->read = tag;

@@ -100,8 +100,8 @@ enum mmu_access { MMU_READ, MMU_WRITE, MMU_EXEC };
 struct mmu_entry {
     uint64_t read; /* page address, or mmu_empty_tag */
     uint64_t write;
-    uintptr_t addend; /* host = linear + addend */
-    uint64_t gpa;     /* page; valid when `any` is */
+    uint8_t *host; /* of the page */
+    uint64_t gpa;  /* page; valid while one of the tags is */
 };
 
 /* The data entry of an address. The higher bits take part so that what lies a multiple of 4 MiB
@@ -235,17 +235,21 @@ void mmu_set_watch(struct mmu *mmu, const uint64_t *pages, unsigned n);
  */
 static inline uint8_t *mmu_fast_read(struct mmu *mmu, unsigned idx, uint64_t linear, unsigned size)
 {
-    struct mmu_entry *e = &mmu->data[idx][mmu_slot(linear)];
-    if (__builtin_expect(linear - e->read <= MMU_PAGE_SIZE - size, 1))
-        return (uint8_t *)(linear + e->addend);
+    const struct mmu_entry *e = &mmu->data[idx][mmu_slot(linear)];
+    uint64_t offset = linear - e->read;
+
+    if (__builtin_expect(offset <= MMU_PAGE_SIZE - size, 1))
+        return e->host + offset;
     return NULL;
 }
 
 static inline uint8_t *mmu_fast_write(struct mmu *mmu, unsigned idx, uint64_t linear, unsigned size)
 {
-    struct mmu_entry *e = &mmu->data[idx][mmu_slot(linear)];
-    if (__builtin_expect(linear - e->write <= MMU_PAGE_SIZE - size, 1))
-        return (uint8_t *)(linear + e->addend);
+    const struct mmu_entry *e = &mmu->data[idx][mmu_slot(linear)];
+    uint64_t offset = linear - e->write;
+
+    if (__builtin_expect(offset <= MMU_PAGE_SIZE - size, 1))
+        return e->host + offset;
     return NULL;
 }
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* insn.c: guest instructions per second of the software CPU in loops of typical code.
+/* insn.c: guest instructions per second of the software CPU, and of the translator on top of it, in
+ * loops of typical code.
  *
  * usage: bench_insn [NAME ...] */
 #include <stdio.h>
 #include <time.h>
 
+#include "backends/bt/bt.h"
 #include "x86_fake.h"
 
 /* A bit mixer: registers only. */
@@ -64,28 +66,43 @@ static bool wanted(int argc, char **argv, const char *name)
     return argc < 2;
 }
 
+/* Millions of instructions per second; 0: the loop did not run as it should. */
+static double measure(unsigned loop, bool translate)
+{
+    const uint64_t n = translate ? 1000000000 : 200000000;
+    struct fake *f = fake_new();
+    double t;
+
+    if (translate && bt_attach(f->cpu, BT_HOT))
+        return 0;
+    fake_long64(f);
+    memset(f->mem + FAKE_DATA, 1, 16384 - 1);
+    f->cpu->gpr[VMM_RDI] = FAKE_DATA;
+    f->cpu->gpr[VMM_RAX] = 0x9e3779b97f4a7c15;
+    f->cpu->gpr[VMM_RBX] = 0xbf58476d1ce4e5b9;
+    fake_load(f, FAKE_TEXT, loops[loop].begin, loops[loop].end);
+    t = seconds();
+    if (fake_run(f, n) != X86_STOP_ATTENTION || f->done != n)
+        return 0;
+    t = seconds() - t;
+    bt_detach(f->cpu);
+    fake_free(f);
+    return (double)n / t / 1e6;
+}
+
 int main(int argc, char **argv)
 {
+    printf("million instructions per second\n%-10s %10s %10s\n", "", "interp", "bt");
     for (unsigned i = 0; i < sizeof(loops) / sizeof(loops[0]); i++) {
-        const uint64_t n = 200000000;
-        struct fake *f;
-        double t;
+        double interp, bt;
 
         if (!wanted(argc, argv, loops[i].name))
             continue;
-        f = fake_new();
-        fake_long64(f);
-        memset(f->mem + FAKE_DATA, 1, 16384 - 1);
-        f->cpu->gpr[VMM_RDI] = FAKE_DATA;
-        f->cpu->gpr[VMM_RAX] = 0x9e3779b97f4a7c15;
-        f->cpu->gpr[VMM_RBX] = 0xbf58476d1ce4e5b9;
-        fake_load(f, FAKE_TEXT, loops[i].begin, loops[i].end);
-        t = seconds();
-        if (fake_run(f, n) != X86_STOP_ATTENTION || f->done != n)
+        interp = measure(i, false);
+        bt = measure(i, true);
+        if (interp <= 0 || bt <= 0)
             return 1;
-        t = seconds() - t;
-        printf("%-10s %7.1f million instructions per second\n", loops[i].name, (double)n / t / 1e6);
-        fake_free(f);
+        printf("%-10s %10.1f %10.1f %6.2fx\n", loops[i].name, interp, bt, bt / interp);
     }
     return 0;
 }

@@ -64,6 +64,8 @@ CASES = {
                             compare="interp"),
     "guest-kvm-smp": repo_guest("guest.elf", cpus=2, append="auto brief", backend="kvm",
                             compare="interp"),
+    "guest-bt": repo_guest("guest.elf", append="auto brief", backend="bt", compare="interp"),
+    "guest-bt-smp": repo_guest("guest.elf", cpus=4, backend="bt"),
     # Prints, computes, forks, sleeps and powers off.
     "cloud": linux("cloud", "full",
                    [r"guest: 1 of 1 processors", MD5, r"guest: forked 300\b", r"guest: sum 2001000",
@@ -72,6 +74,14 @@ CASES = {
                        [r"guest: 1 of 1 processors", MD5, r"guest: forked 300\b",
                         r"guest: sum 2001000", r"guest: slept", r"guest: pipes work",
                         r"guest: done"], backend="kvm", healthy=True),
+    "cloud-bt": linux("cloud", "full",
+                      [r"guest: 1 of 1 processors", MD5, r"guest: forked 300\b",
+                       r"guest: sum 2001000", r"guest: slept", r"guest: pipes work",
+                       r"guest: done"], backend="bt"),
+    "cloud-bt-smp": linux("cloud", "smp",
+                          [r"guest: 2 of 2 processors", r"guest: counted 2000 and 2000",
+                           r"guest: done"],
+                          args=["--no-reboot", "--cpus", "2"], backend="bt"),
     "cloud-smp": linux("cloud", "smp",
                        [r"guest: 2 of 2 processors", r"guest: counted 2000 and 2000",
                         r"guest: done"],
@@ -87,6 +97,7 @@ CASES = {
     # Page tables of two levels, and of three.
     "linux32": linux32("686"),
     "linux32-pae": linux32("686-pae"),
+    "linux32-bt": linux32("686-pae", backend="bt"),
     # Starts itself, then rejects the file that should be the kernel of domain 0 and reboots.
     "xen": dict(fetch=["xen", "memtest"], kernel=os.path.join(GUESTS, "xen/xen"),
                 append="console=com1 com1=115200,8n1 loglvl=all",

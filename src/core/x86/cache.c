@@ -37,6 +37,7 @@ struct page {
     struct x86_block *tails;  /* by next_page2 */
     uint64_t granules;
     unsigned misses; /* stores into the page that hit no granule */
+    uint32_t epoch;  /* with a tier: of the last comparison of all its blocks with memory */
 };
 
 struct x86_cache {
@@ -193,6 +194,7 @@ static struct page *page_alloc(struct x86_cache *c)
     else
         pg = take(c, sizeof(*pg));
     memset(pg, 0, sizeof(*pg));
+    pg->epoch = c->epoch;
     return pg;
 }
 
@@ -263,8 +265,10 @@ static void unlink_tail(struct x86_cache *c, struct x86_block *b)
     *p = b->next_page2;
 }
 
-static void make_stale(struct x86_block *b)
+static void make_stale(struct x86_cpu *cpu, struct x86_block *b)
 {
+    if (cpu->tier && !b->dead)
+        cpu->tier->dropped(cpu, b);
     b->dead = true;
     for (unsigned i = 0; i <= b->n; i++)
         b->ops[i].fn = op_stale;
@@ -276,7 +280,7 @@ static void bury(struct x86_cpu *cpu, struct x86_block *b)
     struct x86_cache *c = cpu->cache;
 
     unlink_hash(c, b);
-    make_stale(b);
+    make_stale(cpu, b);
     b->next_hash = c->dead;
     c->dead = b;
     c->ndead++;
@@ -391,13 +395,15 @@ static void flush_now(struct x86_cpu *cpu)
     c->current = 0;
     c->used = 0;
     x86_jump_clear(cpu);
+    if (cpu->tier)
+        cpu->tier->flushed(cpu);
 }
 
 void x86_cache_flush(struct x86_cpu *cpu)
 {
     x86_jump_flush(cpu);
     if (cpu->blk) {
-        make_stale(cpu->blk);
+        make_stale(cpu, cpu->blk);
         cpu->cache->flush_wanted = true;
     } else {
         flush_now(cpu);
@@ -464,10 +470,37 @@ static bool find_tail(struct x86_cpu *cpu, struct x86_code *code, struct x86_cod
     return !*again;
 }
 
+bool x86_block_is_made_of(const struct x86_block *b, const uint8_t *bytes)
+{
+    return b->hash == hash_code(bytes, b->bytes, NULL, 0);
+}
+
 /* Whether memory still holds what the block, in one page, was decoded from. */
 static bool unchanged(const struct x86_block *b, const struct x86_code *code)
 {
-    return b->hash == hash_code(code->page + (code->gpa & ~MMU_PAGE_MASK), b->bytes, NULL, 0);
+    return x86_block_is_made_of(b, code->page + (code->gpa & ~MMU_PAGE_MASK));
+}
+
+/* A tier's code goes from block to block within a page, without lookups: so all of the page's
+ * blocks are compared with memory before the first of them is entered in an epoch. */
+static void check_page(struct x86_cpu *cpu, const struct x86_code *code)
+{
+    struct x86_cache *c = cpu->cache;
+    struct page *pg = *page_slot(c, code->gpa);
+    struct x86_block *b, *next;
+
+    if (!pg || pg->epoch == c->epoch)
+        return;
+    pg->epoch = c->epoch;
+    for (b = pg->blocks; b; b = next) {
+        unsigned offset = (unsigned)(b->gpa & ~MMU_PAGE_MASK);
+
+        next = b->next_page;
+        if (b->gpa2 == MMU_NO_TAG && x86_block_is_made_of(b, code->page + offset))
+            b->epoch = c->epoch;
+        else
+            kill(cpu, b);
+    }
 }
 
 /* NULL: there is none, an exception is queued, cpu->stop is set, or *again is. */
@@ -524,10 +557,10 @@ static struct page *get_page(struct x86_cpu *cpu, uint64_t gpa)
     return NULL;
 }
 
-/* Decodes into ops: the number of instructions; *bytes gets their length. 0: the first one is not
- * complete in `avail` bytes. */
+/* Decodes into ops: the number of instructions; *bytes gets their length, *ends whether the last
+ * one ends the block. 0: the first one is not complete in `avail` bytes. */
 static unsigned decode_run(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, unsigned avail,
-                           struct x86_op *ops, unsigned *bytes)
+                           struct x86_op *ops, unsigned *bytes, bool *ends)
 {
     unsigned max = mode & X86_MODE_SINGLE ? 1 : X86_BLOCK_MAX, n = 0, at = 0;
     bool end = false;
@@ -545,6 +578,7 @@ static unsigned decode_run(struct x86_cpu *cpu, uint32_t mode, const uint8_t *co
         n++;
     }
     *bytes = at;
+    *ends = end;
     return n;
 }
 
@@ -573,6 +607,8 @@ static struct x86_block *insert(struct x86_cpu *cpu, const struct x86_block *key
         pg2->granules |= granules(b->gpa2, b->bytes - head_bytes(b));
     }
     cpu->count.blocks_decoded++;
+    if (cpu->tier)
+        cpu->tier->made(cpu, b);
     return b;
 }
 
@@ -584,12 +620,15 @@ struct x86_block *x86_cache_get(struct x86_cpu *cpu, struct x86_code *code, uint
     uint8_t bytes[X86_BLOCK_MAX * INSN_MAX];
     unsigned offset = (unsigned)(code->gpa & ~MMU_PAGE_MASK), avail = MMU_PAGE_SIZE - offset, len;
     struct page *pg, *pg2 = NULL;
+    bool ends;
 
     *again = false;
     if (hint->gpa == code->gpa && hint->mode == mode && hint->gpa2 == MMU_NO_TAG && !hint->dead &&
         hint->epoch == cpu->cache->epoch)
         return hint;
     cpu->count.block_lookups++;
+    if (cpu->tier)
+        check_page(cpu, code);
     b = lookup(cpu, code, mode, again);
     if (x86_likely(b) || *again || cpu->event.valid || cpu->stop)
         return b;
@@ -604,7 +643,7 @@ struct x86_block *x86_cache_get(struct x86_cpu *cpu, struct x86_code *code, uint
     if (avail > sizeof(bytes))
         avail = sizeof(bytes);
     memcpy(bytes, code->page + offset, avail);
-    key.n = (uint8_t)decode_run(cpu, mode, bytes, avail, ops, &len);
+    key.n = (uint8_t)decode_run(cpu, mode, bytes, avail, ops, &len, &ends);
     if (!key.n) {
         struct x86_code tail;
 
@@ -618,9 +657,10 @@ struct x86_block *x86_cache_get(struct x86_cpu *cpu, struct x86_code *code, uint
         key.gpa2 = tail.gpa;
         memcpy(bytes, code->page + offset, avail);
         memcpy(bytes + avail, tail.page, INSN_MAX);
-        key.n =
-            (uint8_t)decode_run(cpu, mode | X86_MODE_SINGLE, bytes, avail + INSN_MAX, ops, &len);
+        key.n = (uint8_t)decode_run(cpu, mode | X86_MODE_SINGLE, bytes, avail + INSN_MAX, ops, &len,
+                                    &ends);
     }
+    key.ends = ends;
     key.bytes = (uint16_t)len;
     key.hash = hash_code(bytes, head_bytes(&key), bytes + avail, len - head_bytes(&key));
     return insert(cpu, &key, ops, pg, pg2);

@@ -29,6 +29,9 @@ void x86_cache_tidy(struct x86_cpu *cpu);
 struct x86_block *x86_cache_get(struct x86_cpu *cpu, struct x86_code *code, uint32_t mode,
                                 struct x86_block *hint, bool *again);
 
+/* Whether `bytes` are what the block, in one page, was decoded from. */
+bool x86_block_is_made_of(const struct x86_block *b, const uint8_t *bytes);
+
 /* Empties cpu->jump: before the memory of blocks is used for others. */
 void x86_jump_clear(struct x86_cpu *cpu);
 /* Lets cpu->jump lead to a block, for the CPU's mode; `global`: all of it is in global pages. */

@@ -134,7 +134,7 @@ static const ZydisDecoderMode off[] = {
     ZYDIS_DECODER_MODE_MPX,      ZYDIS_DECODER_MODE_CET, ZYDIS_DECODER_MODE_CLDEMOTE,
     ZYDIS_DECODER_MODE_WBNOINVD, ZYDIS_DECODER_MODE_KNC, ZYDIS_DECODER_MODE_AMD_BRANCHES};
 
-static void init_decoder(ZydisDecoder *z, uint32_t mode)
+void x86_dec_init(ZydisDecoder *z, uint32_t mode)
 {
     bool real = !(mode & X86_MODE_PE) || (mode & X86_MODE_VM86);
 
@@ -158,13 +158,13 @@ static ZyanStatus decode_insn(struct x86_dec *d, unsigned n)
     ZydisDecoder z;
     ZyanStatus status;
 
-    init_decoder(&z, d->mode);
+    x86_dec_init(&z, d->mode);
     status = ZydisDecoderDecodeFull(&z, d->code, n, &d->insn, d->opnd);
     if (status != ZYDIS_STATUS_DECODING_ERROR || z.machine_mode != ZYDIS_MACHINE_MODE_REAL_16)
         return status;
     /* SYSENTER and SYSEXIT are no invalid opcodes here: #GP, and SYSENTER leaves virtual-8086 mode.
      */
-    init_decoder(&z, X86_MODE_PE | X86_MODE_CODE16);
+    x86_dec_init(&z, X86_MODE_PE | X86_MODE_CODE16);
     if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&z, d->code, n, &d->insn, d->opnd)) &&
         (d->insn.mnemonic == ZYDIS_MNEMONIC_SYSENTER || d->insn.mnemonic == ZYDIS_MNEMONIC_SYSEXIT))
         return ZYAN_STATUS_SUCCESS;

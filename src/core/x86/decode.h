@@ -71,6 +71,9 @@ static inline bool x86_dec_64(const struct x86_dec *d)
 unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, unsigned avail,
                     struct x86_op *op, bool *end);
 
+/* The decoder for a mode (X86_MODE_*). [decode.c] */
+void x86_dec_init(ZydisDecoder *z, uint32_t mode);
+
 /* Vector, mask, MMX and x87 instructions, XSAVE family included. [vec_decode.c] */
 bool x86_dec_vec(struct x86_dec *d, struct x86_op *op);
 

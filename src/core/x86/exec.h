@@ -400,6 +400,7 @@ static inline void x86_mmu_idx_changed(struct x86_cpu *cpu)
         cpu->mmu_idx = ac && (cpu->cr0 & X86_CR0_AM) ? MMU_USER_ALIGN : MMU_USER;
     else
         cpu->mmu_idx = ac ? MMU_KERNEL_AC : MMU_KERNEL;
+    cpu->tier_data = cpu->mmu.data[cpu->mmu_idx];
 }
 /* Flushes TLB and jump cache. [mode.c] */
 void x86_flush_tlb(struct x86_cpu *cpu);

@@ -50,10 +50,14 @@ struct x86_block {
     uint32_t mode;
     uint16_t bytes; /* length of the code */
     uint8_t n;      /* instructions; ops has one more, which goes on to what follows */
-    bool dead;
-    uint32_t epoch; /* of the last comparison with memory */
-    uint32_t hash;  /* of the code bytes, for that comparison */
+    bool dead : 1;
+    bool ends : 1;     /* the last instruction's handler does not go on with ops[n] */
+    uint32_t epoch;    /* of the last comparison with memory */
+    uint32_t hash;     /* of the code bytes, for that comparison */
+    const void *entry; /* the tier's: where its code comes in */
+    /* Of ops[n], `imm`, `disp` and `r` are the tier's. */
     struct x86_op ops[];
 };
+_Static_assert(offsetof(struct x86_block, ops) == 64, "two ops a cache line");
 
 #endif

@@ -173,6 +173,17 @@ struct x86_env {
 
 #define X86_POLL 8192
 
+/*
+ * A tier above the handlers, which may put code of its own in place of a block's first op and then
+ * executes the block by the same rules (backends/bt). It is told what becomes of blocks. All
+ * functions: with the vCPU outside of guest code, or by itself.
+ */
+struct x86_tier {
+    void (*made)(struct x86_cpu *cpu, struct x86_block *b);    /* a block has been decoded */
+    void (*dropped)(struct x86_cpu *cpu, struct x86_block *b); /* it is dead from now on */
+    void (*flushed)(struct x86_cpu *cpu);                      /* no block is left */
+};
+
 /* Event that waits to be delivered before the next instruction. */
 struct x86_event {
     bool valid;
@@ -212,7 +223,8 @@ struct x86_dr {
 };
 
 struct x86_counters {
-    uint64_t insns, irqs, exceptions, halts, blocks_decoded, blocks_flushed, block_lookups, thunks;
+    uint64_t insns, irqs, exceptions, halts, blocks_decoded, blocks_flushed, block_lookups, thunks,
+        translations, code_flushes;
 };
 
 /* Direct-mapped cache from linear addresses and modes to blocks; flushed with the TLB. The key of a
@@ -250,6 +262,13 @@ struct x86_cpu {
     uint64_t jump_key;     /* x86_jump_key of the mode, with SINGLE in such a block */
     uint64_t rip_mask;     /* of code: 0xffff, 0xffffffff or all ones */
     uint64_t sp_mask;      /* of the stack pointer, likewise */
+
+    uint64_t tier_page;          /* the tier's: RIP of the page that its code is in ... */
+    uint64_t tier_temp;          /* ... and room for one value */
+    struct mmu_entry *tier_data; /* mmu.data[mmu_idx] */
+    const struct x86_tier *tier; /* or NULL */
+    void *tier_state;
+
     struct vmm_segment seg[VMM_NSEG];
 
     struct x86_jump jump[X86_JUMP_SIZE]; /* without content until jump_ready */

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/branch.c: how a block ends: near branches, and the ways to other blocks. */
+#include "backends/bt/gen.h"
+
+/*
+ * At the end of a block the flags are in cc. A jump into the same page goes directly to the
+ * target's code once there is some (link.c); until then, and to other pages, through cpu->jump.
+ */
+
+static bool in_page(int64_t offset)
+{
+    return offset >= 0 && offset < MMU_PAGE_SIZE;
+}
+
+/* RAX = the page's address + offset. */
+static void page_address(struct gen *g, unsigned dst, int64_t offset)
+{
+    em_rm(&g->e, true, OP_LOAD, dst, GEN_FIELD(tier_page));
+    em_rm(&g->e, g->is64, OP_LEA, dst, em_at(dst, (int32_t)offset));
+}
+
+/* Changes RCX; the flag condition A means that RAX is not canonical. */
+static void test_canonical(struct gen *g)
+{
+    struct em *e = &g->e;
+
+    em_rr(e, true, OP_LOAD, H_RCX, H_RAX);
+    em_rr(e, true, OP_SHIFT, EXT_SAR, H_RCX);
+    em8(e, 47);
+    em_imm(e, true, EXT_ADD, em_reg(H_RCX), 1);
+    em_imm(e, true, EXT_CMP, em_reg(H_RCX), 1);
+}
+
+/* RAX: a target that the guest has computed. */
+static void check_target(struct gen *g)
+{
+    if (!g->is64)
+        return;
+    test_canonical(g);
+    gen_slow_if(g, CC_A);
+}
+
+static void add_exit(struct gen *g, uint8_t *site, int64_t offset, bool checked)
+{
+    g->exit[g->nexits++] = (struct gen_exit){
+        .site = site, .offset = offset, .checked = checked, .same_page = in_page(offset)};
+}
+
+void gen_goto(struct gen *g, int64_t offset)
+{
+    gen_spill_flags(g);
+    add_exit(g, em_jmp_later(&g->e), offset, false);
+}
+
+static void write_exit(struct gen *g, const struct gen_exit *x)
+{
+    const void *begin = em_rx(&g->e);
+    struct bt_trans *t = g->t;
+
+    em_patch(&g->e, x->site, begin);
+    page_address(g, H_RAX, x->offset);
+    if (x->same_page) {
+        t->link[t->nlinks++] =
+            (struct bt_link){.gpa = (t->gpa & MMU_PAGE_MASK) + (uint64_t)x->offset,
+                             .mode = t->mode,
+                             .site = x->site,
+                             .out = begin};
+    } else if (x->checked && g->is64) {
+        test_canonical(g);
+        gen_slow_if(g, CC_A);
+    }
+    em_jmp(&g->e, g->bt->stubs.jump);
+}
+
+void gen_exits(struct gen *g)
+{
+    g->i = g->b->n - 1u; /* whose fault it is if a target is not canonical */
+    for (unsigned i = 0; i < g->nexits; i++)
+        write_exit(g, &g->exit[i]);
+}
+
+/* ---- Jcc ---- */
+
+/* The condition of Jcc from cc in memory: the host's condition to jump on. */
+static unsigned test_cc(struct gen *g, unsigned code)
+{
+    static const uint16_t mask[] = {X86_CC_OF, X86_CC_CF, X86_CC_ZF, X86_CC_CF | X86_CC_ZF,
+                                    X86_CC_SF, X86_CC_PF};
+    struct em *e = &g->e;
+
+    if (code >= 12) {
+        gen_load_cc(g);
+        return code;
+    }
+    em_insn(e, (struct em_op){.op = 0xf7, .half = true}, 0, GEN_FIELD(cc)); /* TEST */
+    em8(e, mask[code >> 1] & 0xff);
+    em8(e, mask[code >> 1] >> 8);
+    return code & 1 ? CC_Z : CC_NZ;
+}
+
+static int condition(ZydisMnemonic m)
+{
+    switch (m) {
+    case ZYDIS_MNEMONIC_JO:
+        return 0;
+    case ZYDIS_MNEMONIC_JNO:
+        return 1;
+    case ZYDIS_MNEMONIC_JB:
+        return 2;
+    case ZYDIS_MNEMONIC_JNB:
+        return 3;
+    case ZYDIS_MNEMONIC_JZ:
+        return 4;
+    case ZYDIS_MNEMONIC_JNZ:
+        return 5;
+    case ZYDIS_MNEMONIC_JBE:
+        return 6;
+    case ZYDIS_MNEMONIC_JNBE:
+        return 7;
+    case ZYDIS_MNEMONIC_JS:
+        return 8;
+    case ZYDIS_MNEMONIC_JNS:
+        return 9;
+    case ZYDIS_MNEMONIC_JP:
+        return 10;
+    case ZYDIS_MNEMONIC_JNP:
+        return 11;
+    case ZYDIS_MNEMONIC_JL:
+        return 12;
+    case ZYDIS_MNEMONIC_JNL:
+        return 13;
+    case ZYDIS_MNEMONIC_JLE:
+        return 14;
+    case ZYDIS_MNEMONIC_JNLE:
+        return 15;
+    default:
+        return -1;
+    }
+}
+
+/* The target of a relative branch, from the page; false: too far for a displacement. */
+static bool relative(const struct gen *g, int64_t *offset)
+{
+    int64_t imm = (int64_t)g->op->imm;
+
+    if (g->op->size != (g->is64 ? 8 : 4) || imm < INT32_MIN / 2 || imm > INT32_MAX / 2)
+        return false;
+    *offset = (int64_t)g->t->offset + imm;
+    return true;
+}
+
+static int64_t next(const struct gen *g)
+{
+    return (int64_t)g->t->offset + g->op->off + g->op->len;
+}
+
+static bool gen_jcc(struct gen *g, unsigned code)
+{
+    int64_t target;
+
+    if (!relative(g, &target))
+        return false;
+    if (g->in_host)
+        gen_save_flags(g);
+    else
+        code = test_cc(g, code);
+    add_exit(g, em_jcc_later(&g->e, code), target, true);
+    add_exit(g, em_jmp_later(&g->e), next(g), false);
+    return true;
+}
+
+/* ---- JMP, CALL, RET ---- */
+
+static bool is_near(const struct gen *g)
+{
+    return g->insn.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+}
+
+/* RAX = the target of an indirect branch. False: not possible. */
+static bool indirect(struct gen *g)
+{
+    const ZydisDecodedOperand *o = &g->opnd[0];
+    unsigned size = g->is64 ? 8 : 4;
+
+    if (g->op->size != size)
+        return false;
+    if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        if (!gen_mem(g, size, false))
+            return false;
+        em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_at(H_RAX, 0));
+    } else {
+        gen_spill_flags(g);
+        gen_get(g, H_RAX, g->op->r);
+        if (!g->is64)
+            em_rr(&g->e, false, OP_LOAD, H_RAX, H_RAX);
+    }
+    check_target(g);
+    return true;
+}
+
+static bool gen_jmp(struct gen *g)
+{
+    int64_t target;
+
+    if (!is_near(g))
+        return false;
+    if (g->opnd[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        if (!relative(g, &target))
+            return false;
+        gen_spill_flags(g);
+        add_exit(g, em_jmp_later(&g->e), target, true);
+        return true;
+    }
+    if (!indirect(g))
+        return false;
+    em_jmp(&g->e, g->bt->stubs.jump);
+    return true;
+}
+
+static void push_return(struct gen *g)
+{
+    int32_t size = g->is64 ? 8 : 4;
+
+    gen_sp(g, H_RAX, -size);
+    gen_probe(g, (unsigned)size, true);
+    page_address(g, H_RCX, next(g));
+    em_rm(&g->e, g->is64, OP_STORE, H_RCX, em_at(H_RAX, 0));
+    gen_sp(g, gen_host(VMM_RSP), -size);
+}
+
+static bool gen_call(struct gen *g)
+{
+    int64_t target;
+
+    if (!is_near(g))
+        return false;
+    if (g->opnd[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        if (!relative(g, &target))
+            return false;
+        gen_spill_flags(g);
+        if (!in_page(target)) {
+            page_address(g, H_RAX, target);
+            check_target(g);
+        }
+        push_return(g);
+        add_exit(g, em_jmp_later(&g->e), target, false);
+        return true;
+    }
+    if (!indirect(g))
+        return false;
+    em_rm(&g->e, true, OP_STORE, H_RAX, GEN_FIELD(tier_temp));
+    push_return(g);
+    em_rm(&g->e, true, OP_LOAD, H_RAX, GEN_FIELD(tier_temp));
+    em_jmp(&g->e, g->bt->stubs.jump);
+    return true;
+}
+
+static bool gen_ret(struct gen *g)
+{
+    unsigned size = g->is64 ? 8 : 4, sp = gen_host(VMM_RSP);
+
+    if (!is_near(g) || g->op->size != size)
+        return false;
+    gen_spill_flags(g);
+    em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_reg(sp));
+    gen_probe(g, size, false);
+    em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_at(H_RAX, 0));
+    check_target(g);
+    gen_sp(g, sp, (int32_t)(size + g->op->imm));
+    em_jmp(&g->e, g->bt->stubs.jump);
+    return true;
+}
+
+bool gen_branch(struct gen *g)
+{
+    int code = condition(g->insn.mnemonic);
+
+    if (code >= 0)
+        return gen_jcc(g, (unsigned)code);
+    switch (g->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_JMP:
+        return gen_jmp(g);
+    case ZYDIS_MNEMONIC_CALL:
+        return gen_call(g);
+    case ZYDIS_MNEMONIC_RET:
+        return gen_ret(g);
+    default:
+        return false;
+    }
+}

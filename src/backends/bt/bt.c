@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/bt.c: the engine: the software CPU with the translator as a tier on top. */
+#define _GNU_SOURCE 1 /* secure_getenv */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "backends/bt/bt.h"
+#include "backends/interp/interp.h"
+
+/* A number from the environment, for tests: VMM_BT_HOT. */
+static unsigned hot(void)
+{
+    const char *text = secure_getenv("VMM_BT_HOT");
+    unsigned long n = text ? strtoul(text, NULL, 10) : 0;
+
+    return n > 0 && n < INT32_MAX ? (unsigned)n : BT_HOT;
+}
+
+static void bt_probe(struct vmm_backend_report *report)
+{
+    void *rw, *rx;
+    int r = os_code_alloc(MMU_PAGE_SIZE, &rw, &rx);
+
+    if (r) {
+        report->result = VMM_E_PERM;
+        strcpy(report->reason, "the host allows no executable memory");
+        return;
+    }
+    os_code_free(rw, rx, MMU_PAGE_SIZE);
+    report->result = VMM_OK;
+    strcpy(report->reason, "binary translator, needs executable memory");
+}
+
+static int bt_vm_init(struct vm *vm)
+{
+    (void)vm;
+    return VMM_OK;
+}
+
+static void bt_vm_fini(struct vm *vm)
+{
+    (void)vm;
+}
+
+static void bt_vcpu_fini(struct vcpu *vcpu)
+{
+    struct interp_vcpu *iv = vcpu->backend_data;
+
+    if (!iv)
+        return;
+    vcpu->backend_data = NULL;
+    bt_detach(iv->cpu);
+    interp_vcpu_close(iv);
+    free(iv);
+}
+
+static int bt_vcpu_init(struct vcpu *vcpu)
+{
+    struct interp_vcpu *iv = calloc(1, sizeof(*iv));
+    int err;
+
+    if (!iv)
+        return VMM_E_NOMEM;
+    err = interp_vcpu_open(iv, vcpu);
+    if (err) {
+        free(iv);
+        return err;
+    }
+    err = bt_attach(iv->cpu, hot());
+    if (err) {
+        bt_vcpu_fini(vcpu);
+        return err == EPERM || err == EACCES ? VMM_E_PERM : VMM_E_NOMEM;
+    }
+    return VMM_OK;
+}
+
+const struct vmm_backend_ops vmm_backend_bt = {
+    .name = "bt",
+    .probe = bt_probe,
+    .vm_init = bt_vm_init,
+    .vm_fini = bt_vm_fini,
+    .caps = interp_caps,
+    .stats = interp_stats,
+    .default_cpuid = interp_default_cpuid,
+    .vcpu_init = bt_vcpu_init,
+    .vcpu_fini = bt_vcpu_fini,
+    .vcpu_reset = interp_vcpu_reset,
+    .run = interp_run,
+    .wake = interp_wake,
+    .get_regs = interp_get_regs,
+    .set_regs = interp_set_regs,
+    .get_xsave = interp_get_xsave,
+    .set_xsave = interp_set_xsave,
+    .get_msr = interp_get_msr,
+    .set_msr = interp_set_msr,
+    .set_cpuid = interp_set_cpuid,
+    .set_debug = interp_set_debug,
+    .translate = interp_translate,
+    .irq_window = interp_irq_window,
+    .mem_map_changed = interp_mem_map_changed,
+    .code_changed = interp_code_changed,
+    .dirty_cleared = interp_dirty_cleared,
+};

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/bt.h: the binary translator: a tier on top of the software CPU. */
+#ifndef BACKENDS_BT_BT_H
+#define BACKENDS_BT_BT_H
+
+#include "backends/bt/emit.h"
+#include "core/x86/cache.h"
+
+/*
+ * Blocks of the software CPU (struct x86_block) that are executed often are translated to host
+ * code. A translated block begins with an op whose handler is that code, and obeys the rules of
+ * handlers: everything else, the run loop, invalidation, interrupts, budgets, exact exceptions, is
+ * the software CPU's.
+ *
+ * In translated code twelve guest registers live in host registers (bt_host), four in x86_cpu; RBP
+ * points into x86_cpu, RAX and RCX are free for use, RSP is the host's. The arithmetic flags are in
+ * the host's or in cpu->cc, which the translator keeps track of; between blocks in cpu->cc.
+ * cpu->blk, gpr[X86_RIP0] and the registers in x86_cpu are only valid while a handler runs.
+ *
+ * An op that is translated inline ("inline op") has bt_stop for a handler, so that the handlers of
+ * the ops before it return to the translated code when they come to it. All others keep their
+ * handlers: translated code calls that of the first of a run. A memory access that the software TLB
+ * cannot serve calls the op's handler, too, which does it all over again: until then the op has
+ * done nothing.
+ *
+ * Code goes from block to block by direct jumps within a page (link.c), else through cpu->jump. All
+ * of this belongs to one vCPU and is touched by its thread only, or with the world stopped.
+ */
+
+/* RBP's distance from x86_cpu: most fields are in reach of 8-bit displacements. */
+#define BT_BIAS         128
+#define BT_FIELD(field) ((int32_t)offsetof(struct x86_cpu, field) - BT_BIAS)
+#define BT_GPR(slot)    ((int32_t)(slot)*8 - BT_BIAS)
+
+/* The host register of a guest register; H_NONE: it stays in x86_cpu. */
+extern const uint8_t bt_host[16];
+
+#define BT_ARENA     (32u << 20) /* bytes of code memory for each vCPU */
+#define BT_MAX_CODE  (24u << 10) /* room that one translation may need */
+#define BT_HOT       32          /* executions before a block is translated */
+#define BT_HASH_BITS 14
+#define BT_MAX_LINKS 2
+
+/* A direct jump to a block in the same page. */
+struct bt_link {
+    struct bt_link *next; /* of those in the same bucket */
+    uint64_t gpa;         /* of the target; its mode is the block's */
+    uint32_t mode;
+    uint8_t *site;      /* the displacement, writable */
+    const uint8_t *out; /* where to jump while the target is not translated */
+};
+
+/* A translation: it lies in front of its code, in code memory; pointers into it are writable. */
+struct bt_trans {
+    struct bt_trans *next; /* of those in the same bucket */
+    struct bt_trans *newer, *older;
+    struct x86_block *block;
+    const uint8_t *chain; /* entry for jumps from other translations */
+    uint64_t gpa;
+    uint32_t mode;
+    uint32_t offset; /* of the block in its page */
+    unsigned nlinks;
+    struct bt_link link[BT_MAX_LINKS];
+    x86_fn *fn[]; /* the handlers of all ops, ops[n] included */
+};
+
+/* Entries of code that all translations share. */
+struct bt_stubs {
+    const uint8_t *enter; /* RDI: cpu, RAX: where to go on */
+    const uint8_t *leave; /* returns NULL; cpu->rip is set */
+    const uint8_t *slow;  /* call: bt_run_handlers(RAX: struct bt_trans, ECX: op); may not return */
+    const uint8_t *tail;  /* goes on with the handler of the last op. RAX: struct bt_trans */
+    const uint8_t *jump;  /* goes on at RAX */
+    const uint8_t *decode; /* entry of blocks that are not translated. RCX: the block */
+};
+
+struct bt {
+    uint8_t *rw, *rx; /* code memory */
+    size_t used;      /* of it */
+    size_t start;     /* behind the shared code */
+    bool full;        /* flush it at the next translation */
+    bool patched;     /* code that may have been executed has been changed */
+    unsigned hot;
+    struct bt_stubs stubs;
+    struct bt_trans *newest;
+    struct bt_trans *trans[1u << BT_HASH_BITS];
+    struct bt_link *links[1u << BT_HASH_BITS];
+    struct bt_features {
+        bool popcnt, lzcnt, bmi1, bmi2, movbe, adx, crc32;
+    } host;
+};
+
+/* Makes `cpu` translate blocks that were executed `hot` times. 0 or an errno. */
+int bt_attach(struct x86_cpu *cpu, unsigned hot);
+void bt_detach(struct x86_cpu *cpu);
+
+/* ---- the parts ---- */
+
+/* Translates: the translation, not entered anywhere yet, or NULL: this one is not worth it.
+ * [translate.c] */
+struct bt_trans *bt_translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b);
+
+/* The shared code. [stubs.c] */
+void bt_make_stubs(struct bt *bt);
+
+/* Handler of inline ops. [tier.c] */
+x86_fn bt_stop;
+/* Called by translated code. [tier.c] */
+const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned i);
+const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t);
+
+/* Enters a translation: links what jumps to it and where it jumps to. [link.c] */
+void bt_link_enter(struct bt *bt, struct bt_trans *t);
+/* Takes it out again: nothing jumps to it any more. */
+void bt_link_remove(struct bt *bt, struct bt_trans *t);
+
+#endif

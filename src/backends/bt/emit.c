@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/emit.c: writes host instructions (SDM Vol. 2A 2.1-2.3). */
+#include "backends/bt/emit.h"
+
+static void legacy_prefixes(struct em *e, const struct em_op *op)
+{
+    if (op->lock)
+        em8(e, 0xf0);
+    if (op->half)
+        em8(e, 0x66);
+    if (op->rep)
+        em8(e, op->rep);
+}
+
+static void opcode(struct em *e, const struct em_op *op)
+{
+    if (op->map) {
+        em8(e, 0x0f);
+        if (op->map == 2)
+            em8(e, 0x38);
+        if (op->map == 3)
+            em8(e, 0x3a);
+    }
+    em8(e, op->op);
+}
+
+static void prefixes(struct em *e, const struct em_op *op, unsigned r, unsigned x, unsigned b)
+{
+    unsigned rex = (op->wide ? 8u : 0) | r << 2 | x << 1 | b;
+
+    if (op->vex) {
+        em8(e, 0xc4);
+        em8(e, (~rex & 7) << 5 | op->map);
+        em8(e, (op->wide ? 0x80u : 0) | (~op->vvvv & 15u) << 3 | (op->vex_l ? 4u : 0) | op->pp);
+        em8(e, op->op);
+        return;
+    }
+    legacy_prefixes(e, op);
+    if (rex || op->rex)
+        em8(e, 0x40 | rex);
+    opcode(e, op);
+}
+
+static void modrm_mem(struct em *e, unsigned reg, const struct em_rm *m)
+{
+    bool none = m->reg == H_NONE, sib = none || m->index != H_NONE || (m->reg & 7) == H_RSP;
+    unsigned base = none ? H_RBP : m->reg & 7u, mod;
+
+    if (none)
+        mod = 0;
+    else if (!m->disp && base != H_RBP)
+        mod = 0;
+    else
+        mod = m->disp == (int8_t)m->disp ? 1 : 2;
+    em8(e, mod << 6 | (reg & 7) << 3 | (sib ? (unsigned)H_RSP : base));
+    if (sib)
+        em8(e, (unsigned)m->scale << 6 | (m->index == H_NONE ? 4u : m->index & 7u) << 3 | base);
+    if (mod == 1)
+        em8(e, (uint8_t)m->disp);
+    else if (mod == 2 || none)
+        em32(e, (uint32_t)m->disp);
+}
+
+void em_insn(struct em *e, struct em_op op, unsigned reg, struct em_rm rm)
+{
+    unsigned b = rm.reg == H_NONE ? 0 : rm.reg >> 3, x = rm.index == H_NONE ? 0 : rm.index >> 3;
+
+    prefixes(e, &op, reg >> 3, x, b);
+    if (rm.mem)
+        modrm_mem(e, reg, &rm);
+    else
+        em8(e, 0xc0 | (reg & 7) << 3 | (rm.reg & 7u));
+}
+
+void em_imm(struct em *e, bool wide, unsigned ext, struct em_rm rm, int32_t imm)
+{
+    if (imm == (int8_t)imm) {
+        em_rm(e, wide, OP_IMM8, ext, rm);
+        em8(e, (uint8_t)imm);
+    } else {
+        em_rm(e, wide, OP_IMM32, ext, rm);
+        em32(e, (uint32_t)imm);
+    }
+}
+
+void em_patch(const struct em *e, uint8_t *site, const void *target)
+{
+    int32_t rel = (int32_t)((const uint8_t *)target - (site + 4 + e->to_rx));
+
+    memcpy(site, &rel, 4);
+}
+
+uint8_t *em_jmp_later(struct em *e)
+{
+    em8(e, 0xe9);
+    em32(e, 0);
+    return e->p - 4;
+}
+
+uint8_t *em_jcc_later(struct em *e, unsigned cc)
+{
+    EM(e, 0x0f, (uint8_t)(0x80 | cc));
+    em32(e, 0);
+    return e->p - 4;
+}
+
+void em_jmp(struct em *e, const void *target)
+{
+    em_patch(e, em_jmp_later(e), target);
+}
+
+void em_jcc(struct em *e, unsigned cc, const void *target)
+{
+    em_patch(e, em_jcc_later(e, cc), target);
+}
+
+void em_const(struct em *e, unsigned reg, uint64_t value)
+{
+    bool wide = value > UINT32_MAX;
+
+    if (wide || reg >= 8)
+        em8(e, 0x40u | (wide ? 8u : 0) | reg >> 3);
+    em8(e, 0xb8 | (reg & 7));
+    if (wide)
+        em64(e, value);
+    else
+        em32(e, (uint32_t)value);
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/emit.h: writes host instructions. */
+#ifndef BACKENDS_BT_EMIT_H
+#define BACKENDS_BT_EMIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Host registers by number. */
+enum {
+    H_RAX,
+    H_RCX,
+    H_RDX,
+    H_RBX,
+    H_RSP,
+    H_RBP,
+    H_RSI,
+    H_RDI,
+    H_R8,
+    H_R9,
+    H_R10,
+    H_R11,
+    H_R12,
+    H_R13,
+    H_R14,
+    H_R15,
+    H_NONE = 0xff
+};
+
+/* Where code is written; the same bytes are executable `to_rx` bytes from there. */
+struct em {
+    uint8_t *p;
+    ptrdiff_t to_rx;
+};
+
+static inline void em8(struct em *e, unsigned v)
+{
+    *e->p++ = (uint8_t)v;
+}
+
+static inline void em32(struct em *e, uint32_t v)
+{
+    memcpy(e->p, &v, 4);
+    e->p += 4;
+}
+
+static inline void em64(struct em *e, uint64_t v)
+{
+    memcpy(e->p, &v, 8);
+    e->p += 8;
+}
+
+static inline void em_bytes(struct em *e, const void *bytes, size_t n)
+{
+    memcpy(e->p, bytes, n);
+    e->p += n;
+}
+
+/* Short fixed sequences. */
+#define EM(e, ...)                                                                                 \
+    do {                                                                                           \
+        const uint8_t bytes_[] = {__VA_ARGS__};                                                    \
+        em_bytes(e, bytes_, sizeof(bytes_));                                                       \
+    } while (0)
+
+/* What stands before ModRM. */
+struct em_op {
+    uint8_t map;   /* 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A */
+    uint8_t op;    /* opcode */
+    uint8_t rep;   /* F2 or F3, 0: none */
+    bool lock;     /* F0 */
+    bool half;     /* 66 */
+    bool wide;     /* REX.W, VEX.W */
+    bool rex;      /* a REX prefix even if empty: SPL, BPL, SIL, DIL */
+    bool vex;      /* VEX: `pp` and `vvvv` */
+    uint8_t pp;    /* 0, 1: 66, 2: F3, 3: F2 */
+    uint8_t vvvv;  /* host register */
+    uint8_t vex_l; /* 0 for general registers */
+};
+
+/* A ModRM operand: a register, or memory at base + index * 2^scale + disp. */
+struct em_rm {
+    bool mem;
+    uint8_t reg; /* or the base; H_NONE: no base */
+    uint8_t index;
+    uint8_t scale;
+    int32_t disp;
+};
+
+static inline struct em_rm em_reg(unsigned reg)
+{
+    return (struct em_rm){.reg = (uint8_t)reg, .index = H_NONE};
+}
+
+static inline struct em_rm em_at(unsigned base, int32_t disp)
+{
+    return (struct em_rm){.mem = true, .reg = (uint8_t)base, .index = H_NONE, .disp = disp};
+}
+
+/* An instruction with ModRM; `reg` is the other register or the opcode's extension. */
+void em_insn(struct em *e, struct em_op op, unsigned reg, struct em_rm rm);
+
+/* op with 64-bit (wide) or 32-bit operands, one-byte opcode. */
+static inline void em_rr(struct em *e, bool wide, unsigned op, unsigned reg, unsigned rm)
+{
+    em_insn(e, (struct em_op){.op = (uint8_t)op, .wide = wide}, reg, em_reg(rm));
+}
+
+static inline void em_rm(struct em *e, bool wide, unsigned op, unsigned reg, struct em_rm rm)
+{
+    em_insn(e, (struct em_op){.op = (uint8_t)op, .wide = wide}, reg, rm);
+}
+
+#define OP_ADD   0x03 /* reg += rm */
+#define OP_XOR   0x33
+#define OP_SUB   0x2b
+#define OP_CMP   0x3b
+#define OP_STORE 0x89
+#define OP_LOAD  0x8b
+#define OP_LEA   0x8d
+#define OP_IMM32 0x81 /* with EXT_* */
+#define OP_IMM8  0x83
+#define OP_SHIFT 0xc1
+#define EXT_ADD  0
+#define EXT_AND  4
+#define EXT_SUB  5
+#define EXT_CMP  7
+#define EXT_SHL  4
+#define EXT_SHR  5
+#define EXT_SAR  7
+#define CC_Z     4
+#define CC_NZ    5
+#define CC_A     7
+#define CC_L     12
+
+/* ALU operation with an immediate. */
+void em_imm(struct em *e, bool wide, unsigned ext, struct em_rm rm, int32_t imm);
+
+/* Jumps to an executable address. */
+void em_jmp(struct em *e, const void *target);
+void em_jcc(struct em *e, unsigned cc, const void *target);
+/* The same, to be completed by em_here or em_patch: the place of the displacement. */
+uint8_t *em_jmp_later(struct em *e);
+uint8_t *em_jcc_later(struct em *e, unsigned cc);
+void em_patch(const struct em *e, uint8_t *site, const void *target);
+
+static inline void em_here(const struct em *e, uint8_t *site)
+{
+    em_patch(e, site, e->p + e->to_rx);
+}
+
+static inline const void *em_rx(const struct em *e)
+{
+    return e->p + e->to_rx;
+}
+
+/* MOV reg, constant. */
+void em_const(struct em *e, unsigned reg, uint64_t value);
+
+#endif

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/gen.h: what the parts of the translator share while they translate a block. */
+#ifndef BACKENDS_BT_GEN_H
+#define BACKENDS_BT_GEN_H
+
+#include <Zydis/Zydis.h>
+
+#include "backends/bt/bt.h"
+
+#define GEN_MAX_SLOW (X86_BLOCK_MAX * 4)
+
+/* A jump out of the fast path, to code that is written behind the block's. */
+struct gen_slow {
+    uint8_t *site;
+    uint8_t i; /* op */
+};
+
+/* A jump to another block. */
+struct gen_exit {
+    uint8_t *site;
+    int64_t offset; /* of the target, from the beginning of the block's page */
+    bool checked;   /* a target that is not canonical is the last op's fault */
+    bool same_page;
+};
+
+struct gen {
+    struct em e;
+    struct x86_cpu *cpu;
+    struct bt *bt;
+    struct x86_block *b;
+    struct bt_trans *t; /* writable */
+    unsigned i;         /* current op */
+    const struct x86_op *op;
+    bool is64;
+
+    /* Where the guest's arithmetic flags are: at least one is set. */
+    bool in_host, in_cc;
+
+    ZydisDecodedInstruction insn;
+    ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
+    const uint8_t *bytes; /* of insn */
+
+    bool is_inline[X86_BLOCK_MAX + 1];
+    const void *at[X86_BLOCK_MAX + 1]; /* code of inline ops ... */
+    bool host_at[X86_BLOCK_MAX + 1];   /* ... and in_host there */
+    struct gen_slow slow[GEN_MAX_SLOW];
+    unsigned nslow;
+    struct gen_exit exit[BT_MAX_LINKS];
+    unsigned nexits;
+};
+
+static inline unsigned gen_host(unsigned slot)
+{
+    return bt_host[slot];
+}
+
+static inline struct em_rm gen_gpr(unsigned slot)
+{
+    return em_at(H_RBP, BT_GPR(slot));
+}
+
+#define GEN_FIELD(field) em_at(H_RBP, BT_FIELD(field))
+
+/* ---- flags [flags.c] ---- */
+
+/* Before code that clobbers the host's flags. Changes RAX. */
+void gen_spill_flags(struct gen *g);
+/* Before code that needs all of them, or CF only, in the host. The first changes RAX. */
+void gen_need_flags(struct gen *g);
+void gen_need_carry(struct gen *g);
+/* Before the block's end: they must be in cc. Keeps the host's. Changes RAX. */
+void gen_save_flags(struct gen *g);
+/* The instruction just written has set all of them. */
+static inline void gen_flags_set(struct gen *g)
+{
+    g->in_host = true;
+    g->in_cc = false;
+}
+void gen_load_cc(struct gen *g);
+
+/* ---- memory operands [mem.c] ---- */
+
+/* RAX = the op's linear address; false: not possible inline. Flags are gone. */
+bool gen_linear(struct gen *g);
+/* RAX: linear address, becomes the host address for an access of `size` bytes. RCX is changed. */
+void gen_probe(struct gen *g, unsigned size, bool write);
+/* The same for the op's memory operand; spills the flags. False: not possible, nothing written. */
+bool gen_mem(struct gen *g, unsigned size, bool write);
+/* After gen_probe: an access that splits a cache line is slow. */
+void gen_no_split(struct gen *g, unsigned size);
+/* LEA of the op's offset. False: not possible. */
+bool gen_lea(struct gen *g, unsigned dst, bool wide);
+/* A jump to the op's slow path is taken on condition `cc`. */
+void gen_slow_if(struct gen *g, unsigned cc);
+
+/* MOV reg, guest register and back, 64 bits. */
+void gen_get(struct gen *g, unsigned reg, unsigned slot);
+void gen_put(struct gen *g, unsigned slot, unsigned reg);
+/* reg = RSP/ESP + n, as wide as the mode's stack pointer. */
+void gen_sp(struct gen *g, unsigned reg, int32_t n);
+
+/* ---- instructions ---- */
+
+/* Writes the current op's code; false: nothing is written, its handler has to do it. [insn.c] */
+bool gen_insn(struct gen *g);
+/* The same for the op that ends the block. [branch.c] */
+bool gen_branch(struct gen *g);
+/* The block goes on at the `offset` from its page. */
+void gen_goto(struct gen *g, int64_t offset);
+/* What is behind the block's code: exits. */
+void gen_exits(struct gen *g);
+
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/mem.c: memory operands: addresses, and the software TLB inline. */
+#include "backends/bt/gen.h"
+
+/* AX, CX, SP and BP are remapped, as RAX, RCX, RSP and RBP have other duties; what compilers use
+ * least stays in memory. */
+const uint8_t bt_host[16] = {H_R10, H_R11, H_RDX,  H_RBX,  H_R14, H_R15, H_RSI,  H_RDI,
+                             H_R8,  H_R9,  H_NONE, H_NONE, H_R12, H_R13, H_NONE, H_NONE};
+
+void gen_get(struct gen *g, unsigned reg, unsigned slot)
+{
+    if (gen_host(slot) == H_NONE)
+        em_rm(&g->e, true, OP_LOAD, reg, gen_gpr(slot));
+    else
+        em_rr(&g->e, true, OP_LOAD, reg, gen_host(slot));
+}
+
+void gen_put(struct gen *g, unsigned slot, unsigned reg)
+{
+    if (gen_host(slot) == H_NONE)
+        em_rm(&g->e, true, OP_STORE, reg, gen_gpr(slot));
+    else
+        em_rr(&g->e, true, OP_LOAD, gen_host(slot), reg);
+}
+
+void gen_sp(struct gen *g, unsigned reg, int32_t n)
+{
+    em_rm(&g->e, g->is64, OP_LEA, reg, em_at(gen_host(VMM_RSP), n));
+}
+
+/* ---- addresses ---- */
+
+/* The offset from the page's beginning; false: too far for a displacement. */
+static bool page_disp(const struct gen *g, int32_t *disp)
+{
+    int64_t d = (int64_t)g->op->disp + g->t->offset + (g->op->index == X86_64K ? 0x10000 : 0);
+
+    *disp = (int32_t)d;
+    return d == *disp;
+}
+
+/* A register that holds guest register `slot`: its own, or `scratch`, loaded. */
+static unsigned in_reg(struct gen *g, unsigned slot, unsigned scratch)
+{
+    if (gen_host(slot) != H_NONE)
+        return gen_host(slot);
+    gen_get(g, scratch, slot);
+    return scratch;
+}
+
+/* Changes RAX and RCX at most, and no flags. */
+bool gen_lea(struct gen *g, unsigned dst, bool wide)
+{
+    const struct x86_op *op = g->op;
+    struct em_rm m = {.mem = true, .reg = H_NONE, .index = H_NONE, .disp = op->disp};
+
+    if (op->base == X86_RIP0) {
+        if (!page_disp(g, &m.disp))
+            return false;
+        em_rm(&g->e, true, OP_LOAD, H_RAX, GEN_FIELD(tier_page));
+        m.reg = H_RAX;
+    } else {
+        if (op->base != X86_ZERO)
+            m.reg = (uint8_t)in_reg(g, op->base, H_RAX);
+        if (op->index != X86_ZERO) {
+            m.index = (uint8_t)in_reg(g, op->index, H_RCX);
+            m.scale = op->scale;
+        }
+    }
+    em_rm(&g->e, wide, OP_LEA, dst, m);
+    return true;
+}
+
+bool gen_linear(struct gen *g)
+{
+    const struct x86_op *op = g->op;
+
+    if (op->ea == X86_EA_SLOW)
+        return false;
+    if (!gen_lea(g, H_RAX, op->ea != X86_EA_FLAT32))
+        return false;
+    if (op->ea == X86_EA_SEG64)
+        em_rm(&g->e, true, OP_ADD, H_RAX,
+              op->seg == VMM_FS ? GEN_FIELD(seg[VMM_FS].base) : GEN_FIELD(seg[VMM_GS].base));
+    return true;
+}
+
+/* ---- the TLB ---- */
+
+void gen_slow_if(struct gen *g, unsigned cc)
+{
+    g->slow[g->nslow++] = (struct gen_slow){em_jcc_later(&g->e, cc), (uint8_t)g->i};
+}
+
+/* As mmu_slot and mmu_fast_read or mmu_fast_write. */
+void gen_probe(struct gen *g, unsigned size, bool write)
+{
+    struct em *e = &g->e;
+    int32_t tag = write ? offsetof(struct mmu_entry, write) : offsetof(struct mmu_entry, read);
+
+    _Static_assert(sizeof(struct mmu_entry) == 32, "shifts by 12 - 5");
+    _Static_assert(MMU_TLB_BITS == 10 && MMU_PAGE_SHIFT + 2 * MMU_TLB_BITS == 32, "32 bits do");
+    em_rr(e, false, OP_LOAD, H_RCX, H_RAX);
+    em_rr(e, false, OP_SHIFT, EXT_SHR, H_RCX);
+    em8(e, MMU_TLB_BITS);
+    em_rr(e, false, OP_XOR, H_RCX, H_RAX);
+    em_rr(e, false, OP_SHIFT, EXT_SHR, H_RCX);
+    em8(e, MMU_PAGE_SHIFT - 5);
+    em_imm(e, false, EXT_AND, em_reg(H_RCX), (MMU_TLB_SIZE - 1) << 5);
+    em_rm(e, true, OP_ADD, H_RCX, GEN_FIELD(tier_data));
+    em_rm(e, true, OP_SUB, H_RAX, em_at(H_RCX, tag));
+    em_imm(e, true, EXT_CMP, em_reg(H_RAX), (int32_t)(MMU_PAGE_SIZE - size));
+    gen_slow_if(g, CC_A);
+    em_rm(e, true, OP_ADD, H_RAX, em_at(H_RCX, offsetof(struct mmu_entry, host)));
+}
+
+bool gen_mem(struct gen *g, unsigned size, bool write)
+{
+    if (g->op->ea == X86_EA_SLOW)
+        return false;
+    gen_spill_flags(g);
+    if (!gen_linear(g))
+        return false;
+    gen_probe(g, size, write);
+    return true;
+}
+
+/* Host addresses have the guest's offset in the page. */
+void gen_no_split(struct gen *g, unsigned size)
+{
+    if (size == 1)
+        return;
+    em_rr(&g->e, false, OP_LOAD, H_RCX, H_RAX);
+    em_imm(&g->e, false, EXT_AND, em_reg(H_RCX), 63);
+    em_imm(&g->e, false, EXT_CMP, em_reg(H_RCX), (int32_t)(64 - size));
+    gen_slow_if(g, CC_A);
+}

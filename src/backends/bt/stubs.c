@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/stubs.c: the code that all translations share: in, out, and calls of handlers. */
+#include "backends/bt/gen.h"
+
+/* All registers that a callee must preserve: RBX, RBP, R12-R15. Keeps RSP aligned for calls. */
+static void push_frame(struct em *e)
+{
+    EM(e, 0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57);
+    em_imm(e, true, EXT_SUB, em_reg(H_RSP), 8);
+}
+
+static void pop_frame(struct em *e)
+{
+    em_imm(e, true, EXT_ADD, em_reg(H_RSP), 8);
+    EM(e, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b);
+}
+
+static void registers(struct em *e, unsigned op)
+{
+    for (unsigned slot = 0; slot < 16; slot++)
+        if (gen_host(slot) != H_NONE)
+            em_rm(e, true, op, gen_host(slot), gen_gpr(slot));
+}
+
+/* RDI = cpu */
+static void cpu_argument(struct em *e)
+{
+    em_rm(e, true, OP_LEA, H_RDI, em_at(H_RBP, -BT_BIAS));
+}
+
+static void code_address(struct em *e, unsigned reg, const void *object)
+{
+    em_const(e, reg, (uint64_t)(uintptr_t)object);
+}
+
+static void put_enter(struct em *e)
+{
+    push_frame(e);
+    em_rm(e, true, OP_LEA, H_RBP, em_at(H_RDI, BT_BIAS));
+    em_rm(e, true, OP_LOAD, H_RCX, em_at(H_RBP, BT_GPR(X86_RIP0)));
+    em_imm(e, true, EXT_AND, em_reg(H_RCX), -(int32_t)MMU_PAGE_SIZE);
+    em_rm(e, true, OP_STORE, H_RCX, GEN_FIELD(tier_page));
+    registers(e, OP_LOAD);
+    EM(e, 0x3e, 0xff, 0xe0); /* NOTRACK JMP RAX */
+}
+
+/* `out`: behind the stores of the registers. */
+static const void *put_leave(struct em *e)
+{
+    const void *out;
+
+    registers(e, OP_STORE);
+    out = em_rx(e);
+    em_rr(e, false, OP_XOR, H_RAX, H_RAX);
+    pop_frame(e);
+    em8(e, 0xc3);
+    return out;
+}
+
+static void put_slow(struct em *e, const void *out)
+{
+    uint8_t *left;
+
+    registers(e, OP_STORE);
+    em_rr(e, true, OP_LOAD, H_RSI, H_RAX);
+    em_rr(e, false, OP_LOAD, H_RDX, H_RCX);
+    cpu_argument(e);
+    em_imm(e, true, EXT_SUB, em_reg(H_RSP), 8);
+    code_address(e, H_RAX, (const void *)(uintptr_t)bt_run_handlers);
+    EM(e, 0xff, 0xd0); /* CALL RAX */
+    em_imm(e, true, EXT_ADD, em_reg(H_RSP), 8);
+    em_rr(e, true, 0x85, H_RAX, H_RAX); /* TEST */
+    left = em_jcc_later(e, CC_Z);
+    registers(e, OP_LOAD);
+    em8(e, 0xc3);
+    em_here(e, left);
+    em_imm(e, true, EXT_ADD, em_reg(H_RSP), 8); /* the return address */
+    em_jmp(e, out);
+}
+
+static void put_tail(struct em *e)
+{
+    registers(e, OP_STORE);
+    em_rr(e, true, OP_LOAD, H_RSI, H_RAX);
+    cpu_argument(e);
+    pop_frame(e);
+    code_address(e, H_RAX, (const void *)(uintptr_t)bt_run_last);
+    EM(e, 0xff, 0xe0); /* JMP RAX */
+}
+
+/* As x86_next up to the comparison of the key; the count is the business of what is entered. */
+static void put_jump(struct em *e, const void *leave)
+{
+    _Static_assert(sizeof(struct x86_jump) == 16, "index << 4");
+    em_insn(e, (struct em_op){.op = 0x69}, H_RCX, em_reg(H_RAX)); /* IMUL ECX, EAX, constant */
+    em32(e, 0x9e3779b1);
+    em_rm(e, true, OP_STORE, H_RAX, GEN_FIELD(rip));
+    em_rr(e, false, OP_SHIFT, EXT_SHR, H_RCX);
+    em8(e, 32 - X86_JUMP_BITS);
+    em_rr(e, false, OP_SHIFT, EXT_SHL, H_RCX);
+    em8(e, 4);
+    em_rm(e, true, OP_XOR, H_RAX, GEN_FIELD(jump_key));
+    em_rm(e, true, OP_CMP, H_RAX,
+          (struct em_rm){true, H_RBP, H_RCX, 0,
+                         BT_FIELD(jump) + (int)offsetof(struct x86_jump, key)});
+    em_jcc(e, CC_NZ, leave);
+    em_rm(e, true, OP_LOAD, H_RAX, GEN_FIELD(rip));
+    em_rm(e, true, OP_LOAD, H_RCX,
+          (struct em_rm){true, H_RBP, H_RCX, 0,
+                         BT_FIELD(jump) + (int)offsetof(struct x86_jump, blk)});
+    em_imm(e, true, EXT_AND, em_reg(H_RAX), -(int32_t)MMU_PAGE_SIZE);
+    em_rm(e, true, OP_STORE, H_RAX, GEN_FIELD(tier_page));
+    em8(e, 0x3e); /* NOTRACK JMP [RCX + entry] */
+    em_rm(e, false, 0xff, 4, em_at(H_RCX, offsetof(struct x86_block, entry)));
+}
+
+/* The rest of x86_next, and back to the run loop with the block's first op. */
+static void put_decode(struct em *e, const void *leave)
+{
+    uint8_t *used_up, *attention;
+
+    em_insn(e, (struct em_op){.map = 1, .op = 0xb6}, H_RAX,
+            em_at(H_RCX, offsetof(struct x86_block, n)));
+    em_rm(e, true, 0x29, H_RAX, GEN_FIELD(countdown)); /* SUB */
+    used_up = em_jcc_later(e, CC_L);
+    em_imm(e, false, EXT_CMP, GEN_FIELD(attention), 0);
+    attention = em_jcc_later(e, CC_NZ);
+    em_rm(e, true, OP_STORE, H_RCX, GEN_FIELD(blk));
+    em_rm(e, true, OP_LOAD, H_RAX, GEN_FIELD(rip));
+    em_rm(e, true, OP_STORE, H_RAX, em_at(H_RBP, BT_GPR(X86_RIP0)));
+    registers(e, OP_STORE);
+    em_rm(e, true, OP_LEA, H_RAX, em_at(H_RCX, offsetof(struct x86_block, ops)));
+    pop_frame(e);
+    em8(e, 0xc3);
+    em_here(e, used_up);
+    em_here(e, attention);
+    em_rm(e, true, 0x01, H_RAX, GEN_FIELD(countdown)); /* ADD */
+    em_jmp(e, leave);
+}
+
+void bt_make_stubs(struct bt *bt)
+{
+    struct em e = {bt->rw + bt->used, bt->rx - bt->rw};
+    struct bt_stubs *s = &bt->stubs;
+    const void *out;
+
+    s->enter = em_rx(&e);
+    put_enter(&e);
+    s->leave = em_rx(&e);
+    out = put_leave(&e);
+    s->slow = em_rx(&e);
+    put_slow(&e, out);
+    s->tail = em_rx(&e);
+    put_tail(&e);
+    s->jump = em_rx(&e);
+    put_jump(&e, s->leave);
+    s->decode = em_rx(&e);
+    put_decode(&e, s->leave);
+    bt->used = bt->start = ((size_t)(e.p - bt->rw) + 63) & ~(size_t)63;
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/tier.c: which blocks are translated, and what becomes of their translations. */
+#include <cpuid.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "backends/bt/bt.h"
+
+/* What ops[n].r says about a block. imm: the first op's handler while that is bt_count (disp: the
+ * executions), or the translation. */
+enum { NONE, COUNTING, TRANSLATED };
+
+static struct bt *bt_of(const struct x86_cpu *cpu)
+{
+    return cpu->tier_state;
+}
+
+static struct bt_trans *trans_of(const struct x86_block *b)
+{
+    return (struct bt_trans *)(uintptr_t)b->ops[b->n].imm;
+}
+
+/* ---- called by translated code ---- */
+
+const struct x86_op *bt_stop(struct x86_cpu *cpu, const struct x86_op *op)
+{
+    (void)cpu;
+    return op;
+}
+
+static struct x86_block *make_current(struct x86_cpu *cpu, const struct bt_trans *t)
+{
+    cpu->blk = t->block;
+    cpu->gpr[X86_RIP0] = cpu->tier_page + t->offset;
+    return t->block;
+}
+
+/* From op `i` up to the next inline one: it, or NULL when a handler has left the block. */
+const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned i)
+{
+    struct x86_block *b = make_current(cpu, t);
+    const struct x86_op *op = t->fn[i](cpu, &b->ops[i]);
+
+    while (op && op->fn != bt_stop)
+        op = op->fn(cpu, op);
+    return op;
+}
+
+const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t)
+{
+    struct x86_block *b = make_current(cpu, t);
+    unsigned last = b->n - 1u;
+
+    return t->fn[last](cpu, &b->ops[last]);
+}
+
+/* ---- translating ---- */
+
+/* What has been executed may have been changed through another address: execution goes on there
+ * only after a serialising instruction (SDM Vol. 3A 9.1.3). */
+static void serialize(struct bt *bt)
+{
+    unsigned a, b, c, d;
+
+    if (!bt->patched)
+        return;
+    __cpuid(0, a, b, c, d);
+    __asm__ volatile("" ::"r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+    bt->patched = false;
+}
+
+/* The block is the software CPU's again. */
+static void restore(struct bt *bt, struct bt_trans *t)
+{
+    struct x86_block *b = t->block;
+
+    for (unsigned i = 0; i <= b->n; i++)
+        b->ops[i].fn = t->fn[i];
+    b->ops[b->n].r = NONE;
+    b->entry = bt->stubs.decode;
+}
+
+static void forget_all(struct bt *bt)
+{
+    memset(bt->trans, 0, sizeof(bt->trans));
+    memset(bt->links, 0, sizeof(bt->links));
+    bt->newest = NULL;
+    bt->used = bt->start;
+    bt->full = false;
+    bt->patched = true;
+}
+
+static x86_fn bt_count;
+
+static void count(struct bt *bt, struct x86_block *b)
+{
+    struct x86_op *end = &b->ops[b->n];
+
+    (void)bt;
+    end->imm = (uint64_t)(uintptr_t)b->ops[0].fn;
+    end->disp = 0;
+    end->r = COUNTING;
+    b->ops[0].fn = bt_count;
+}
+
+/* Translations are only dropped all at once; what is still used is soon translated again. */
+static void drop_all(struct x86_cpu *cpu, struct bt *bt)
+{
+    for (struct bt_trans *t = bt->newest; t; t = t->older) {
+        restore(bt, t);
+        count(bt, t->block);
+    }
+    forget_all(bt);
+    cpu->count.code_flushes++;
+}
+
+static void translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b)
+{
+    struct x86_op *end = &b->ops[b->n];
+    struct bt_trans *t;
+
+    b->ops[0].fn = (x86_fn *)(uintptr_t)end->imm;
+    end->r = NONE;
+    if (bt->used + BT_MAX_CODE > BT_ARENA)
+        drop_all(cpu, bt);
+    t = bt_translate(cpu, bt, b);
+    if (!t)
+        return;
+    end->imm = (uint64_t)(uintptr_t)t;
+    end->r = TRANSLATED;
+    b->entry = t->chain;
+    bt_link_enter(bt, t);
+    serialize(bt);
+    cpu->count.translations++;
+}
+
+/* Comes instead of a block's first op. */
+static const struct x86_op *bt_count(struct x86_cpu *cpu, const struct x86_op *op)
+{
+    struct bt *bt = bt_of(cpu);
+    struct x86_block *b = cpu->blk;
+    struct x86_op *end = &b->ops[b->n];
+
+    if (x86_unlikely((unsigned)++end->disp >= bt->hot)) {
+        translate(cpu, bt, b);
+        return x86_follow(cpu, op);
+    }
+    return ((x86_fn *)(uintptr_t)end->imm)(cpu, op);
+}
+
+/* ---- what the cache tells ---- */
+
+/* Modes in which linear addresses are offsets in the segments. */
+static bool suitable(const struct x86_block *b)
+{
+    uint32_t mode = b->mode;
+
+    if ((mode & X86_MODE_SINGLE) || b->gpa2 != MMU_NO_TAG)
+        return false;
+    if ((mode & X86_MODE_CODE) == X86_MODE_CODE64)
+        return true;
+    return (mode & X86_MODE_CODE) == X86_MODE_CODE32 && (mode & X86_MODE_FLAT) &&
+           (mode & X86_MODE_STACK32);
+}
+
+static void made(struct x86_cpu *cpu, struct x86_block *b)
+{
+    struct bt *bt = bt_of(cpu);
+
+    b->entry = bt->stubs.decode;
+    if (suitable(b))
+        count(bt, b);
+}
+
+static void dropped(struct x86_cpu *cpu, struct x86_block *b)
+{
+    struct bt *bt = bt_of(cpu);
+
+    if (b->ops[b->n].r == TRANSLATED)
+        bt_link_remove(bt, trans_of(b));
+    b->ops[b->n].r = NONE;
+    b->entry = bt->stubs.decode;
+}
+
+static void flushed(struct x86_cpu *cpu)
+{
+    forget_all(bt_of(cpu));
+}
+
+/* ---- life cycle ---- */
+
+static const struct x86_tier tier = {.made = made, .dropped = dropped, .flushed = flushed};
+
+static struct bt_features host_features(void)
+{
+    unsigned a, b, c = 0, d, b7 = 0, c1 = 0, x;
+    struct bt_features f = {0};
+
+    __get_cpuid(1, &a, &b, &c, &d);
+    __get_cpuid_count(7, 0, &a, &b7, &x, &d);
+    __get_cpuid(0x80000001, &a, &b, &c1, &d);
+    f.popcnt = c >> 23 & 1;
+    f.movbe = c >> 22 & 1;
+    f.crc32 = c >> 20 & 1;
+    f.lzcnt = c1 >> 5 & 1;
+    f.bmi1 = b7 >> 3 & 1;
+    f.bmi2 = b7 >> 8 & 1;
+    f.adx = b7 >> 19 & 1;
+    return f;
+}
+
+int bt_attach(struct x86_cpu *cpu, unsigned hot)
+{
+    struct bt *bt = calloc(1, sizeof(*bt));
+    void *rw, *rx;
+    int r;
+
+    if (!bt)
+        return ENOMEM;
+    r = cpu->env->code_alloc(cpu->env->mmu.ctx, BT_ARENA, &rw, &rx);
+    if (r) {
+        free(bt);
+        return r;
+    }
+    bt->rw = rw;
+    bt->rx = rx;
+    bt->hot = hot;
+    bt->host = host_features();
+    bt_make_stubs(bt);
+    cpu->tier_state = bt;
+    cpu->tier = &tier;
+    x86_cache_flush(cpu);
+    return 0;
+}
+
+/* Code memory is the environment's. */
+void bt_detach(struct x86_cpu *cpu)
+{
+    free(cpu->tier_state);
+    cpu->tier_state = NULL;
+    cpu->tier = NULL;
+}

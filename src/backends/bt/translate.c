@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/translate.c: from a block to host code. */
+#include "backends/bt/gen.h"
+#include "core/x86/decode.h"
+
+/* ---- calls of handlers ---- */
+
+static void trans_argument(struct gen *g)
+{
+    uint8_t *site;
+
+    EM(&g->e, 0x48, 0x8d, 0x05); /* LEA RAX, [RIP + t] */
+    site = g->e.p;
+    g->e.p += 4;
+    em_patch(&g->e, site, (const uint8_t *)g->t + g->e.to_rx);
+}
+
+static void call_handlers(struct gen *g, unsigned i)
+{
+    trans_argument(g);
+    em_const(&g->e, H_RCX, i);
+    em8(&g->e, 0xe8);
+    g->e.p += 4;
+    em_patch(&g->e, g->e.p - 4, g->bt->stubs.slow);
+}
+
+static void go_tail(struct gen *g)
+{
+    trans_argument(g);
+    em_jmp(&g->e, g->bt->stubs.tail);
+}
+
+/* The slow path of op i: all its jumps come here. The registers are those before the op, the flags
+ * are in cc. */
+static void write_slow(struct gen *g, unsigned i)
+{
+    unsigned k = i + 1;
+    bool any = false;
+
+    for (unsigned j = 0; j < g->nslow; j++)
+        if (g->slow[j].i == i) {
+            em_here(&g->e, g->slow[j].site);
+            any = true;
+        }
+    if (!any)
+        return;
+    if (g->b->ends && i == g->b->n - 1u) {
+        go_tail(g);
+        return;
+    }
+    call_handlers(g, i);
+    while (!g->is_inline[k])
+        k++;
+    if (g->host_at[k])
+        gen_load_cc(g);
+    em_jmp(&g->e, g->at[k]);
+}
+
+/* ---- the block ---- */
+
+/* One op in line, or nothing written. */
+static bool try_inline(struct gen *g, bool last)
+{
+    uint8_t *p = g->e.p;
+    bool in_host = g->in_host, in_cc = g->in_cc;
+    unsigned nslow = g->nslow, nexits = g->nexits;
+
+    g->at[g->i] = em_rx(&g->e);
+    g->host_at[g->i] = in_host;
+    if (last ? gen_branch(g) : gen_insn(g))
+        return true;
+    g->e.p = p;
+    g->in_host = in_host;
+    g->in_cc = in_cc;
+    g->nslow = nslow;
+    g->nexits = nexits;
+    return false;
+}
+
+/* False: not the bytes that the ops were made of. */
+static bool decode(struct gen *g, const ZydisDecoder *z, const uint8_t *bytes)
+{
+    g->bytes = bytes + g->op->off;
+    return ZYAN_SUCCESS(ZydisDecoderDecodeFull(z, g->bytes, g->op->len, &g->insn, g->opnd)) &&
+           g->insn.length == g->op->len;
+}
+
+/* The number of ops in line. */
+static unsigned write_ops(struct gen *g, const uint8_t *bytes)
+{
+    struct x86_block *b = g->b;
+    unsigned count = 0;
+    bool in_run = false; /* a handler is to be called, or has been */
+    ZydisDecoder z;
+
+    x86_dec_init(&z, b->mode);
+    for (g->i = 0; g->i < b->n; g->i++) {
+        bool last = b->ends && g->i == b->n - 1u;
+
+        g->op = &b->ops[g->i];
+        if (decode(g, &z, bytes) && try_inline(g, last)) {
+            g->is_inline[g->i] = true;
+            in_run = false;
+            count++;
+            continue;
+        }
+        if (last) { /* whatever it does, it does not come back */
+            gen_spill_flags(g);
+            g->is_inline[g->i] = true;
+            g->at[g->i] = em_rx(&g->e);
+            g->host_at[g->i] = false;
+            go_tail(g);
+            return count;
+        }
+        if (!in_run) {
+            gen_spill_flags(g);
+            call_handlers(g, g->i);
+            in_run = true;
+        }
+        g->in_host = false;
+        g->in_cc = true;
+    }
+    if (!b->ends) {
+        g->is_inline[b->n] = true;
+        g->at[b->n] = em_rx(&g->e);
+        g->host_at[b->n] = g->in_host;
+        gen_goto(g, (int64_t)g->t->offset + b->bytes);
+    }
+    return count;
+}
+
+/* The count of instructions, and requests: as x86_next. */
+static uint8_t *write_entry(struct gen *g, uint8_t **attention)
+{
+    struct em *e = &g->e;
+    uint8_t *used_up;
+
+    em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), g->b->n);
+    used_up = em_jcc_later(e, CC_L);
+    em_imm(e, false, EXT_CMP, GEN_FIELD(attention), 0);
+    *attention = em_jcc_later(e, CC_NZ);
+    return used_up;
+}
+
+static void write_refusal(struct gen *g)
+{
+    struct em *e = &g->e;
+
+    em_imm(e, true, EXT_ADD, GEN_FIELD(countdown), g->b->n);
+    em_rm(e, true, OP_LOAD, H_RAX, GEN_FIELD(tier_page));
+    em_rm(e, true, OP_LEA, H_RAX, em_at(H_RAX, (int32_t)g->t->offset));
+    em_rm(e, true, OP_STORE, H_RAX, GEN_FIELD(rip));
+    em_jmp(e, g->bt->stubs.leave);
+}
+
+/* The bytes of the block, if they are still what it was made of. */
+static bool fetch(struct x86_cpu *cpu, const struct x86_block *b, uint8_t *bytes)
+{
+    struct mmu_page page;
+
+    if (!cpu->env->mmu.page(cpu->env->mmu.ctx, b->gpa, &page))
+        return false;
+    memcpy(bytes, page.host + (b->gpa & ~MMU_PAGE_MASK), b->bytes);
+    return x86_block_is_made_of(b, bytes);
+}
+
+static x86_fn *begin(struct gen *g)
+{
+    struct x86_block *b = g->b;
+    struct bt_trans *t = (struct bt_trans *)(g->bt->rw + g->bt->used);
+    union {
+        const void *object;
+        x86_fn *fn;
+    } entry;
+    uint8_t *body;
+
+    g->t = t;
+    *t = (struct bt_trans){
+        .block = b, .gpa = b->gpa, .mode = b->mode, .offset = (uint32_t)(b->gpa & ~MMU_PAGE_MASK)};
+    for (unsigned i = 0; i <= b->n; i++)
+        t->fn[i] = b->ops[i].fn;
+    g->e = (struct em){(uint8_t *)&t->fn[b->n + 1], g->bt->rx - g->bt->rw};
+    entry.object = em_rx(&g->e);
+    EM(&g->e, 0xf3, 0x0f, 0x1e, 0xfa); /* ENDBR64 */
+    EM(&g->e, 0x48, 0x8d, 0x05);       /* LEA RAX, [RIP + body] */
+    body = g->e.p;
+    g->e.p += 4;
+    em_jmp(&g->e, g->bt->stubs.enter);
+    t->chain = em_rx(&g->e);
+    {
+        uint8_t *attention, *used_up = write_entry(g, &attention);
+
+        g->slow[g->nslow++] = (struct gen_slow){used_up, X86_BLOCK_MAX};
+        g->slow[g->nslow++] = (struct gen_slow){attention, X86_BLOCK_MAX};
+    }
+    em_here(&g->e, body);
+    return entry.fn;
+}
+
+static void end(struct gen *g)
+{
+    em_here(&g->e, g->slow[0].site);
+    em_here(&g->e, g->slow[1].site);
+    write_refusal(g);
+    gen_exits(g);
+    for (unsigned i = 0; i < g->b->n; i++)
+        write_slow(g, i);
+    g->bt->used = ((size_t)(g->e.p - g->bt->rw) + 15) & ~(size_t)15;
+}
+
+struct bt_trans *bt_translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b)
+{
+    struct gen g = {.cpu = cpu, .bt = bt, .b = b, .in_cc = true};
+    uint8_t bytes[X86_BLOCK_MAX * 15];
+    x86_fn *entry;
+
+    g.is64 = (b->mode & X86_MODE_CODE) == X86_MODE_CODE64;
+    if (!fetch(cpu, b, bytes))
+        return NULL;
+    entry = begin(&g);
+    if (!write_ops(&g, bytes))
+        return NULL;
+    end(&g);
+    for (unsigned i = 0; i <= b->n; i++)
+        if (g.is_inline[i])
+            b->ops[i].fn = bt_stop;
+    b->ops[0].fn = entry;
+    return g.t;
+}
