@@ -210,14 +210,20 @@ static int give_sregs(struct kvm_vcpu *kv)
     return kvm_ioctl_p(kv->fd, KVM_SET_SREGS, &s);
 }
 
-/* An NMI that has come to KVM since the software CPU has taken the events over. */
+/* An NMI that has come to KVM since the software CPU has taken the events over. It is cleared
+ * there, so that the next can be told from it. */
 static int take_nmi(struct kvm_vcpu *kv, struct kvm_vcpu_events *e)
 {
     int r = kvm_ioctl_p(kv->fd, KVM_GET_VCPU_EVENTS, e);
 
-    if (r >= 0 && e->nmi.pending && !kv->nmi_in_kvm)
-        kv->nmi_in_kvm = kv->soft.cpu->nmi_pending = true;
-    return r;
+    if (r < 0 || !e->nmi.pending)
+        return r;
+    if (!kv->nmi_in_kvm)
+        kv->soft.cpu->nmi_pending = true;
+    kv->nmi_in_kvm = false;
+    e->nmi.pending = 0;
+    e->flags |= KVM_VCPUEVENT_VALID_NMI_PENDING;
+    return kvm_ioctl_p(kv->fd, KVM_SET_VCPU_EVENTS, e);
 }
 
 /* NMIs wait, unless they are to end HLT. */
@@ -228,11 +234,7 @@ static int give_events(struct kvm_vcpu *kv, bool halted)
 
     if (r < 0)
         return r;
-    /* One that has been taken is cleared there, so that the next can be told from it. */
-    e = (struct kvm_vcpu_events){
-        .flags = KVM_VCPUEVENT_VALID_SHADOW | (e.nmi.pending ? KVM_VCPUEVENT_VALID_NMI_PENDING : 0),
-    };
-    kv->nmi_in_kvm = false;
+    e = (struct kvm_vcpu_events){.flags = KVM_VCPUEVENT_VALID_SHADOW};
     e.nmi.masked = !halted || kv->soft.cpu->nmi_blocked;
     return kvm_ioctl_p(kv->fd, KVM_SET_VCPU_EVENTS, &e);
 }
@@ -279,8 +281,6 @@ static void take_back(struct kvm_vcpu *kv, struct kvm_stub_call *c)
     if (take_nmi(kv, &e) < 0)
         return;
     c->nmi = c->vector == X86_NMI && c->halted && e.nmi.masked && !kv->soft.cpu->nmi_blocked;
-    if (c->nmi)
-        kv->nmi_in_kvm = e.nmi.pending;
 }
 
 /* ---- running it ---- */
