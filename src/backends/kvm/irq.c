@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* backends/kvm/irq.c: interrupt controllers in the kernel: creation, reset, lines, messages; the
+/* backends/kvm/irq.c: interrupt controllers in the kernel: creation, reset, messages; the
  * table of kernel services. */
 #include <errno.h>
 #include <stdlib.h>
@@ -139,17 +139,7 @@ static void irqchip_reset_in_kernel(struct vm *vm)
     reset_ioapic(vm);
 }
 
-/* ---- lines and messages ---- */
-
-static int irq_line(struct vm *vm, uint32_t line, int level)
-{
-    struct kvm_irq_level l = {.irq = line, .level = level != 0};
-
-    if (line == 2) /* the cascade */
-        return 0;
-    int r = kvm_ioctl_p(kvm_vm_of(vm)->fd, KVM_IRQ_LINE, &l);
-    return r < 0 ? kvm_fail(vm, "vm_irq_set", r, "KVM_IRQ_LINE") : 0;
-}
+/* ---- messages ---- */
 
 #define MSI_DATA_ASSERT 0x4000u
 #define MSI_DATA_LEVEL  0x8000u
@@ -203,7 +193,7 @@ const struct backend_host_ops kvm_host_ops = {
     .dirty_sync = kvm_dirty_sync,
     .irqchip_create = irqchip_create_in_kernel,
     .irqchip_reset = irqchip_reset_in_kernel,
-    .irq_line = irq_line,
+    .irq_line = kvm_irq_line,
     .irq_msi = irq_msi,
     .irq_eoi_wanted = kvm_irq_eoi_wanted,
 };

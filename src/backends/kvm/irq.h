@@ -18,6 +18,7 @@ struct kvm_eoi {
     uint32_t line;
     int trigger, resample; /* eventfds, -1: none; nobody signals the first */
     bool on;               /* KVM signals `resample` */
+    bool asserted;         /* `trigger` has been signalled, and no EOI has come since */
     struct core_watch *watch;
 };
 
@@ -42,6 +43,8 @@ struct kvm_irq {
     struct core_route pins[VMM_IRQ_LINES]; /* split mode: what level-triggered IOAPIC pins send */
     bool stale;                            /* `pins` are not in KVM's table yet */
     struct kvm_eoi eoi[VMM_IRQ_LINES];
+    uint32_t levels;        /* of the lines, as irq_line has set them */
+    _Atomic uint32_t ended; /* lines whose EOI a vCPU's thread has to tell of */
     struct kvm_stub stub;
     /* What of the kernel's controllers the software CPU reaches as devices (irq_soft.c). */
     struct kvm_irq_window windows[KVM_IRQ_WINDOWS];
@@ -71,6 +74,8 @@ int kvm_irq_fd_set(struct vm *vm, uint32_t gsi, int fd, int resample, bool on);
 int kvm_irq_fd_add(struct vm *vm, uint32_t line, int fd, int resample_fd);
 void kvm_irq_fd_del(struct vm *vm, uint32_t line, int fd);
 int kvm_irq_eoi_wanted(struct vm *vm, uint32_t lines);
+/* backend_host_ops.irq_line */
+int kvm_irq_line(struct vm *vm, uint32_t line, int level);
 void kvm_irq_fds_fini(struct vm *vm);
 
 /* ---- lapic.c ---- */

@@ -87,11 +87,14 @@ void kvm_irq_fd_del(struct vm *vm, uint32_t line, int fd)
     os_mutex_unlock(&irq->lock);
 }
 
-/* ---- ends of interrupts ---- */
+/* ---- lines, and ends of interrupts ---- */
 
 /*
- * The kernel's controllers tell of the EOI of a line by signalling the resample descriptor of an
- * irqfd, so there is one for each such line, which nobody ever triggers.
+ * The kernel's controllers tell of the EOI of a line by lowering it, on behalf of an irqfd that
+ * has asserted it, and signalling its resample descriptor. So lines whose EOI somebody wants to
+ * hear of are asserted by such an irqfd: what is told takes its time, and until then the line does
+ * not interrupt again. The VM's thread takes the signal and brings a vCPU out of KVM, whose thread
+ * calls whoever waits; then the line is asserted again if it still should be.
  */
 
 #define RTE_LEVEL  0x8000u
@@ -115,13 +118,94 @@ static bool level_triggered(struct vm *vm, uint32_t line)
     return kvm_ioctl_p(fd, KVM_GET_IRQCHIP, &chip) >= 0 && (chip.chip.pic.elcr >> (line & 7) & 1);
 }
 
+static int set_line(struct vm *vm, uint32_t line, bool level)
+{
+    const struct kvm_irq_level l = {.irq = line, .level = level};
+    int r = kvm_ioctl_p(kvm_vm_of(vm)->fd, KVM_IRQ_LINE, &l);
+
+    return r < 0 ? kvm_fail(vm, "vm_irq_set", r, "KVM_IRQ_LINE") : 0;
+}
+
+/* Under the lock. */
+static void assert_line(struct kvm_eoi *e)
+{
+    e->asserted = true;
+    os_event_signal(e->trigger);
+}
+
+/* KVM lowers the line when its irqfd goes. Under the lock. */
+static void lower_line(struct kvm_eoi *e)
+{
+    e->asserted = false;
+    kvm_irq_fd_set(e->vm, e->line, e->trigger, -1, false);
+    e->on = !kvm_irq_fd_set(e->vm, e->line, e->trigger, e->resample, true);
+}
+
+int kvm_irq_line(struct vm *vm, uint32_t line, int level)
+{
+    struct kvm_irq *irq = kvm_irq_of(vm);
+    struct kvm_eoi *e = &irq->eoi[line];
+    uint32_t bit = 1u << line;
+    int err = 0;
+
+    if (line == 2) /* the cascade */
+        return 0;
+    os_mutex_lock(&irq->lock);
+    irq->levels = level ? irq->levels | bit : irq->levels & ~bit;
+    if (!level && e->asserted)
+        lower_line(e);
+    if (level && e->on && level_triggered(vm, line)) {
+        if (!e->asserted)
+            assert_line(e);
+    } else {
+        err = set_line(vm, line, level);
+    }
+    os_mutex_unlock(&irq->lock);
+    return err;
+}
+
 /* On the VM's thread. */
 static void ended(void *opaque)
 {
     struct kvm_eoi *e = opaque;
+    struct kvm_irq *irq = kvm_irq_of(e->vm);
+
+    os_mutex_lock(&irq->lock);
+    e->asserted = false;
+    os_mutex_unlock(&irq->lock);
+    atomic_fetch_or(&irq->ended, 1u << e->line);
+    for (uint32_t i = 0; i < e->vm->max_vcpus; i++) {
+        struct vcpu *vcpu = vm_vcpu(e->vm, i);
+
+        if (vcpu)
+            core_vcpu_request(vcpu, VCPU_REQ_INTR);
+    }
+}
+
+static void tell(struct kvm_eoi *e)
+{
+    struct kvm_irq *irq = kvm_irq_of(e->vm);
 
     if (level_triggered(e->vm, e->line))
         core_irq_eoi(e->vm, e->line);
+    os_mutex_lock(&irq->lock);
+    if (e->on && !e->asserted && (irq->levels >> e->line & 1) && level_triggered(e->vm, e->line))
+        assert_line(e);
+    os_mutex_unlock(&irq->lock);
+}
+
+void kvm_irq_tell_eois(struct kvm_vcpu *kv)
+{
+    struct kvm_irq *irq = kvm_irq_of(kv->vcpu->vm);
+
+    if (!atomic_load_explicit(&irq->ended, memory_order_relaxed))
+        return;
+    core_guest_leave(kv->vcpu);
+    uint32_t lines = atomic_exchange(&irq->ended, 0);
+    for (uint32_t line = 0; line < VMM_IRQ_LINES; line++)
+        if (lines >> line & 1)
+            tell(&irq->eoi[line]);
+    core_guest_enter(kv->vcpu);
 }
 
 static void close_events(struct kvm_eoi *e)
@@ -144,7 +228,7 @@ static int open_events(struct kvm_eoi *e)
 }
 
 /* The watch stays when nobody wants to hear of the line any more: its function may be running, and
- * waits for locks that the caller holds. It goes with the VM. */
+ * waits for locks that the caller holds. It goes with the VM. Under the lock. */
 static int listen(struct kvm_eoi *e)
 {
     struct vm *vm = e->vm;
@@ -161,33 +245,45 @@ static int listen(struct kvm_eoi *e)
     if (err)
         return kvm_fail(vm, "vm_irq_on_eoi", err, "KVM_IRQFD");
     e->on = true;
+    if ((kvm_irq_of(vm)->levels >> e->line & 1) && level_triggered(vm, e->line)) {
+        set_line(vm, e->line, false);
+        assert_line(e);
+    }
     return 0;
+}
+
+/* Under the lock. */
+static void ignore(struct kvm_eoi *e)
+{
+    kvm_irq_fd_set(e->vm, e->line, e->trigger, -1, false);
+    e->on = false;
+    if (e->asserted)
+        set_line(e->vm, e->line, kvm_irq_of(e->vm)->levels >> e->line & 1);
+    e->asserted = false;
 }
 
 int kvm_irq_eoi_wanted(struct vm *vm, uint32_t lines)
 {
     struct kvm_irq *irq = kvm_irq_of(vm);
+    int err = 0;
 
     if (vm->irqchip_mode != VMM_IRQCHIP_MODE_KERNEL)
         return 0;
     if (lines && !(kvm_host()->has & KVM_HAS_IRQFD_RESAMPLE))
         return vm_fail(vm, VMM_E_UNSUPPORTED, "vm_irq_on_eoi",
                        "this host's KVM does not tell of the EOI of its controllers' lines");
-    for (uint32_t line = 0; line < VMM_IRQ_LINES; line++) {
+    os_mutex_lock(&irq->lock);
+    for (uint32_t line = 0; line < VMM_IRQ_LINES && !err; line++) {
         struct kvm_eoi *e = &irq->eoi[line];
         bool wanted = lines >> line & 1;
 
-        if (wanted && !e->on && line != 2) {
-            int err = listen(e);
-
-            if (err)
-                return err;
-        } else if (!wanted && e->on) {
-            kvm_irq_fd_set(vm, line, e->trigger, -1, false);
-            e->on = false;
-        }
+        if (wanted && !e->on && line != 2)
+            err = listen(e);
+        else if (!wanted && e->on)
+            ignore(e);
     }
-    return 0;
+    os_mutex_unlock(&irq->lock);
+    return err;
 }
 
 /* The VM's thread has ended, and with it its watches. */

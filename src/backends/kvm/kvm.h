@@ -395,6 +395,8 @@ void kvm_io_fini(struct vm *vm);
 /* Delivers what the kernel has collected of posted writes; before anything else of an exit. Out of
  * or in guest state as core_mmio_access. */
 void kvm_io_drain(struct kvm_vcpu *kv);
+/* Calls what waits for the EOI of lines of the kernel's controllers; in guest state. */
+void kvm_irq_tell_eois(struct kvm_vcpu *kv);
 /* KVM_EXIT_IOAPIC_EOI. */
 void kvm_irq_eoi_exit(struct vm *vm, uint8_t vector);
 /* With local APICs in the kernel: their state after reset or INIT, activity (KVM_SET_MP_STATE), and

@@ -559,6 +559,7 @@ static int turn(struct kvm_vcpu *kv, bool step)
         if (r)
             return r;
     }
+    kvm_irq_tell_eois(kv);
     if (kv->init_came) {
         /* KVM has reset what an INIT resets. */
         kv->init_came = false;
