@@ -159,7 +159,7 @@ static int make_room(struct vm *vm, const struct kvm_slot *slot)
 
     if (words <= kvm->dirty_bits_cap)
         return 0;
-    bits = malloc(words * sizeof(*bits));
+    bits = calloc(words, sizeof(*bits));
     if (!bits)
         return vm_fail(vm, VMM_E_NOMEM, "vm_dirty_get", "no memory for a bitmap of %llu pages",
                        (unsigned long long)pages_of(slot));
