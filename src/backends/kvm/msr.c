@@ -202,10 +202,14 @@ int kvm_msr_exit(struct kvm_vcpu *kv)
 
 /* ---- MSRs that only the kernel has ---- */
 
+/* struct kvm_msrs with room for one. */
 struct one_msr {
-    struct kvm_msrs head;
+    struct {
+        uint32_t nmsrs, pad;
+    } head;
     struct kvm_msr_entry e[1];
 };
+_Static_assert(offsetof(struct one_msr, e) == sizeof(struct kvm_msrs), "KVM's layout");
 
 static bool is_pv(const struct vm *vm, uint32_t index)
 {
