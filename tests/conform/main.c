@@ -8,13 +8,13 @@
 #include "conform.h"
 
 extern const struct conform_area area_lifecycle, area_memory, area_mmio, area_io, area_registers,
-    area_exits, area_kick, area_budget, area_events, area_irq, area_services, area_policy,
+    area_cpu, area_exits, area_kick, area_budget, area_events, area_irq, area_services, area_policy,
     area_debug, area_dirty, area_timers, area_threads;
 
 static const struct conform_area *const areas[] = {
-    &area_lifecycle, &area_memory, &area_mmio,   &area_io,      &area_registers, &area_exits,
-    &area_kick,      &area_budget, &area_events, &area_irq,     &area_services,  &area_policy,
-    &area_debug,     &area_dirty,  &area_timers, &area_threads,
+    &area_lifecycle, &area_memory, &area_mmio,   &area_io,     &area_registers, &area_cpu,
+    &area_exits,     &area_kick,   &area_budget, &area_events, &area_irq,       &area_services,
+    &area_policy,    &area_debug,  &area_dirty,  &area_timers, &area_threads,
 };
 #define NAREAS (sizeof(areas) / sizeof(areas[0]))
 
