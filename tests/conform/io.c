@@ -563,6 +563,53 @@ static void unregister_waits_for_callbacks(void)
     end();
 }
 
+static _Atomic unsigned meeting;
+
+static void meet(struct device *self)
+{
+    (void)self;
+    meeting++;
+    WAIT(meeting >= 2); /* until both are here */
+}
+
+static void callbacks_at_the_same_time(void)
+{
+    struct runner r[2];
+
+    d.act = meet;
+    START(LONG64, read_once);
+    start_at(vm_vcpu(vm, 1), LONG64, CODE, SNIP_STACK);
+    struct vcpu_regs regs = get_regs(vm_vcpu(vm, 1));
+    regs.gpr[VMM_RBX] = MMIO;
+    set_regs(vm_vcpu(vm, 1), &regs, VMM_REGS_GPR);
+    for (unsigned i = 0; i < 2; i++)
+        run_start(&r[i], vm_vcpu(vm, i));
+    for (unsigned i = 0; i < 2; i++)
+        run_join(&r[i], VMM_EXIT_HLT);
+    EQ(meeting, 2);
+    end();
+}
+
+static void new_state_drops_the_access(void)
+{
+    d.result = VMM_IO_EXIT;
+    START(LONG64, read_write);
+    for (int i = 0; i < 2; i++) {
+        struct vcpu_setup setup = {.size = sizeof(setup),
+                                   .mode = VMM_SETUP_LONG64,
+                                   .rip = CODE,
+                                   .rsp = SNIP_STACK,
+                                   .cr3 = SNIP_TABLES};
+
+        RUN(MMIO);
+        EQ(ex.u.mmio.access, VMM_ACCESS_READ);
+        EQ(d.n, (unsigned)i + 1);
+        OK(vcpu_set_mode(cpu, &setup));
+        set_gpr(VMM_RBX, MMIO);
+    }
+    end();
+}
+
 static void what_register_refuses(void)
 {
     struct vmm_io_ops ops = device_ops();
@@ -611,6 +658,8 @@ static const struct conform_case cases[] = {
     CASE(move_from_a_callback, "mmio_move from a callback; taken places are refused"),
     CASE(change_registrations_while_running, "register and unregister while the vCPU accesses"),
     CASE(unregister_waits_for_callbacks, "mmio_unregister waits for callbacks on other threads"),
+    CASE(callbacks_at_the_same_time, "callbacks of one registration run on two vCPUs at once"),
+    CASE(new_state_drops_the_access, "vcpu_set_mode drops the instruction that waits"),
     CASE(what_register_refuses, "overlaps, empty ranges and bad ops are refused"),
 };
 

@@ -106,6 +106,59 @@ static void preferred_backend(void)
     end();
 }
 
+static void defaults(void)
+{
+    struct vmm_backend_report reports[8] = {{.size = sizeof(reports[0])}};
+    struct vm_config config = {.size = sizeof(config), .nreports = 8};
+    struct vm_caps caps = {.size = sizeof(caps)};
+    const char *best = NULL;
+    int n;
+
+    for (unsigned i = 0; i < 8; i++)
+        reports[i].size = sizeof(reports[0]);
+    n = vmm_backend_probe(reports, 8);
+    CHECK(n > 0);
+    EQ(vmm_backend_probe(NULL, 0), n);
+    for (int i = 0; i < n; i++) {
+        CHECK(reports[i].name[0] != 0 && reports[i].reason[0] != 0);
+        if (!best && !reports[i].result && !(reports[i].flags & VMM_BACKEND_DEGRADED))
+            best = reports[i].name;
+    }
+    if (!best) /* only degraded ones work */
+        for (int i = 0; i < n && !best; i++)
+            best = reports[i].result ? NULL : reports[i].name;
+    OK(vm_create(NULL, &vm));
+    OK(vm_get_caps(vm, &caps));
+    CHECK(strcmp(caps.backend, best) == 0);
+    end();
+    struct vmm_backend_report again[8] = {{.size = sizeof(again[0])}};
+    for (unsigned i = 0; i < 8; i++)
+        again[i].size = sizeof(again[0]);
+    config.reports = again;
+    OK(vm_create(&config, &vm));
+    end();
+    for (int i = 0; i < n; i++)
+        CHECK(strcmp(again[i].name, reports[i].name) == 0 && again[i].result == reports[i].result);
+    RESULT(vmm_backend_probe(NULL, 1), VMM_E_INVAL);
+    reports[0].size = 0;
+    RESULT(vmm_backend_probe(reports, 8), VMM_E_INVAL);
+}
+
+static void limits(void)
+{
+    RESULT(begin_bare(VMM_IRQCHIP_NONE, 0, VMM_MAX_VCPUS + 1), VMM_E_INVAL);
+    RESULT(begin_bare(2, 0, 1), VMM_E_INVAL);
+    RESULT(begin_bare(VMM_IRQCHIP_NONE, 1u << 30, 1), VMM_E_UNSUPPORTED);
+    OK(begin_bare(VMM_IRQCHIP_NONE, 0, 16));
+    for (uint32_t i = 0; i < 16; i++) {
+        struct vcpu *v;
+
+        OK(vcpu_create(vm, i, NULL, &v));
+        EQ(get_regs(v).rip, 0xfff0);
+    }
+    end();
+}
+
 static void vcpu_numbers(void)
 {
     struct vcpu *v = NULL, *again;
@@ -203,6 +256,31 @@ static void on_stop_2(void *opaque)
 {
     (void)opaque;
     order[norder++] = 12;
+}
+
+static void devices_removed(void)
+{
+    const struct vmm_device_ops one = {
+        .size = sizeof(one), .name = "1", .reset = on_reset_1, .stop = on_stop_1};
+    struct vmm_device *device;
+    struct runner r;
+
+    begin(VMM_IRQCHIP_NONE, 0, 1);
+    OK(vm_device_add(vm, &one, NULL, &device));
+    LOAD(LONG64, spins);
+    run_start(&r, cpu);
+    WAIT(ram32(DATA) != 0xa5a5a5a5);
+    RESULT(vm_device_remove(device), VMM_E_BUSY);
+    EQ(norder, 0);
+    vcpu_kick(cpu);
+    run_join(&r, VMM_EXIT_INTERRUPTED);
+    OK(vm_device_remove(device));
+    EQ(norder, 1);
+    EQ(order[0], 11);
+    OK(vm_device_remove(NULL));
+    OK(vm_reset(vm)); /* it is forgotten */
+    end();
+    EQ(norder, 1);
 }
 
 static void reset_of_everything(void)
@@ -492,6 +570,9 @@ static const struct conform_case cases[] = {
     CASE(flags_that_are_not_offered, "a VM flag works with its capability, else is refused"),
     CASE(unknown_backend, "REQUIRE without a usable backend is VMM_E_NODEV with a text"),
     CASE(preferred_backend, "PREFER takes the first name that works"),
+    CASE(defaults, "AUTO takes the best that is not degraded; reports tell of all"),
+    CASE(limits, "numbers of vCPUs and unknown flags are checked; 16 vCPUs"),
+    CASE(devices_removed, "vm_device_remove calls stop; BUSY while a vCPU runs"),
     CASE(vcpu_numbers, "vCPUs are found by number; taken and impossible numbers are refused"),
     CASE(vcpu_recreated, "a destroyed vCPU is refused, and fresh when created again"),
     CASE(reset_state, "a new vCPU is in the architecture's reset state"),

@@ -210,6 +210,36 @@ static void in_order(void)
     end();
 }
 
+static _Atomic int firing;
+
+static void fire_slowly(void *opaque, uint64_t deadline)
+{
+    (void)opaque;
+    (void)deadline;
+    firing = 1;
+    for (int i = 0; i < 40; i++)
+        conform_nap();
+    firing = 2;
+}
+
+static void destroy_waits(void)
+{
+    struct vmm_timer *timer;
+    struct runner r;
+
+    begin(VMM_IRQCHIP_NONE, 0, 1);
+    LOAD(LONG64, spins);
+    OK(vm_timer_create(vm, fire_slowly, NULL, &timer));
+    vm_timer_set(timer, 1);
+    run_start(&r, cpu);
+    WAIT(firing == 1);
+    vm_timer_destroy(timer);
+    EQ(firing, 2);
+    vcpu_kick(cpu);
+    run_join(&r, VMM_EXIT_INTERRUPTED);
+    end();
+}
+
 /* ---- TSC ---- */
 
 GUEST(reads_tsc, 64, "rdtsc\n shl $32, %rdx\n or %rax, %rdx\n mov %rdx, %rbx\n hlt");
@@ -362,6 +392,7 @@ static const struct conform_case cases[] = {
     CASE(not_while_nobody_runs, "nothing fires while no vCPU runs; then at the next run"),
     CASE(not_while_paused, "nothing fires during vm_pause"),
     CASE(in_order, "timers fire in the order of their deadlines"),
+    CASE(destroy_waits, "vm_timer_destroy waits for a running callback"),
     CASE(tsc_goes_on, "RDTSC and the TSC that the host reads are one clock"),
     CASE(tsc_begins_at_0, "the TSC begins at 0 with vm_create and vm_reset",
          .caps = VMM_CAP_TSC_OFFSET),
