@@ -77,7 +77,7 @@ static void run_one(const struct report_options *o, const struct conform_area *a
     if (lacks)
         snprintf(outcome.text, sizeof(outcome.text), "%s", lacks);
     else
-        outcome_run(run_case, c, o->timeout ? o->timeout : 30, &outcome);
+        outcome_run(run_case, c, o->timeout ? o->timeout : 60, &outcome);
     report_case(o, name, &outcome);
 }
 

@@ -223,7 +223,7 @@ static void run_all(const struct report_options *o)
                 printf("%s\t%s\n", name, modes[row->mode]);
                 continue;
             }
-            outcome_run(run, row, o->timeout ? o->timeout : 30, &outcome);
+            outcome_run(run, row, o->timeout ? o->timeout : 60, &outcome);
             report_case(o, name, &outcome);
         }
     }
