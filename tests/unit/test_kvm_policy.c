@@ -14,12 +14,13 @@
 #define MISC_ENABLE   0x1a0u
 #define TSC           0x10u
 #define TSC_AUX       0xc0000103u
+#define MISC_FEATURES 0x140u
 #define NOT_THERE     0x12345u
 #define HANDLER       0x3000u
 #define GATES         0x4000u
 #define NCPUID        256u
 #define IN_KERNEL(i)  (kvm()->msr_passed >> (i)&1)
-#define FIRST_OF_STAR 5 /* its place in msr.c's table */
+#define FIRST_OF_STAR 6 /* its place in msr.c's table */
 
 static void begin(void)
 {
@@ -315,6 +316,10 @@ START_TEST(msrs_by_default)
     ck_assert(guest_reads(EFER, &value));
     ck_assert_uint_eq(value, host_reads(EFER));
     ck_assert(!guest_writes(EFER, value | 1ull << 63));
+    if (!(had_bad & KVM_BAD_CPUID)) /* such a KVM takes anything */
+        ck_assert(!guest_writes(MISC_FEATURES, 2));
+    ck_assert(guest_writes(MISC_FEATURES, 1)); /* CPUID faults */
+    ck_assert_uint_eq(host_reads(MISC_FEATURES), 1);
     ck_assert(guest_writes(EFER, value | 1));
     ck_assert_uint_eq(host_reads(EFER), value | 1);
     kvm_end();

@@ -66,6 +66,12 @@ static int choose(struct kvm_vcpu *kv)
     return 0;
 }
 
+void kvm_debug_fini(struct kvm_vcpu *kv)
+{
+    if (kv->debug_hw)
+        arm(kv, false);
+}
+
 int kvm_set_debug(struct vcpu *vcpu, const struct vmm_debug *debug)
 {
     struct kvm_vcpu *kv = kvm_vcpu_of(vcpu);

@@ -376,6 +376,8 @@ int kvm_msr_get(struct kvm_vcpu *kv, uint32_t index, uint64_t *value);
 int kvm_msr_set(struct kvm_vcpu *kv, uint32_t index, uint64_t value);
 int kvm_msr_env(void *ctx, uint32_t index, bool write, uint64_t *value, bool *handled);
 int kvm_set_debug(struct vcpu *vcpu, const struct vmm_debug *debug);
+/* Before KVM's vCPU gets another owner. */
+void kvm_debug_fini(struct kvm_vcpu *kv);
 /* KVM_EXIT_DEBUG: a BACKEND_* result of run; BACKEND_AGAIN: go on. Before a KVM_RUN with debug_pass
  * set, clear it and let the software CPU execute one instruction. */
 int kvm_debug_exit(struct kvm_vcpu *kv);

@@ -24,6 +24,7 @@ static const struct {
     {0x174, KVM_G_MSRS, ALWAYS}, /* IA32_SYSENTER_CS, _ESP, _EIP */
     {0x175, KVM_G_MSRS, ALWAYS},
     {0x176, KVM_G_MSRS, ALWAYS},
+    {0x140, KVM_G_MSRS, ALWAYS},       /* MSR_MISC_FEATURES_ENABLES: CPUID faults at CPL 3 */
     {0x277, KVM_G_MSRS, ALWAYS},       /* IA32_PAT */
     {0xc0000080, KVM_G_SREGS, ALWAYS}, /* IA32_EFER */
     {0xc0000081, KVM_G_MSRS, ALWAYS},  /* IA32_STAR, LSTAR, CSTAR, FMASK */
@@ -94,7 +95,8 @@ static uint32_t wanted(struct vm *vm)
 }
 
 /* Ranges of the filter: the bits of MSRs base to base+31. */
-static const uint32_t bases[] = {0x0, 0x160, 0x260, 0x6e0, 0x4b564d00, 0xc0000080, 0xc0000100};
+static const uint32_t bases[] = {0x0,   0x140,      0x160,      0x260,
+                                 0x6e0, 0x4b564d00, 0xc0000080, 0xc0000100};
 #define NBASES (sizeof(bases) / sizeof(bases[0]))
 _Static_assert(NBASES <= KVM_MSR_FILTER_MAX_RANGES, "KVM takes no more ranges");
 

@@ -456,17 +456,10 @@ static const struct {
     {                                                                                              \
         index, offsetof(struct x86_cpu, field)                                                     \
     }
-    MSR(0xc0000081, star),
-    MSR(0xc0000082, lstar),
-    MSR(0xc0000083, cstar),
-    MSR(0xc0000084, sfmask),
-    MSR(0xc0000102, kernel_gs_base),
-    MSR(0x174, sysenter_cs),
-    MSR(0x175, sysenter_esp),
-    MSR(0x176, sysenter_eip),
-    MSR(0x277, pat),
-    MSR(0xc0000103, tsc_aux),
-    MSR(0x48, spec_ctrl),
+    MSR(0xc0000081, star),    MSR(0xc0000082, lstar),          MSR(0xc0000083, cstar),
+    MSR(0xc0000084, sfmask),  MSR(0xc0000102, kernel_gs_base), MSR(0x174, sysenter_cs),
+    MSR(0x175, sysenter_esp), MSR(0x176, sysenter_eip),        MSR(0x140, misc_features),
+    MSR(0x277, pat),          MSR(0xc0000103, tsc_aux),        MSR(0x48, spec_ctrl),
 #undef MSR
 };
 #define NMSRS (sizeof(msrs) / sizeof(msrs[0]))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/kvm/tsc.c: the guest's TSCs: ticks of the VM on the host's TSC, offsets of the vCPUs. */
-#include <stddef.h>
+#include <cpuid.h>
 
 #include "backends/kvm/kvm.h"
 #include "core/internal.h"
@@ -75,6 +75,13 @@ void kvm_tsc_changed(struct vm *vm, bool runs)
     set_kvmclock(vm);
 }
 
+static bool has_svm(void)
+{
+    uint32_t a, b, c = 0, d;
+
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & 1u << 2);
+}
+
 /* As KVM computes the ratio: with 48 bits behind the point for VT-x, 32 for AMD-V. */
 static void find_ratio(const struct vm *vm, struct kvm_vm *kvm)
 {
@@ -87,7 +94,7 @@ static void find_ratio(const struct vm *vm, struct kvm_vm *kvm)
     away = want > host ? want - host : host - want;
     if (away * 1000000 <= host * TOLERANCE_PPM)
         return;
-    kvm->tsc_shift = __builtin_cpu_is("intel") ? 48 : 32;
+    kvm->tsc_shift = has_svm() ? 32 : 48;
     kvm->tsc_ratio = (uint64_t)(((unsigned __int128)want << kvm->tsc_shift) / host);
 }
 
