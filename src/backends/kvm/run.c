@@ -229,6 +229,15 @@ static int set_fence(struct kvm_vcpu *kv)
     return r;
 }
 
+/* Whether KVM can have derived anything from the guest's page tables. */
+static bool has_run(const struct vm *vm, const struct kvm_vm *kvm)
+{
+    for (uint32_t i = 0; i < vm->max_vcpus; i++)
+        if (kvm->vcpu_ran[i])
+            return true;
+    return false;
+}
+
 /* The software CPU has flushed its TLB: KVM's has to go too. KVM flushes for a change of CR0; the
  * right value follows with kvm_push. */
 static int flush_tlb(struct kvm_vcpu *kv)
@@ -239,6 +248,8 @@ static int flush_tlb(struct kvm_vcpu *kv)
     if (kv->soft.cpu->mmu.flush_gen == kv->flush_count)
         return 0;
     kv->flush_count = kv->soft.cpu->mmu.flush_gen;
+    if (!has_run(kv->vcpu->vm, kvm_vm_of(kv->vcpu->vm)))
+        return 0;
     if (kv->host->bad & KVM_BAD_STALE_TABLES) {
         if (kv->vcpu->vm->max_vcpus == 1)
             return kvm_mem_refresh(kv->vcpu->vm);
