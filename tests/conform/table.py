@@ -18,6 +18,7 @@ BEGIN, END = "<!-- conformance:begin -->", "<!-- conformance:end -->"
 # Column, program's arguments, name of the log.
 COLUMNS = [
     ("`interp`", ["--backend", "interp"], "interp"),
+    ("`bt`", ["--backend", "bt"], "bt"),
     ("`kvm`", ["--backend", "kvm"], "kvm"),
 ]
 LISTS = [("conform", "Conformance", "conform"), ("guest", "Snippets", "snippets")]
