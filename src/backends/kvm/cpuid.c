@@ -345,6 +345,7 @@ static int give(struct vcpu *vcpu, struct kvm_cpuid2 *table, bool creating)
     free(*given);
     *given = table;
     kv->cpuid_stale = false;
+    kvm_msrs_changed(kv);
     return 0;
 }
 

@@ -9,10 +9,12 @@
 #include "backends/kvm/uapi.h"
 
 /*
- * Where KVM has dirty rings, each vCPU has one from its creation on: it costs 64 KiB and some ten
- * microseconds then, and later a look at the log costs as much as there are dirty pages, however
- * much memory there is. Else each slot has a bitmap. Everything that happens here happens with the
- * world stopped, but for a vCPU that empties its own ring because it is full.
+ * Where KVM has dirty rings, each vCPU has one from its creation on, for KVM takes no later
+ * decision: it costs 64 KiB and some ten microseconds then, and later a look at the log costs as
+ * much as there are dirty pages, however much memory there is (with 50 of them in 1 GiB the core's
+ * part is most of it, 30 us of 31; with bitmaps it is 30 of 44). Else each slot has a bitmap.
+ * Everything that happens here happens with the world stopped, but for a vCPU that empties its own
+ * ring because it is full.
  *
  * KVM looks between two instructions that it emulates, and between two entries, whether a ring is
  * nearly full, and keeps 64 entries for what comes until then. One that emulates CPL 0 as a whole
