@@ -284,6 +284,8 @@ void machine_stats(struct machine *machine, double seconds, FILE *file)
         {"blocks flushed", stats.blocks_flushed},
         {"block lookups", stats.block_lookups},
         {"thunks", stats.thunks},
+        {"hardware exits", stats.hw_exits},
+        {"repairs", stats.repairs},
     };
     fprintf(file, "backend          %s\n", caps.backend);
     fprintf(file, "wall seconds     %.3f\n", seconds);

@@ -316,6 +316,12 @@ bool kvm_can_run(struct kvm_vcpu *kv);
 /* Where SYSCALL goes behind the fence: nothing is ever mapped for CPL 3 in the last page. */
 #define KVM_FENCE_RIP 0xffffffffffffff00ull
 
+/* After KVM's state has been taken over: exceptions and SYSCALL behind the fence have not happened.
+ * [soft.c] */
+void kvm_undo_fenced(struct kvm_vcpu *kv);
+/* Whether these bytes are at the linear address. [soft.c] */
+bool kvm_code_is(struct kvm_vcpu *kv, uint64_t linear, const char *bytes, unsigned n);
+
 /* Whether KVM is to run it behind the fence. [soft.c] */
 bool kvm_wants_fence(struct kvm_vcpu *kv);
 /* Runs the software CPU: `insns` instructions at most (UINT64_MAX: until KVM can run the state, or

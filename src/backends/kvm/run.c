@@ -90,7 +90,7 @@ static int repair(struct kvm_vcpu *kv)
 
     count(&kv->repairs);
     kv->last_repair = entries;
-    if (!close)
+    if (!close || !kv->batch)
         kv->batch = 1;
     else if (kv->batch < MAX_BATCH)
         kv->batch *= 2;
@@ -290,25 +290,6 @@ static int on_hlt(struct kvm_vcpu *kv)
     return GO_ON;
 }
 
-static bool byte_at(struct kvm_vcpu *kv, uint64_t linear, uint8_t *byte)
-{
-    struct core_page page;
-    uint64_t gpa;
-
-    if (!mmu_translate(&kv->soft.cpu->mmu, linear, &gpa) ||
-        !core_mem_page(kv->vcpu->vm, gpa, &page) || !page.host)
-        return false;
-    *byte = page.host[gpa & ~MMU_PAGE_MASK];
-    return true;
-}
-
-static bool bytes_are(struct kvm_vcpu *kv, uint64_t linear, uint8_t first, uint8_t second)
-{
-    uint8_t a, b;
-
-    return byte_at(kv, linear, &a) && byte_at(kv, linear + 1, &b) && a == first && b == second;
-}
-
 /*
  * An event at CPL 3 behind the fence. The instruction at RIP comes again in the software CPU, with
  * its fault. Only traps are over: INT3, INT1, and single steps.
@@ -317,7 +298,6 @@ static int fenced_event(struct kvm_vcpu *kv)
 {
     struct x86_cpu *cpu = kv->soft.cpu;
     struct kvm_vcpu_events events;
-    uint8_t before = 0;
     int r;
 
     count(&kv->repairs);
@@ -337,18 +317,15 @@ static int fenced_event(struct kvm_vcpu *kv)
     } else if (events.exception.nr == KVM_NO_EVENT) {
         cpu->nmi_blocked = false;
         cpu->event = (struct x86_event){.valid = true, .type = X86_EVENT_NMI, .vector = X86_NMI};
-    } else if (cpu->rip == KVM_FENCE_RIP && bytes_are(kv, cpu->gpr[VMM_RCX] - 2, 0x0f, 0x05)) {
-        cpu->rip = cpu->gpr[VMM_RCX] - 2;
-        x86_set_rflags(cpu, cpu->gpr[VMM_R11]);
     } else if (events.exception.nr == X86_BP) {
-        if (byte_at(kv, cpu->rip - 1, &before) && before == 0xcc)
+        if (kvm_code_is(kv, cpu->rip - 1, "\xcc", 1))
             cpu->rip -= 1;
-        else if (bytes_are(kv, cpu->rip - 2, 0xcd, 3))
+        else if (kvm_code_is(kv, cpu->rip - 2, "\xcd\x03", 2))
             cpu->rip -= 2;
     } else if (events.exception.nr == X86_DB) {
         if (cpu->rflags & X86_TF)
             cpu->pending_db |= X86_DR6_BS;
-        else if (byte_at(kv, cpu->rip - 1, &before) && before == 0xf1)
+        else if (kvm_code_is(kv, cpu->rip - 1, "\xf1", 1))
             cpu->rip -= 1;
     }
     return soft_one(kv);

@@ -86,6 +86,50 @@ bool kvm_wants_fence(struct kvm_vcpu *kv)
     return has(kv, KVM_BAD_USER_EVENTS) && kv->soft.cpu->cpl == 3;
 }
 
+bool kvm_code_is(struct kvm_vcpu *kv, uint64_t linear, const char *bytes, unsigned n)
+{
+    struct core_page page;
+    uint64_t gpa;
+
+    for (unsigned i = 0; i < n; i++)
+        if (!mmu_translate(&kv->soft.cpu->mmu, linear + i, &gpa) ||
+            !core_mem_page(kv->vcpu->vm, gpa, &page) || !page.host ||
+            page.host[gpa & ~MMU_PAGE_MASK] != (uint8_t)bytes[i])
+            return false;
+    return true;
+}
+
+/* KVM may be left between an event and the failure of its delivery. The instruction comes again;
+ * only the trap of a single step is behind it. */
+static void undo_exception(struct kvm_vcpu *kv)
+{
+    struct x86_cpu *cpu = kv->soft.cpu;
+
+    if (!cpu->event.valid || cpu->event.type != X86_EVENT_EXCEPTION)
+        return;
+    if (cpu->event.vector == X86_DB && (cpu->rflags & X86_TF))
+        cpu->pending_db |= X86_DR6_BS;
+    cpu->event.valid = false;
+    cpu->rflags &= ~X86_RF;
+    kvm_changed(kv, KVM_G_REGS | KVM_G_EVENTS);
+}
+
+void kvm_undo_fenced(struct kvm_vcpu *kv)
+{
+    struct x86_cpu *cpu = kv->soft.cpu;
+
+    if (!kv->fenced)
+        return;
+    if (kv->valid & KVM_G_EVENTS)
+        undo_exception(kv);
+    /* SYSCALL overwrites RCX and R11 anyway. */
+    if (cpu->rip != KVM_FENCE_RIP || !kvm_code_is(kv, cpu->gpr[VMM_RCX] - 2, "\x0f\x05", 2))
+        return;
+    cpu->rip = cpu->gpr[VMM_RCX] - 2;
+    x86_set_rflags(cpu, cpu->gpr[VMM_R11]);
+    kvm_changed(kv, KVM_G_REGS);
+}
+
 /* ---- running ---- */
 
 /* Memory and page tables may have changed since the software CPU looked at them. */

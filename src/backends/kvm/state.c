@@ -154,9 +154,9 @@ static void take_sregs(struct kvm_vcpu *kv, const struct kvm_sregs *k)
     if (!kv->fenced) {
         cpu->idt.base = k->idt.base;
         cpu->idt.limit = k->idt.limit;
+        cpu->cr2 = k->cr2;
     }
     cpu->cr0 = k->cr0;
-    cpu->cr2 = k->cr2;
     cpu->cr3 = k->cr3;
     cpu->cr4 = k->cr4;
     cpu->efer = k->efer;
@@ -790,8 +790,10 @@ int kvm_pull(struct kvm_vcpu *kv, uint32_t groups)
             return r;
         kv->valid |= table[i].group;
     }
-    if (groups & (KVM_G_REGS | KVM_G_SREGS))
+    if (groups & (KVM_G_REGS | KVM_G_SREGS)) {
         derive(kv);
+        kvm_undo_fenced(kv);
+    }
     if (groups & KVM_G_DEBUG)
         x86_breakpoints_changed(kv->soft.cpu);
     return 0;
