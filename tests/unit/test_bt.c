@@ -118,6 +118,7 @@ struct code {
     unsigned len, n;
     unsigned start[MAX_INSNS];
     unsigned rel[MAX_INSNS], nrel; /* places of 32-bit displacements */
+    unsigned base;                 /* of most accesses for a while */
     bool bits64;
 };
 
@@ -169,6 +170,11 @@ static void modrm(struct code *c, unsigned reg, bool mem)
 {
     unsigned mod = mem || percent(50) ? below(3) : 3, rm = below(8);
 
+    if (mod != 3 && percent(60)) {
+        put8(c, 0x40 | reg << 3 | c->base);
+        put8(c, below(8) * 8 + below(3));
+        return;
+    }
     put8(c, mod << 6 | reg << 3 | rm);
     if (mod == 3)
         return;
@@ -315,13 +321,25 @@ static void put_other(struct code *c)
                                     0xfc, 0x91, 0x93, 0x96, 0x97, 0xc9, 0xa4, 0xaa, 0xac};
 
     switch (below(8)) {
-    case 0: /* PUSH, POP */
+    case 0: /* PUSHes or POPs */
     case 1:
-    case 2:
-        if (c->bits64 && percent(30))
-            put8(c, 0x41);
-        put8(c, 0x50 | below(16));
+    case 2: {
+        unsigned op = percent(50) ? 0x50 : 0x58;
+
+        for (unsigned n = 1 + below(5); n > 0; n--) {
+            if (c->bits64 && percent(30))
+                put8(c, 0x41);
+            put8(c, op | (percent(95) ? below(4) : below(8)));
+        }
+        if (percent(20)) {
+            if (c->bits64)
+                put8(c, 0x48);
+            put8(c, 0x83), put8(c, percent(50) ? 0xc4 : 0xec), put8(c, below(8) * 8);
+        }
+        if (percent(20))
+            put8(c, 0xc3);
         break;
+    }
     case 3:
         put8(c, 0x68);
         put32(c, value());
@@ -385,7 +403,16 @@ static void put_insn(struct code *c)
     unsigned kind = below(100);
 
     c->start[c->n++] = c->len;
-    if (kind < 22)
+    if (percent(10)) {
+        static const uint8_t bases[] = {0, 1, 2, 3, 5, 6, 7};
+
+        c->base = bases[below(sizeof(bases))];
+    }
+    if (percent(5)) { /* the base moves on */
+        if (c->bits64)
+            put8(c, 0x48);
+        put8(c, 0x83), put8(c, (percent(50) ? 0xc0u : 0xe8u) | c->base), put8(c, below(40));
+    } else if (kind < 22)
         put_load(c);
     else if (kind < 47)
         put_alu(c);

@@ -255,16 +255,32 @@ static bool gen_call(struct gen *g)
     return true;
 }
 
+/* Spills the flags, and keeps RAX. */
+static void save_flags_around(struct gen *g)
+{
+    if (!g->in_cc) {
+        em_rr(&g->e, true, OP_LOAD, H_RCX, H_RAX);
+        gen_spill_flags(g);
+        em_rr(&g->e, true, OP_LOAD, H_RAX, H_RCX);
+    }
+    g->in_host = false;
+}
+
 static bool gen_ret(struct gen *g)
 {
     unsigned size = g->is64 ? 8 : 4, sp = gen_host(VMM_RSP);
 
     if (!is_near(g) || g->op->size != size)
         return false;
-    gen_spill_flags(g);
-    em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_reg(sp));
-    gen_probe(g, size, false);
-    em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_at(H_RAX, 0));
+    if (g->held) {
+        em_rm(&g->e, g->is64, OP_LOAD, H_RAX, gen_held(g, 0));
+        save_flags_around(g);
+    } else {
+        gen_spill_flags(g);
+        em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_reg(sp));
+        gen_probe(g, size, false);
+        em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_at(H_RAX, 0));
+    }
     check_target(g);
     gen_sp(g, sp, (int32_t)(size + g->op->imm));
     em_jmp(&g->e, g->bt->stubs.jump);

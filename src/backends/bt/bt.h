@@ -82,6 +82,7 @@ struct bt {
     bool patched;     /* code that may have been executed has been changed */
     unsigned hot;
     struct bt_stubs stubs;
+    struct gen_insn *decoded; /* room for a block's instructions */
     struct bt_trans *newest;
     struct bt_trans *trans[1u << BT_HASH_BITS];
     struct bt_link *links[1u << BT_HASH_BITS];
@@ -99,6 +100,9 @@ void bt_detach(struct x86_cpu *cpu);
 /* Translates: the translation, not entered anywhere yet, or NULL: this one is not worth it.
  * [translate.c] */
 struct bt_trans *bt_translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b);
+
+/* bt->decoded. [translate.c] */
+struct gen_insn *bt_make_room(void);
 
 /* The shared code. [stubs.c] */
 void bt_make_stubs(struct bt *bt);

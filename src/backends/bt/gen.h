@@ -23,6 +23,28 @@ struct gen_exit {
     bool same_page;
 };
 
+/* A decoded instruction. */
+struct gen_insn {
+    bool known;
+    ZydisDecodedInstruction insn;
+    ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
+};
+
+/*
+ * Accesses that share one look into the TLB: those of ops `first` to `last`, off one base that
+ * changes by constants only. The look covers all of them and comes first: a miss, or a page
+ * boundary in the range, lets the handlers of all these ops do the work. So none of the others
+ * needs a slow path of its own, nor flags for one.
+ */
+struct gen_group {
+    unsigned first, last;
+    unsigned accesses;
+    uint8_t base, index, scale; /* as in struct x86_op */
+    int64_t lo, hi;             /* range, from the base as it is before `first` */
+    int64_t delta;              /* of the base since then */
+    bool write;
+};
+
 struct gen {
     struct em e;
     struct x86_cpu *cpu;
@@ -36,9 +58,15 @@ struct gen {
     /* Where the guest's arithmetic flags are: at least one is set. */
     bool in_host, in_cc;
 
+    const struct gen_insn *all; /* of the block */
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
+    const uint8_t *code;  /* of the block */
     const uint8_t *bytes; /* of insn */
+
+    bool held;              /* RAX holds the host address of group.lo */
+    bool held_ret;          /* the last op uses it: RET */
+    struct gen_group group; /* while held */
 
     bool is_inline[X86_BLOCK_MAX + 1];
     const void *at[X86_BLOCK_MAX + 1]; /* code of inline ops ... */
@@ -99,7 +127,22 @@ void gen_put(struct gen *g, unsigned slot, unsigned reg);
 /* reg = RSP/ESP + n, as wide as the mode's stack pointer. */
 void gen_sp(struct gen *g, unsigned reg, int32_t n);
 
+/* While a group is held: the operand of an access at `disp` from its base. */
+struct em_rm gen_held(const struct gen *g, int64_t disp);
+
+/* ---- groups of accesses [group.c] ---- */
+
+/* Finds the group that begins with the current op: false if there is none of two accesses. */
+bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group);
+/* Follows the base over the current op, which is written. */
+void gen_follow_base(struct gen *g);
+
 /* ---- instructions ---- */
+
+/* Makes op i the current one. */
+void gen_select(struct gen *g, unsigned i);
+/* Whether an instruction may be in a group. [insn.c] */
+bool gen_may_group(const struct gen_insn *in);
 
 /* Writes the current op's code; false: nothing is written, its handler has to do it. [insn.c] */
 bool gen_insn(struct gen *g);

@@ -226,7 +226,7 @@ static bool operands(const struct gen *g, struct copy *c)
 /* The host registers of the operands. */
 struct placement {
     uint8_t reg[3];
-    uint8_t mem; /* holds the host address */
+    struct em_rm mem;
 };
 
 static bool resident(const struct operand *r)
@@ -235,14 +235,14 @@ static bool resident(const struct operand *r)
 }
 
 /* Registers that stay in x86_cpu come into what is free of RAX and RCX. */
-static bool place(const struct copy *c, struct placement *p)
+static bool place(const struct gen *g, const struct copy *c, struct placement *p)
 {
     uint8_t avail[2];
     unsigned n = 0, used = 0;
 
-    if (!c->count && !(c->mem && p->mem == H_RCX))
+    if (!c->count && !(c->mem && p->mem.reg == H_RCX))
         avail[n++] = H_RCX;
-    if (!(c->mem && p->mem == H_RAX))
+    if (!g->held && !(c->mem && p->mem.reg == H_RAX))
         avail[n++] = H_RAX;
     for (unsigned i = 0; i < c->nr; i++) {
         if (!resident(&c->r[i])) {
@@ -279,7 +279,7 @@ static void store_residents(struct gen *g, const struct copy *c, const struct pl
 static void write_insn(struct gen *g, const struct copy *c, const struct placement *p)
 {
     struct em_op op = c->op;
-    struct em_rm rm = em_at(p->mem, 0);
+    struct em_rm rm = p->mem;
     unsigned reg = c->ext;
 
     for (unsigned i = 0; i < c->nr; i++) {
@@ -305,9 +305,14 @@ static bool needs_all_flags(const struct gen *g, const struct copy *c)
 
 static bool gen_copy(struct gen *g, const struct copy *c)
 {
-    struct placement p = {.mem = H_RAX};
+    struct placement p = {.mem = em_at(H_RAX, 0)};
 
-    if (c->mem) {
+    if (g->held) {
+        if (needs_all_flags(g, c) || c->no_split)
+            return false;
+        if (c->mem)
+            p.mem = gen_held(g, g->op->disp);
+    } else if (c->mem) {
         if (!gen_mem(g, c->size, c->store))
             return false;
         if (c->no_split)
@@ -315,11 +320,11 @@ static bool gen_copy(struct gen *g, const struct copy *c)
         if (needs_all_flags(g, c)) {
             if (c->count)
                 return false;
-            p.mem = H_RCX;
+            p.mem.reg = H_RCX;
             em_rr(&g->e, true, OP_LOAD, H_RCX, H_RAX);
         }
     }
-    if (!place(c, &p))
+    if (!place(g, c, &p))
         return false;
     if (c->use == READS || c->use == CHANGES)
         gen_need_flags(g);
@@ -437,6 +442,8 @@ static bool gen_mov64(struct gen *g)
         !reg_slot(g->opnd[0].reg.value, &slot) || g->opnd[0].size != 64)
         return false;
     host = gen_host(slot);
+    if (g->held && host == H_NONE)
+        return false;
     em_const(&g->e, host == H_NONE ? H_RAX : host, g->opnd[1].imm.value.u);
     if (host == H_NONE)
         gen_put(g, slot, H_RAX);
@@ -593,6 +600,9 @@ static bool gen_lea_insn(struct gen *g)
     if (size < 32 || g->op->asz == X86_A16 || !reg_slot(g->opnd[0].reg.value, &slot))
         return false;
     host = gen_host(slot);
+    if (g->held && (host == H_NONE || g->op->base == X86_RIP0 ||
+                    (g->op->base != X86_ZERO && gen_host(g->op->base) == H_NONE)))
+        return false;
     if (!gen_lea(g, host == H_NONE ? H_RAX : host, size == 64 && g->op->asz == X86_A64))
         return false;
     if (host == H_NONE)
@@ -624,6 +634,33 @@ static void push_done(struct gen *g)
     gen_sp(g, gen_host(VMM_RSP), g->is64 ? -8 : -4);
 }
 
+/* A register's value in itself or RCX. */
+static unsigned push_value(struct gen *g, unsigned slot)
+{
+    if (gen_host(slot) != H_NONE)
+        return gen_host(slot);
+    gen_get(g, H_RCX, slot);
+    return H_RCX;
+}
+
+static bool push_held(struct gen *g)
+{
+    const ZydisDecodedOperand *o = &g->opnd[0];
+    struct em_rm to = gen_held(g, g->is64 ? -8 : -4);
+    uint8_t slot;
+
+    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        stack_insn(g, 0xc7, 0, to);
+        em32(&g->e, (uint32_t)g->op->imm);
+    } else if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && reg_slot(o->reg.value, &slot)) {
+        stack_insn(g, OP_STORE, push_value(g, slot), to);
+    } else {
+        return false;
+    }
+    push_done(g);
+    return true;
+}
+
 static bool gen_push(struct gen *g)
 {
     const ZydisDecodedOperand *o = &g->opnd[0];
@@ -632,6 +669,8 @@ static bool gen_push(struct gen *g)
 
     if (!stack_size(g))
         return false;
+    if (g->held)
+        return push_held(g);
     if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
         if (!gen_mem(g, g->op->size, false))
             return false;
@@ -651,10 +690,7 @@ static bool gen_push(struct gen *g)
             return false;
         gen_spill_flags(g);
         push_address(g);
-        if (gen_host(slot) == H_NONE)
-            gen_get(g, H_RCX, slot);
-        else
-            r = gen_host(slot);
+        r = push_value(g, slot);
     }
     stack_insn(g, OP_STORE, r, em_at(H_RAX, 0));
     push_done(g);
@@ -669,6 +705,12 @@ static bool gen_pop(struct gen *g)
     if (!stack_size(g) || g->opnd[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
         !reg_slot(g->opnd[0].reg.value, &slot))
         return false;
+    if (g->held) {
+        stack_insn(g, OP_LOAD, H_RCX, gen_held(g, 0));
+        gen_sp(g, sp, (int32_t)size);
+        gen_put(g, slot, H_RCX);
+        return true;
+    }
     gen_spill_flags(g);
     stack_insn(g, OP_LOAD, H_RAX, em_reg(sp));
     gen_probe(g, size, false);
@@ -694,6 +736,24 @@ static bool gen_leave(struct gen *g)
 }
 
 /* ---- */
+
+bool gen_may_group(const struct gen_insn *in)
+{
+    switch (in->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_NOP:
+    case ZYDIS_MNEMONIC_ENDBR64:
+    case ZYDIS_MNEMONIC_LEA:
+    case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_POP:
+        return true;
+    case ZYDIS_MNEMONIC_XCHG: /* locked, or with the accumulator */
+        return false;
+    case ZYDIS_MNEMONIC_IMUL:
+        return in->insn.operand_count_visible > 1;
+    default:
+        return rows[in->insn.mnemonic].known && !(in->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK);
+    }
+}
 
 bool gen_insn(struct gen *g)
 {

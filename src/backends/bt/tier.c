@@ -217,8 +217,14 @@ int bt_attach(struct x86_cpu *cpu, unsigned hot)
 
     if (!bt)
         return ENOMEM;
+    bt->decoded = bt_make_room();
+    if (!bt->decoded) {
+        free(bt);
+        return ENOMEM;
+    }
     r = cpu->env->code_alloc(cpu->env->mmu.ctx, BT_ARENA, &rw, &rx);
     if (r) {
+        free(bt->decoded);
         free(bt);
         return r;
     }
@@ -236,7 +242,11 @@ int bt_attach(struct x86_cpu *cpu, unsigned hot)
 /* Code memory is the environment's. */
 void bt_detach(struct x86_cpu *cpu)
 {
-    free(cpu->tier_state);
+    struct bt *bt = bt_of(cpu);
+
+    if (bt)
+        free(bt->decoded);
+    free(bt);
     cpu->tier_state = NULL;
     cpu->tier = NULL;
 }

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/bt/translate.c: from a block to host code. */
+#include <stdlib.h>
+
 #include "backends/bt/gen.h"
 #include "core/x86/decode.h"
 
@@ -51,6 +53,10 @@ static void write_slow(struct gen *g, unsigned i)
     call_handlers(g, i);
     while (!g->is_inline[k])
         k++;
+    if (g->held_ret && k == g->b->n - 1u) {
+        go_tail(g);
+        return;
+    }
     if (g->host_at[k])
         gen_load_cc(g);
     em_jmp(&g->e, g->at[k]);
@@ -77,29 +83,118 @@ static bool try_inline(struct gen *g, bool last)
     return false;
 }
 
-/* False: not the bytes that the ops were made of. */
-static bool decode(struct gen *g, const ZydisDecoder *z, const uint8_t *bytes)
+static void decode_all(struct gen *g, struct gen_insn *all)
 {
-    g->bytes = bytes + g->op->off;
-    return ZYAN_SUCCESS(ZydisDecoderDecodeFull(z, g->bytes, g->op->len, &g->insn, g->opnd)) &&
-           g->insn.length == g->op->len;
+    ZydisDecoder z;
+
+    x86_dec_init(&z, g->b->mode);
+    for (unsigned i = 0; i < g->b->n; i++) {
+        const struct x86_op *op = &g->b->ops[i];
+
+        all[i].known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&z, g->code + op->off, op->len,
+                                                           &all[i].insn, all[i].opnd)) &&
+                       all[i].insn.length == op->len;
+    }
+    g->all = all;
+}
+
+void gen_select(struct gen *g, unsigned i)
+{
+    g->i = i;
+    g->op = &g->b->ops[i];
+    g->bytes = g->code + g->op->off;
+    g->insn = g->all[i].insn;
+    memcpy(g->opnd, g->all[i].opnd, sizeof(g->opnd));
+}
+
+/* ---- groups of accesses ---- */
+
+/* The ops of a group; the one that cannot be written, or b->n: all are. */
+static unsigned write_group(struct gen *g, const struct gen_group *group)
+{
+    unsigned size = (unsigned)(group->hi - group->lo), ret = g->b->ends ? g->b->n - 1u : ~0u;
+    struct em_rm m = {.mem = true, .reg = H_NONE, .index = H_NONE, .disp = (int32_t)group->lo};
+
+    if (group->base != X86_ZERO)
+        m.reg = (uint8_t)gen_host(group->base);
+    if (group->index != X86_ZERO) {
+        m.index = (uint8_t)gen_host(group->index);
+        m.scale = group->scale;
+    }
+    gen_spill_flags(g);
+    em_rm(&g->e, g->is64, OP_LEA, H_RAX, m);
+    gen_probe(g, size, group->write);
+    g->group = *group;
+    g->group.delta = 0;
+    g->held = true;
+    for (unsigned i = group->first; i <= group->last; i++) {
+        gen_select(g, i);
+        if (i == ret) {
+            g->held_ret = true;
+            if (!gen_branch(g))
+                return i;
+        } else if (!gen_insn(g)) {
+            return i;
+        }
+        gen_follow_base(g);
+    }
+    return g->b->n;
+}
+
+/* A group that begins with the current op; the number of its ops, 0: there is none. */
+static unsigned try_group(struct gen *g)
+{
+    uint8_t *p = g->e.p;
+    bool in_host = g->in_host, in_cc = g->in_cc;
+    unsigned nslow = g->nslow, first = g->i, limit = g->b->n - 1u, bad;
+    struct gen_group group;
+
+    g->at[first] = em_rx(&g->e);
+    g->host_at[first] = in_host;
+    while (gen_find_group(g, limit, &group)) {
+        bad = write_group(g, &group);
+        g->held = false;
+        gen_select(g, first);
+        if (bad == g->b->n)
+            return group.last - first + 1;
+        g->held_ret = false;
+        g->e.p = p;
+        g->in_host = in_host;
+        g->in_cc = in_cc;
+        g->nslow = nslow;
+        if (bad == first)
+            break;
+        limit = bad - 1;
+    }
+    return 0;
 }
 
 /* The number of ops in line. */
-static unsigned write_ops(struct gen *g, const uint8_t *bytes)
+static unsigned write_ops(struct gen *g)
 {
     struct x86_block *b = g->b;
     unsigned count = 0;
     bool in_run = false; /* a handler is to be called, or has been */
-    ZydisDecoder z;
 
-    x86_dec_init(&z, b->mode);
-    for (g->i = 0; g->i < b->n; g->i++) {
-        bool last = b->ends && g->i == b->n - 1u;
+    for (unsigned i = 0; i < b->n; i++) {
+        bool last = b->ends && i == b->n - 1u;
+        unsigned group;
 
-        g->op = &b->ops[g->i];
-        if (decode(g, &z, bytes) && try_inline(g, last)) {
-            g->is_inline[g->i] = true;
+        gen_select(g, i);
+        group = last || !g->all[i].known ? 0 : try_group(g);
+        if (group) {
+            g->is_inline[i] = true;
+            in_run = false;
+            count += group;
+            i += group - 1;
+            if (i == b->n - 1u && b->ends) {
+                g->is_inline[i] = true; /* RET */
+                return count;
+            }
+            continue;
+        }
+        if (g->all[i].known && try_inline(g, last)) {
+            g->is_inline[i] = true;
             in_run = false;
             count++;
             continue;
@@ -208,6 +303,11 @@ static void end(struct gen *g)
     g->bt->used = ((size_t)(g->e.p - g->bt->rw) + 15) & ~(size_t)15;
 }
 
+struct gen_insn *bt_make_room(void)
+{
+    return malloc(X86_BLOCK_MAX * sizeof(struct gen_insn));
+}
+
 struct bt_trans *bt_translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b)
 {
     struct gen g = {.cpu = cpu, .bt = bt, .b = b, .in_cc = true};
@@ -217,8 +317,10 @@ struct bt_trans *bt_translate(struct x86_cpu *cpu, struct bt *bt, struct x86_blo
     g.is64 = (b->mode & X86_MODE_CODE) == X86_MODE_CODE64;
     if (!fetch(cpu, b, bytes))
         return NULL;
+    g.code = bytes;
+    decode_all(&g, bt->decoded);
     entry = begin(&g);
-    if (!write_ops(&g, bytes))
+    if (!write_ops(&g))
         return NULL;
     end(&g);
     for (unsigned i = 0; i <= b->n; i++)
