@@ -166,7 +166,7 @@ GUEST(on_sysenter, 64,
       "incl 0x3010\n"
       "push %rax\n"
       "pop %rax\n"
-      "rex.w sysexit\n");
+      ".byte 0x48, 0x0f, 0x35\n"); /* SYSEXIT to 64-bit code */
 
 static void by_sysenter(void)
 {

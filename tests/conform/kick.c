@@ -10,7 +10,7 @@
 GUEST(spins, 64, "1: incl 0x3000\n jmp 1b");
 GUEST(spins_only, 64, "1: jmp 1b");
 GUEST(halts, 64, "hlt");
-GUEST(reads, 64, "mov 0xd0000000, %al\n hlt");
+GUEST(reads, 64, "movabs 0xd0000000, %al\n hlt");
 
 static void wait_for_progress(void)
 {
@@ -286,7 +286,7 @@ static void *kick_at_random_times(void *opaque)
 GUEST(everything, 64,
       "1: incl 0x3000\n"
       "out %al, $0x80\n"
-      "mov 0xd0000000, %eax\n"
+      "movabs 0xd0000000, %eax\n"
       "mov $50, %ecx\n"
       "2: loop 2b\n"
       "jmp 1b");

@@ -571,7 +571,7 @@ GUEST(call_and_touch, 64,
 
 static void change_map(struct device *d)
 {
-    switch (d->n) {
+    switch (atomic_load(&d->n)) {
     case 1:
         OK(vm_mem_alloc(vm, AREA_A, 0x1000, VMM_MEM_RX, NULL));
         poke(AREA_A, 0x66, 4);
