@@ -182,11 +182,14 @@ int kvm_kick_begin(struct kvm_vcpu *kv)
 static void give_back(struct kvm_vcpu *kv)
 {
     bool blocked = sigismember(&kv->outer_mask, KICK_SIGNAL);
+    siginfo_t *info = &kv->foreign;
+    pid_t pid = getpid();
 
     kv->foreign_signal = false;
-    if ((blocked && kv->foreign.si_code != SI_TKILL) ||
-        syscall(SYS_rt_tgsigqueueinfo, getpid(), atomic_load(&kv->tid), KICK_SIGNAL, &kv->foreign))
-        kill(getpid(), KICK_SIGNAL);
+    if (blocked && info->si_code != SI_TKILL)
+        syscall(SYS_rt_sigqueueinfo, pid, KICK_SIGNAL, info);
+    else if (syscall(SYS_rt_tgsigqueueinfo, pid, atomic_load(&kv->tid), KICK_SIGNAL, info))
+        syscall(SYS_rt_sigqueueinfo, pid, KICK_SIGNAL, info);
 }
 
 /* Unblocks instead of restoring: what a callback has changed of the mask stays. */
