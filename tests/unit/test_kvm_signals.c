@@ -193,7 +193,7 @@ END_TEST
 
 /* ---- the program's handlers ---- */
 
-static volatile sig_atomic_t nhandled, nurgent;
+static _Atomic int nhandled, nurgent;
 
 static void count_and_kick(int sig)
 {
