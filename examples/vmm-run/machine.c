@@ -286,6 +286,9 @@ void machine_stats(struct machine *machine, double seconds, FILE *file)
         {"thunks", stats.thunks},
         {"hardware exits", stats.hw_exits},
         {"repairs", stats.repairs},
+        {"translations", stats.translations},
+        {"code flushes", stats.code_flushes},
+        {"handler calls", stats.handler_calls},
     };
     fprintf(file, "backend          %s\n", caps.backend);
     fprintf(file, "wall seconds     %.3f\n", seconds);

@@ -167,6 +167,9 @@ struct vm_stats {
     uint64_t thunks;         /* generated thunks (interp) */
     uint64_t hw_exits;       /* exits of the hardware (or the host's kernel) to the library */
     uint64_t repairs;        /* instructions that a hardware backend had the software CPU execute */
+    uint64_t translations;   /* blocks translated to host code (bt) */
+    uint64_t code_flushes;   /* times that all translations were dropped, for want of room (bt) */
+    uint64_t handler_calls;  /* from translated code to the software CPU (bt) */
 };
 
 /* ANY. VMM_E_INVAL if stats->size is not set. */

@@ -73,7 +73,7 @@ static double measure(unsigned loop, bool translate)
     struct fake *f = fake_new();
     double t;
 
-    if (translate && bt_attach(f->cpu, BT_HOT))
+    if (translate && bt_attach(f->cpu, BT_HOT, BT_ARENA))
         return 0;
     fake_long64(f);
     memset(f->mem + FAKE_DATA, 1, 16384 - 1);

@@ -9,17 +9,20 @@
 #include "backends/bt/bt.h"
 #include "x86_fake.h"
 
+/* Code memory that is often full. */
+#define SMALL (BT_MAX_CODE * 5 / 2)
+
 /* ---- two CPUs ---- */
 
 struct pair {
     struct fake *plain, *bt;
 };
 
-static void pair_new(struct pair *p, unsigned hot)
+static void pair_new(struct pair *p, unsigned hot, size_t size)
 {
     p->plain = fake_new();
     p->bt = fake_new();
-    if (bt_attach(p->bt->cpu, hot))
+    if (bt_attach(p->bt->cpu, hot, size))
         abort();
 }
 
@@ -84,7 +87,7 @@ static uint64_t rng;
 
 /* What the cases so far have been made of: a test of the test. */
 static struct {
-    uint64_t insns, translations, exceptions, blocks_flushed;
+    uint64_t insns, translations, exceptions, blocks_flushed, code_flushes;
 } sum;
 
 static uint64_t rnd(void)
@@ -545,7 +548,7 @@ static bool run_case(uint64_t seed)
     make_code(&c, bits64);
     for (unsigned i = 0; i < 8; i++)
         targets[i] = FAKE_TEXT + c.start[below(c.n)];
-    pair_new(&p, percent(70) ? 1 : 3);
+    pair_new(&p, percent(70) ? 1 : 3, percent(20) ? SMALL : BT_ARENA);
     /* Selectors are those of the mode. */
     prepare(p.plain, &c, resume, 0, targets, user);
     nresume = make_resume(resume, p.plain, bits64);
@@ -580,6 +583,7 @@ static bool run_case(uint64_t seed)
     sum.translations += p.bt->cpu->count.translations;
     sum.exceptions += p.bt->cpu->count.exceptions;
     sum.blocks_flushed += p.bt->cpu->count.blocks_flushed;
+    sum.code_flushes += p.bt->cpu->count.code_flushes;
     pair_free(&p);
     return ok;
 }
@@ -591,25 +595,151 @@ START_TEST(random_code)
     ck_assert_uint_gt(sum.translations, 60 * 50);
     ck_assert_uint_gt(sum.exceptions, 60 * 50);
     ck_assert_uint_gt(sum.blocks_flushed, 60 * 5);
+    ck_assert_uint_gt(sum.code_flushes, 5);
 }
 END_TEST
 
-/* ---- */
+/* ---- blocks that come and go ---- */
+
+static struct fake *translating(unsigned hot)
+{
+    struct fake *f = fake_new();
+
+    ck_assert_int_eq(bt_attach(f->cpu, hot, BT_ARENA), 0);
+    fake_long64(f);
+    return f;
+}
+
+static void finish(struct fake *f)
+{
+    bt_detach(f->cpu);
+    fake_free(f);
+}
 
 FAKE_ASM(adds, 64,
          "xor %eax, %eax\n mov $1000, %ecx\n 1: add %rcx, %rax\n dec %ecx\n jnz 1b\n hlt");
 
 START_TEST(a_loop_is_translated)
 {
-    struct fake *f = fake_new();
+    struct fake *f = translating(2);
 
-    ck_assert_int_eq(bt_attach(f->cpu, 2), 0);
-    fake_long64(f);
     ck_assert_int_eq(FAKE_EXEC(f, adds), FAKE_HLT);
     ck_assert_uint_eq(f->cpu->gpr[VMM_RAX], 500500);
     ck_assert_uint_eq(f->cpu->count.translations, 1);
-    bt_detach(f->cpu);
-    fake_free(f);
+    ck_assert_uint_eq(f->cpu->count.handler_calls, 0);
+    finish(f);
+}
+END_TEST
+
+/* Both blocks of the loop are linked when the second one's immediate is changed: by the loop itself
+ * (the displacement of the MOV), by the host, and behind everybody's back. */
+FAKE_ASM(patched, 64,
+         "1: jmp 2f\n .skip 62\n 2: mov $1, %eax\n add %rax, %rbx\n dec %ecx\n jnz 1b\n hlt");
+#define PATCHED_IMM (FAKE_TEXT + 65)
+
+START_TEST(changed_targets_are_not_jumped_to)
+{
+    struct fake *f = translating(1);
+
+    FAKE_LOAD(f, patched);
+    f->cpu->gpr[VMM_RCX] = 1u << 30;
+    ck_assert_int_eq(fake_run(f, 5000), X86_STOP_ATTENTION);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], 1000);
+    fake_put(f, PATCHED_IMM, 1, 2);
+    ck_assert_int_eq(fake_run(f, 5000), X86_STOP_ATTENTION);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], 3000);
+    f->mem[PATCHED_IMM] = 3;
+    x86_cache_recheck(f->cpu);
+    ck_assert_int_eq(fake_run(f, 5000), X86_STOP_ATTENTION);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], 6000);
+    finish(f);
+}
+END_TEST
+
+FAKE_ASM(patches, 64,
+         "1: movb %cl, 2f+1(%rip)\n jmp 2f\n .balign 64\n 2: mov $1, %eax\n"
+         "movzbl %al, %eax\n add %rax, %rbx\n dec %ecx\n jnz 1b\n hlt");
+
+START_TEST(code_changes_itself)
+{
+    struct fake *f = translating(1);
+
+    f->cpu->gpr[VMM_RCX] = 100;
+    ck_assert_int_eq(FAKE_EXEC(f, patches), FAKE_HLT);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], 5050);
+    finish(f);
+}
+END_TEST
+
+/* The same physical page at two addresses: one translation, with two values of RIP. */
+FAKE_ASM(where, 64,
+         "mov $20, %esi\n 1: lea 1b(%rip), %rax\n call 2f\n 2: pop %rdx\n dec %esi\n jnz 1b\n hlt");
+
+START_TEST(a_page_at_two_addresses)
+{
+    const uint64_t other = FAKE_TEXT + 0x8000;
+    struct fake *f = translating(2);
+
+    fake_put(f, FAKE_PT + other / 4096 * 8, 8, FAKE_TEXT | 7);
+    x86_flush_tlb(f->cpu);
+    ck_assert_int_eq(FAKE_EXEC(f, where), FAKE_HLT);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RAX], FAKE_TEXT + 5);
+    f->cpu->rip = other;
+    ck_assert_int_eq(fake_go(f), FAKE_HLT);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RAX], other + 5);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RDX], other + 17);
+    finish(f);
+}
+END_TEST
+
+/* Budgets are exact although blocks are entered by jumps, and a request is seen in a loop. */
+START_TEST(loops_end)
+{
+    struct fake *f = translating(1);
+
+    FAKE_LOAD(f, patched);
+    f->cpu->gpr[VMM_RCX] = 1u << 30;
+    for (uint64_t n = 1; n < 300; n += 7) {
+        ck_assert_int_eq(fake_run(f, n), X86_STOP_ATTENTION);
+        ck_assert_uint_eq(f->done, n);
+    }
+    f->irq = 0x20;
+    f->cpu->rflags |= X86_IF;
+    ck_assert_int_eq(fake_go(f), 0x20);
+    finish(f);
+}
+END_TEST
+
+/* A branch whose target is not canonical: #GP at the branch, nothing pushed. */
+FAKE_ASM(wild, 64, "movabs $0x800000000000, %rax\n mov %rsp, %rbx\n call *%rax\n hlt");
+
+START_TEST(wild_branches)
+{
+    struct fake *f = translating(1);
+
+    ck_assert_int_eq(FAKE_EXEC(f, wild), X86_GP);
+    ck_assert_uint_eq(fake_stack(f, 1, 8), FAKE_TEXT + 13);
+    ck_assert_uint_eq(fake_stack(f, 4, 8), f->cpu->gpr[VMM_RBX]);
+    finish(f);
+}
+END_TEST
+
+/* Of two accesses that share a check the second one faults: the first has been done. */
+FAKE_ASM(second, 64,
+         "mov $0x44ffc, %edi\n mov $7, %eax\n add $1, %eax\n mov %eax, (%rdi)\n"
+         "inc %ecx\n mov %eax, 4(%rdi)\n hlt");
+
+START_TEST(the_second_access_faults)
+{
+    struct fake *f = translating(1);
+
+    fake_put(f, FAKE_PT + NO_PAGE / 4096 * 8, 8, 0);
+    x86_flush_tlb(f->cpu);
+    ck_assert_int_eq(FAKE_EXEC(f, second), X86_PF_);
+    ck_assert_uint_eq(f->cpu->cr2, NO_PAGE);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RCX], 1);
+    ck_assert_uint_eq(fake_get(f, NO_PAGE - 4, 4), 8);
+    finish(f);
 }
 END_TEST
 
@@ -626,14 +756,20 @@ int main(int argc, char **argv)
         for (uint64_t i = 0; i < n && bad < 5; i++)
             bad += !run_case(first + i);
         printf("%llu failed; %llu instructions, %llu translations, %llu exceptions, %llu blocks "
-               "flushed\n",
+               "flushed, code %llu times\n",
                (unsigned long long)bad, (unsigned long long)sum.insns,
                (unsigned long long)sum.translations, (unsigned long long)sum.exceptions,
-               (unsigned long long)sum.blocks_flushed);
+               (unsigned long long)sum.blocks_flushed, (unsigned long long)sum.code_flushes);
         return bad != 0;
     }
     tcase_set_timeout(t, 120);
     tcase_add_test(t, a_loop_is_translated);
+    tcase_add_test(t, changed_targets_are_not_jumped_to);
+    tcase_add_test(t, code_changes_itself);
+    tcase_add_test(t, a_page_at_two_addresses);
+    tcase_add_test(t, loops_end);
+    tcase_add_test(t, wild_branches);
+    tcase_add_test(t, the_second_access_faults);
     tcase_add_test(t, random_code);
     suite_add_tcase(s, t);
     srunner_run_all(r, CK_NORMAL);

@@ -66,7 +66,7 @@ static int bt_vcpu_init(struct vcpu *vcpu)
         free(iv);
         return err;
     }
-    err = bt_attach(iv->cpu, hot());
+    err = bt_attach(iv->cpu, hot(), BT_ARENA);
     if (err) {
         bt_vcpu_fini(vcpu);
         return err == EPERM || err == EACCES ? VMM_E_PERM : VMM_E_NOMEM;

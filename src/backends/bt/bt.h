@@ -75,10 +75,10 @@ struct bt_stubs {
 };
 
 struct bt {
-    uint8_t *rw, *rx; /* code memory */
-    size_t used;      /* of it */
+    uint8_t *rw, *rx; /* code memory ... */
+    size_t size;      /* ... of which so much is used at most, ... */
+    size_t used;      /* ... and so much is */
     size_t start;     /* behind the shared code */
-    bool full;        /* flush it at the next translation */
     bool patched;     /* code that may have been executed has been changed */
     unsigned hot;
     struct bt_stubs stubs;
@@ -91,8 +91,9 @@ struct bt {
     } host;
 };
 
-/* Makes `cpu` translate blocks that were executed `hot` times. 0 or an errno. */
-int bt_attach(struct x86_cpu *cpu, unsigned hot);
+/* Makes `cpu` translate blocks that were executed `hot` times, into `size` bytes of code memory
+ * (BT_ARENA; at least 2 * BT_MAX_CODE). 0 or an errno. */
+int bt_attach(struct x86_cpu *cpu, unsigned hot, size_t size);
 void bt_detach(struct x86_cpu *cpu);
 
 /* ---- the parts ---- */

@@ -41,6 +41,8 @@ const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, un
     struct x86_block *b = make_current(cpu, t);
     const struct x86_op *op = t->fn[i](cpu, &b->ops[i]);
 
+    cpu->count.handler_calls++;
+
     while (op && op->fn != bt_stop)
         op = op->fn(cpu, op);
     return op;
@@ -86,7 +88,6 @@ static void forget_all(struct bt *bt)
     memset(bt->links, 0, sizeof(bt->links));
     bt->newest = NULL;
     bt->used = bt->start;
-    bt->full = false;
     bt->patched = true;
 }
 
@@ -121,7 +122,7 @@ static void translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b)
 
     b->ops[0].fn = (x86_fn *)(uintptr_t)end->imm;
     end->r = NONE;
-    if (bt->used + BT_MAX_CODE > BT_ARENA)
+    if (bt->used + BT_MAX_CODE > bt->size)
         drop_all(cpu, bt);
     t = bt_translate(cpu, bt, b);
     if (!t)
@@ -209,7 +210,7 @@ static struct bt_features host_features(void)
     return f;
 }
 
-int bt_attach(struct x86_cpu *cpu, unsigned hot)
+int bt_attach(struct x86_cpu *cpu, unsigned hot, size_t size)
 {
     struct bt *bt = calloc(1, sizeof(*bt));
     void *rw, *rx;
@@ -222,7 +223,7 @@ int bt_attach(struct x86_cpu *cpu, unsigned hot)
         free(bt);
         return ENOMEM;
     }
-    r = cpu->env->code_alloc(cpu->env->mmu.ctx, BT_ARENA, &rw, &rx);
+    r = cpu->env->code_alloc(cpu->env->mmu.ctx, size, &rw, &rx);
     if (r) {
         free(bt->decoded);
         free(bt);
@@ -230,6 +231,7 @@ int bt_attach(struct x86_cpu *cpu, unsigned hot)
     }
     bt->rw = rw;
     bt->rx = rx;
+    bt->size = size;
     bt->hot = hot;
     bt->host = host_features();
     bt_make_stubs(bt);

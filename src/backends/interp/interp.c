@@ -69,7 +69,10 @@ void interp_caps(struct vm *vm, struct vm_caps *caps)
     X(blocks_decoded, count.blocks_decoded)                                                        \
     X(blocks_flushed, count.blocks_flushed)                                                        \
     X(block_lookups, count.block_lookups)                                                          \
-    X(thunks, count.thunks)
+    X(thunks, count.thunks)                                                                        \
+    X(translations, count.translations)                                                            \
+    X(code_flushes, count.code_flushes)                                                            \
+    X(handler_calls, count.handler_calls)
 
 static void publish_stats(struct interp_vcpu *iv)
 {

@@ -16,7 +16,7 @@ struct interp_code {
 /* Counters as other threads may read them: interp_run brings them up to date when it returns. */
 struct interp_stats {
     _Atomic uint64_t insns, irqs, exceptions, tlb_misses, tlb_flushes, blocks_decoded,
-        blocks_flushed, block_lookups, thunks;
+        blocks_flushed, block_lookups, thunks, translations, code_flushes, handler_calls;
 };
 
 struct interp_vcpu {

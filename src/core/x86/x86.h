@@ -224,7 +224,7 @@ struct x86_dr {
 
 struct x86_counters {
     uint64_t insns, irqs, exceptions, halts, blocks_decoded, blocks_flushed, block_lookups, thunks,
-        translations, code_flushes;
+        translations, code_flushes, handler_calls;
 };
 
 /* Direct-mapped cache from linear addresses and modes to blocks; flushed with the TLB. The key of a
