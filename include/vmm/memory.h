@@ -83,7 +83,9 @@ int vm_mem_region(struct vm *vm, uint32_t index, uint64_t *gpa, uint64_t *len, u
  * or since the vm_dirty_get that cleared it: by the guest (accessed and dirty bits of its page
  * tables too), through vm_mem_write and vcpu_write_virt, by the library on the guest's behalf, and
  * what vm_mem_changed tells. The host's stores through its own pointers are not seen. Regions that
- * are mapped meanwhile are tracked from then on and begin clean.
+ * are mapped meanwhile are tracked from then on and begin clean. Without VMM_CAP_DIRTY_EXACT a page
+ * may be dirty too that the guest has only read or executed, or that is one of its page tables: a
+ * CPU with nested paging walks those as if it wrote to them.
  */
 
 /* All pages are clean from now on. VMM_E_STATE if tracking is on, VMM_E_NOMEM, VMM_E_BACKEND. ANY.

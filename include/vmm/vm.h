@@ -132,6 +132,7 @@ uint64_t vm_clock(struct vm *vm);
 #define VMM_CAP_CPUID_TABLE    4096u  /* the guest sees the CPUID table and nothing else */
 #define VMM_CAP_TSC_OFFSET     8192u  /* RDTSC follows what is written to the TSC, and vm_pause */
 #define VMM_CAP_HYPERCALL_UD   16384u /* without VMM_VM_EXIT_HYPERCALL, VMCALL raises #UD */
+#define VMM_CAP_DIRTY_EXACT    32768u /* vm_dirty_get shows no page that was only read */
 
 struct vm_caps {
     uint32_t size;

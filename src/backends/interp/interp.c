@@ -54,7 +54,8 @@ void interp_caps(struct vm *vm, struct vm_caps *caps)
 {
     caps->caps = VMM_CAP_MEM_EXEC | VMM_CAP_INSN_BUDGET | VMM_CAP_STEP | VMM_CAP_BREAKPOINT |
                  VMM_CAP_WATCHPOINT | VMM_CAP_EXIT_CPUID | VMM_CAP_EXIT_HYPERCALL |
-                 VMM_CAP_TSC_KHZ | VMM_CAP_CPUID_TABLE | VMM_CAP_TSC_OFFSET | VMM_CAP_HYPERCALL_UD;
+                 VMM_CAP_TSC_KHZ | VMM_CAP_CPUID_TABLE | VMM_CAP_TSC_OFFSET | VMM_CAP_HYPERCALL_UD |
+                 VMM_CAP_DIRTY_EXACT;
     caps->gpa_bits = gpa_bits(vm);
     caps->page_size = MMU_PAGE_SIZE;
     caps->xsave_size = X86_XSAVE_MAX;
