@@ -352,8 +352,12 @@ START_TEST(many_routes)
 }
 END_TEST
 
+/* Hosts that only emulate CPL 0 may lose what is in service in a local APIC, and with it EOIs. */
 START_TEST(descriptor_that_resamples)
 {
+    if ((_i & 2) && (host()->bad & KVM_BAD_EMULATION))
+        return;
+
     int fd = event(), resample = event();
     struct pollfd p = {.fd = resample, .events = POLLIN};
 
