@@ -8,7 +8,9 @@
 #define TSC_KHZ_MIN 1000u      /* 1 MHz */
 #define TSC_KHZ_MAX 100000000u /* 100 GHz */
 
-#define VM_FLAGS (VMM_VM_EXIT_HYPERCALL | VMM_VM_EXIT_CPUID | VMM_VM_EXIT_HLT | VMM_VM_KVM_PV)
+#define VM_FLAGS                                                                                   \
+    (VMM_VM_EXIT_HYPERCALL | VMM_VM_EXIT_CPUID | VMM_VM_EXIT_HLT | VMM_VM_KVM_PV |                 \
+     VMM_VM_TRUST_HOST)
 
 /* A vm_create under way: the caller's config, and where a failure goes. */
 struct creation {

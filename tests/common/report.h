@@ -10,10 +10,6 @@
 
 #define REPORT_BACKENDS 8u
 
-#ifndef VMM_VM_TRUST_HOST
-#define VMM_VM_TRUST_HOST 16u
-#endif
-
 /* What a driver is asked to do. */
 struct report_options {
     const char *backend; /* NULL: all of the build */

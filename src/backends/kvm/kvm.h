@@ -74,6 +74,11 @@
 #define KVM_BAD_SLOW_KERNEL  0x8000u  /* CPL 0 runs at less than 5 % of CPL 3 */
 #define KVM_BAD_WINDOW       0x10000u /* at CPL 0 a short interrupt window is missed */
 
+/* Those for which the software CPU executes guest code in KVM's place. */
+#define KVM_BAD_EXECUTION                                                                          \
+    (KVM_BAD_REAL | KVM_BAD_PROTECTED | KVM_BAD_PAGING32 | KVM_BAD_PAE | KVM_BAD_COMPAT |          \
+     KVM_BAD_USER_EVENTS | KVM_BAD_USER_FLAGS | KVM_BAD_EMULATION)
+
 struct kvm_host {
     int result;       /* VMM_E_*; 0: usable */
     int os_errno;     /* behind it */
@@ -124,6 +129,8 @@ struct kvm_slot {
 
 struct kvm_vm {
     int fd;
+    const struct kvm_host *host; /* kvm_host(), or `trusted` with VMM_VM_TRUST_HOST */
+    struct kvm_host trusted;
     struct kvm_slot *slots; /* sorted by gpa; changed with the world stopped */
     uint32_t nslots, slots_cap;
     uint32_t *free_ids;

@@ -66,7 +66,7 @@ int kvm_vcpu_init(struct vcpu *vcpu)
     if (!kv)
         return VMM_E_NOMEM;
     kv->vcpu = vcpu;
-    kv->host = kvm_host();
+    kv->host = kvm_vm_of(vcpu->vm)->host;
     kv->fd = -1;
     kv->timer_armed = UINT64_MAX;
     kv->serial = KVM_FIRST_SERIAL;

@@ -114,6 +114,12 @@ int kvm_vm_init(struct vm *vm)
     kvm = calloc(1, sizeof(*kvm));
     if (!kvm)
         return vm_fail(vm, VMM_E_NOMEM, "vm_create", "no memory for the VM");
+    kvm->host = host;
+    if (vm->flags & VMM_VM_TRUST_HOST) {
+        kvm->trusted = *host;
+        kvm->trusted.bad &= ~KVM_BAD_EXECUTION;
+        kvm->host = &kvm->trusted;
+    }
     for (unsigned i = 0; i < VMM_MAX_VCPUS; i++)
         kvm->vcpu_fd[i] = -1;
     err = create_fd(vm, &kvm->fd);
