@@ -100,8 +100,13 @@ void gen_probe(struct gen *g, unsigned size, bool write)
 
     _Static_assert(sizeof(struct mmu_entry) == 32, "shifts by 12 - 5");
     _Static_assert(MMU_TLB_BITS == 10 && MMU_PAGE_SHIFT + 2 * MMU_TLB_BITS == 32, "32 bits do");
-    em_rr(e, false, OP_LOAD, H_RCX, H_RAX);
-    em_rr(e, false, OP_SHIFT, EXT_SHR, H_RCX);
+    if (g->bt->host.bmi2) { /* RORX: what comes round is masked out */
+        em_insn(e, (struct em_op){.vex = true, .map = 3, .op = 0xf0, .pp = 3}, H_RCX,
+                em_reg(H_RAX));
+    } else {
+        em_rr(e, false, OP_LOAD, H_RCX, H_RAX);
+        em_rr(e, false, OP_SHIFT, EXT_SHR, H_RCX);
+    }
     em8(e, MMU_TLB_BITS);
     em_rr(e, false, OP_XOR, H_RCX, H_RAX);
     em_rr(e, false, OP_SHIFT, EXT_SHR, H_RCX);
