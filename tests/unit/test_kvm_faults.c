@@ -1025,14 +1025,15 @@ START_TEST(no_memory)
     if (!usable() || !warm_up(_i))
         return;
     try_all(_i, ENOMEM, false, false);
-    try_all(_i, ENOMEM, true, false);
+    if (!_i)
+        try_all(_i, ENOMEM, true, false);
 }
 END_TEST
 
 START_TEST(other_errors)
 {
     static const int errors[] = {EIO, EPERM, EBADF, ENXIO};
-    size_t n = _i ? 2 : sizeof(errors) / sizeof(errors[0]); /* each VM takes its time to go away */
+    size_t n = _i ? 2 : sizeof(errors) / sizeof(errors[0]);
 
     if (!usable() || !warm_up(_i))
         return;
@@ -1468,8 +1469,10 @@ static Suite *suite(void)
     tcase_set_timeout(calls, 110);
     tcase_add_loop_test(calls, interrupted_system_calls, 0, NMODES);
     tcase_add_loop_test(calls, no_memory, 0, NMODES);
-    tcase_add_loop_test(calls, other_errors, 0, NMODES);
-    tcase_add_loop_test(calls, errors_that_nobody_looks_at, 0, NMODES);
+    /* Not in all modes: the kernel takes some 50 ms to end a VM. */
+    tcase_add_loop_test(calls, other_errors, 0, 2);
+    tcase_add_loop_test(calls, errors_that_nobody_looks_at, 0, 1);
+    tcase_add_loop_test(calls, errors_that_nobody_looks_at, NMODES - 1, NMODES);
     suite_add_tcase(s, calls);
     tcase_set_timeout(host, 110);
     tcase_add_test(host, device_that_cannot_be_opened);
