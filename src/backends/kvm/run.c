@@ -310,11 +310,11 @@ static int fenced_event(struct kvm_vcpu *kv)
     cpu->event.valid = false;
     cpu->rflags &= ~X86_RF;
     kvm_changed(kv, KVM_G_ALL);
-    if (events.interrupt.nr != KVM_NO_EVENT) {
+    if (kvm_lapic_in_kernel(kv->vcpu->vm) && events.interrupt.nr != KVM_NO_EVENT) {
         /* Of a local APIC in the kernel, which regards it as delivered. */
         cpu->event = (struct x86_event){
             .valid = true, .type = X86_EVENT_EXTERNAL, .vector = events.interrupt.nr};
-    } else if (events.exception.nr == KVM_NO_EVENT) {
+    } else if (kvm_lapic_in_kernel(kv->vcpu->vm) && events.exception.nr == KVM_NO_EVENT) {
         cpu->nmi_blocked = false;
         cpu->event = (struct x86_event){.valid = true, .type = X86_EVENT_NMI, .vector = X86_NMI};
     } else if (events.exception.nr == X86_BP) {
