@@ -113,6 +113,7 @@ static struct {
     bool hang;
 } vm;
 static char evidence[512];
+static const struct kvm_enable_cap *irqchip; /* for the next VM; NULL: none */
 
 __attribute__((noreturn)) static void die(const char *what)
 {
@@ -192,6 +193,8 @@ static void open_vm(void)
 
     vm.fd = must(ioctl(dev, KVM_CREATE_VM, 0), "KVM_CREATE_VM");
     ioctl(vm.fd, KVM_SET_TSS_ADDR, 0xfffbd000ul);
+    if (irqchip)
+        must(ioctl(vm.fd, KVM_ENABLE_CAP, irqchip), "KVM_CAP_SPLIT_IRQCHIP");
     vm.mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (vm.mem == MAP_FAILED)
         die("mmap");
@@ -717,6 +720,35 @@ static bool claim_window(void)
            vm.regs.rip >= CODE + 2 && vm.regs.rip <= CODE + 4;
 }
 
+/* With local APICs in the kernel: an interrupt is in service from its delivery to its EOI. */
+static bool claim_in_service(void)
+{
+    const struct kvm_enable_cap split = {.cap = KVM_CAP_SPLIT_IRQCHIP, .args = {24}};
+    const struct kvm_msi msi = {.address_lo = 0xfee00000, .data = 0x40};
+    const uint32_t enable = 0x1ff;
+    struct kvm_lapic_state apic;
+    uint32_t isr;
+
+    close_vm();
+    irqchip = &split;
+    open_vm();
+    irqchip = NULL;
+    memset(vm.mem + HANDLERS, 0xee, 0x1000); /* OUT: the kernel keeps HLT */
+    must(ioctl(vm.cpu, KVM_GET_LAPIC, &apic), "KVM_GET_LAPIC");
+    memcpy(apic.regs + 0xf0, &enable, 4);
+    must(ioctl(vm.cpu, KVM_SET_LAPIC, &apic), "KVM_SET_LAPIC");
+    must(ioctl(vm.fd, KVM_SIGNAL_MSI, &msi), "KVM_SIGNAL_MSI");
+    PREPARE(KERNEL, loop);
+    vm.regs.rflags |= 0x200;
+    vm.regs.rcx = 100000;
+    start();
+    must(ioctl(vm.cpu, KVM_GET_LAPIC, &apic), "KVM_GET_LAPIC");
+    memcpy(&isr, apic.regs + 0x100 + 0x40 / 32 * 16, 4);
+    saw("vector 0x40: %s at RIP %#llx, ISR 0x40-0x5f %#x", exit_name(),
+        (unsigned long long)vm.regs.rip, isr);
+    return !vm.error && vm.run->exit_reason == KVM_EXIT_IO && (isr & 1);
+}
+
 static double loop_ns(enum mode mode, uint64_t rounds)
 {
     double best = 1e9;
@@ -787,6 +819,7 @@ static const struct {
     {"HYPERCALL", claim_hypercall},
     {"SLOW_KERNEL", claim_slow_kernel},
     {"WINDOW", claim_window},
+    {"IN_SERVICE", claim_in_service},
 };
 
 /* A table with fewer features than KVM has. */

@@ -73,6 +73,7 @@
 #define KVM_BAD_HYPERCALL    0x4000u  /* VMCALL hangs */
 #define KVM_BAD_SLOW_KERNEL  0x8000u  /* CPL 0 runs at less than 5 % of CPL 3 */
 #define KVM_BAD_WINDOW       0x10000u /* at CPL 0 a short interrupt window is missed */
+#define KVM_BAD_IN_SERVICE   0x20000u /* local APICs in the kernel: no ISR bit at CPL 0 */
 
 /* Those for which the software CPU executes guest code in KVM's place. */
 #define KVM_BAD_EXECUTION                                                                          \

@@ -227,6 +227,7 @@ static const struct {
     {KVM_BAD_STEP, "steps"},
     {KVM_BAD_BREAKPOINT, "breakpoints"},
     {KVM_BAD_WATCHPOINT, "watchpoints"},
+    {KVM_BAD_IN_SERVICE, "APIC ISR"},
     {KVM_BAD_SLOW_KERNEL, "slow CPL 0"},
 };
 

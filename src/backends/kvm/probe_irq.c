@@ -11,6 +11,7 @@
 
 /* Registers of a local APIC. */
 #define APIC_SVR   0xf0u
+#define APIC_ISR   0x100u
 #define APIC_LVTT  0x320u
 #define APIC_LVT0  0x350u
 #define APIC_TMICT 0x380u
@@ -54,6 +55,18 @@ static bool raise_line(struct kvm_lab *lab)
            lab_ioctl(lab, lab->vm, KVM_IRQ_LINE, &line, "KVM_IRQ_LINE") >= 0;
 }
 
+/* Between its delivery and its EOI an interrupt holds off those of its priority and below. */
+static bool in_service(struct kvm_lab *lab, uint32_t vector)
+{
+    struct kvm_lapic_state apic;
+    uint32_t word;
+
+    if (lab_ioctl(lab, lab->cpu, KVM_GET_LAPIC, &apic, "KVM_GET_LAPIC") < 0)
+        return false;
+    memcpy(&word, apic.regs + APIC_ISR + vector / 32 * 16, sizeof(word));
+    return word >> vector % 32 & 1;
+}
+
 /* An interrupt that is pending when CPL 0 sets IF. */
 static bool interrupts_kernel(struct kvm_lab *lab)
 {
@@ -70,7 +83,12 @@ static bool interrupts_kernel(struct kvm_lab *lab)
     lab_prepare(lab, LAB_KERNEL, code, sizeof(code));
     lab->regs.rcx = 5000; /* an emulator may look for interrupts only now and then */
     lab_run(lab);
-    return lab_arrived(lab, VECTOR_LINE) && lab_stack(lab, 1) == LAB_CS;
+    if (!lab_arrived(lab, VECTOR_LINE) || lab_stack(lab, 1) != LAB_CS)
+        return false;
+    if (in_service(lab, VECTOR_LINE))
+        return true;
+    lab->host->bad |= KVM_BAD_IN_SERVICE;
+    return false;
 }
 
 /* One that comes while CPL 3 runs. */
