@@ -27,8 +27,8 @@ int vm_irq_pulse(struct vm *vm, uint32_t line);
 int vm_irq_msi(struct vm *vm, uint64_t address, uint32_t data);
 
 /* Calls `eoi` whenever the guest ends the interrupt of a level-triggered line; NULL takes it
- * back. On the thread of the vCPU that writes the EOI; with VMM_IRQCHIP_MODE_KERNEL on a thread of
- * the library's, soon. VMM_E_EXIST if the line has one. ANY. */
+ * back. On the thread of the vCPU that writes the EOI; with VMM_IRQCHIP_MODE_KERNEL on that
+ * of some vCPU which is inside vcpu_run, soon. VMM_E_EXIST if the line has one. ANY. */
 int vm_irq_on_eoi(struct vm *vm, uint32_t line, void (*eoi)(void *opaque, uint32_t line),
                   void *opaque);
 
