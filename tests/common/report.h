@@ -17,7 +17,8 @@ struct report_options {
     enum { REPORT_TEXT, REPORT_TAP, REPORT_MARKDOWN } format;
     bool list;
     bool trust;        /* VMM_VM_TRUST_HOST, of the backends that know it */
-    const char *known; /* a file of cases that fail by defects of the host: name, tab, defect */
+    const char *known; /* a file of cases that fail by defects of the host: name, tab, defect; of
+                          those with '-' before the name the machine does not survive the attempt */
     const char *log;   /* a file that gets the results as TAP too */
     unsigned timeout;  /* seconds for each case; 0: the driver's default */
 };
@@ -36,6 +37,8 @@ bool report_backends(const struct report_options *o, struct vmm_backend_report *
 /* Begins a backend; what is reported next is of it. False: it is not usable, which is reported. */
 bool report_begin(const struct report_options *o, const struct vmm_backend_report *backend);
 void report_case(const struct report_options *o, const char *name, const struct outcome *outcome);
+/* Whether the file of known ones says not to run this case, which is then reported. */
+bool report_avoids(const struct report_options *o, const char *name);
 /* Prints what is left; the program's exit status: 0, 1 if something failed or nothing ran, or 77 if
  * only unusable backends were asked for. */
 int report_end(const struct report_options *o);

@@ -73,6 +73,8 @@ static void run_one(const struct report_options *o, const struct conform_area *a
         printf("%s\t%s\n", name, c->promise);
         return;
     }
+    if (report_avoids(o, name))
+        return;
     conform_irqchip_mode = with_mode ? modes[mode].mode : VMM_IRQCHIP_MODE_AUTO;
     if (lacks)
         snprintf(outcome.text, sizeof(outcome.text), "%s", lacks);

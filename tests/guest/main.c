@@ -223,6 +223,8 @@ static void run_all(const struct report_options *o)
                 printf("%s\t%s\n", name, modes[row->mode]);
                 continue;
             }
+            if (report_avoids(o, name))
+                continue;
             outcome_run(run, row, o->timeout ? o->timeout : 60, &outcome);
             report_case(o, name, &outcome);
         }
