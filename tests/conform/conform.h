@@ -196,6 +196,10 @@ struct pio *device_pio(struct device *d, uint16_t port, uint32_t len);
 void conform_logged(const char *file, int line, struct device *d, const struct access *wanted,
                     size_t n);
 
+/* After SHUTDOWN: whether the host's CPU has left nothing of the state behind. AMD's do not, and
+ * KVM then gives the vCPU that of INIT. */
+bool lost_at_shutdown(void);
+
 /* Whether the CPU that a new vCPU is by default has a feature. */
 bool cpu_has(uint32_t leaf, unsigned reg, unsigned bit);
 

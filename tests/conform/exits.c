@@ -155,7 +155,8 @@ static void triple_fault(void)
     regs.idt.limit = 0;
     set_regs(cpu, &regs, VMM_REGS_DT);
     RUN(SHUTDOWN);
-    EQ(ex.rip, CODE);
+    if (!lost_at_shutdown())
+        EQ(ex.rip, CODE);
     RUN(SHUTDOWN); /* each time */
     EQ(get_regs(cpu).activity, VMM_SHUTDOWN);
     LOAD(LONG64, halt);
@@ -174,8 +175,10 @@ static void triple_fault_in_user_mode(void)
     regs.idt.limit = 0;
     set_regs(cpu, &regs, VMM_REGS_DT);
     RUN(SHUTDOWN);
-    EQ(ex.rip, CODE);
-    EQ(ex.cpl, 3);
+    if (!lost_at_shutdown()) {
+        EQ(ex.rip, CODE);
+        EQ(ex.cpl, 3);
+    }
     RUN(SHUTDOWN);
     end();
 }

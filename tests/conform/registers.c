@@ -370,6 +370,8 @@ static void ready_made_states(void)
         }
         if (list[i].cpl) { /* HLT is #GP there, and there is no IDT */
             RUN(SHUTDOWN);
+            if (lost_at_shutdown())
+                continue;
         } else {
             RUN(HLT);
         }

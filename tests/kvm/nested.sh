@@ -71,7 +71,7 @@ chmod 755 "$tree/init"
 timeout "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -machine q35 -cpu max -smp "$cpus" \
     -m 2048 -nodefaults -display none -serial stdio -no-reboot -kernel "$VMM_GUESTS/kvm/vmlinuz" \
     -initrd "$work/initrd" -append "console=ttyS0 quiet panic=-1 mitigations=off" </dev/null |
-    tr -d '\r' | sed -u -n '/nested begin/,$p' | tee "$work/log" |
+    sed -u -n 's/\r//g; /nested begin/,$p' | tee "$work/log" |
     sed -u '/^nested begin$/d; /^nested status /d; /reboot: Power down$/d'
 status=$(sed -n 's/^nested status //p' "$work/log")
 [ -n "$status" ] || { echo "nested.sh: no end after $seconds seconds"; exit 1; }

@@ -36,6 +36,8 @@ bool kvm_access_begin(struct kvm_vcpu *kv)
         return false;
     if (run->exit_reason == KVM_EXIT_MMIO && (!run->mmio.len || run->mmio.len > 8))
         return false;
+    if (run->exit_reason == KVM_EXIT_IO)
+        kv->ins_size = run->io.direction == KVM_EXIT_IO_IN && run->io.count > 1 ? run->io.size : 0;
     kv->pending = KVM_PEND_ACCESS;
     kv->pending_item = 0;
     kv->serial++;
@@ -112,17 +114,40 @@ static bool in_memory(struct kvm_vcpu *kv, uint64_t gpa, uint32_t size, bool wri
     return true;
 }
 
+/* Of a REP INS KVM reads several items from the port, and then writes them in one go. *size: what
+ * is one access at most. 0 or VMM_E_*. */
+static int largest_piece(struct kvm_vcpu *kv, uint32_t *size)
+{
+    bool ins;
+    int r;
+
+    *size = 8;
+    if (!kv->ins_size || kv->run->mmio.len <= kv->ins_size)
+        return 0;
+    r = kvm_at_ins(kv, &ins);
+    if (r)
+        return r;
+    if (!ins)
+        kv->ins_size = 0;
+    else
+        *size = kv->ins_size;
+    return 0;
+}
+
 /* In naturally aligned pieces, as the software CPU makes them. */
 static int mmio_pieces(struct kvm_vcpu *kv)
 {
     struct kvm_run *run = kv->run;
-    uint32_t len = run->mmio.len;
+    uint32_t len = run->mmio.len, most;
     bool memory = kvm_vm_of(kv->vcpu->vm)->slots_lack;
+    int err = largest_piece(kv, &most);
 
+    if (err)
+        return err;
     for (uint32_t done = 0, size; done < len; done += size) {
         uint64_t gpa = run->mmio.phys_addr + done, value = 0;
 
-        size = 8;
+        size = most;
         while (size > len - done || (gpa & (size - 1)))
             size /= 2;
         if (memory && in_memory(kv, gpa, size, run->mmio.is_write, run->mmio.data + done))

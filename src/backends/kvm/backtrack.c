@@ -402,3 +402,20 @@ int kvm_find_insn(struct kvm_vcpu *kv)
     memcpy(kv->insn, w.byte + at, kv->insn_len);
     return 0;
 }
+
+int kvm_at_ins(struct kvm_vcpu *kv, bool *ins)
+{
+    struct window w;
+    struct insn insn;
+    ZydisDecoder z;
+    int err = kvm_pull(kv, KVM_G_REGS | KVM_G_SREGS);
+
+    if (err)
+        return err;
+    read_window(kv, &w);
+    decoder_for(kv->soft.cpu, &z);
+    *ins = decode(&z, &w, BEFORE, &insn) &&
+           (insn.i.mnemonic == ZYDIS_MNEMONIC_INSB || insn.i.mnemonic == ZYDIS_MNEMONIC_INSW ||
+            insn.i.mnemonic == ZYDIS_MNEMONIC_INSD);
+    return 0;
+}

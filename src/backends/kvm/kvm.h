@@ -231,6 +231,7 @@ struct kvm_vcpu {
     bool fenced; /* KVM's IDT limit is 0 (KVM_BAD_USER_EVENTS); the real one is in the soft CPU */
     enum kvm_pending pending;
     uint32_t pending_item; /* of a string access: which is next */
+    uint32_t ins_size;     /* of the items that KVM has read ahead for an INS; 0: none */
     uint64_t serial;       /* of the access, for core_mmio_access */
     uint64_t flush_count;  /* soft.cpu->mmu.flushes when KVM last had the state */
     uint64_t soft_until;   /* ... */
@@ -349,6 +350,9 @@ void kvm_access_zero(struct kvm_vcpu *kv);
  * [backtrack.c] */
 #define KVM_WRITES_FLAGS (1u << 16)
 int kvm_find_insn(struct kvm_vcpu *kv);
+/* Whether RIP is at an INS, where KVM leaves it while a repeated one goes on. 0 or VMM_E_*.
+ * [backtrack.c] */
+int kvm_at_ins(struct kvm_vcpu *kv, bool *ins);
 
 /* Around a stay in the run loop: blocks SIGURG, and gives the thread its mask back. [kick.c] */
 int kvm_kick_begin(struct kvm_vcpu *kv);
