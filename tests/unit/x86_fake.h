@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "backends/bt/bt.h"
 #include "core/x86/exec.h"
 #include <vmm/vcpu.h>
 
@@ -462,7 +463,8 @@ static inline void fake_paging32(struct fake *f)
 
 /* ---- life cycle and running ---- */
 
-/* A CPU with all features, after reset. */
+/* A CPU with all features, after reset. With FAKE_BT in the environment it has the translator as a
+ * tier, and everything is translated at once. */
 static inline struct fake *fake_new(void)
 {
     struct fake *f = calloc(1, sizeof(*f));
@@ -490,11 +492,15 @@ static inline struct fake *fake_new(void)
     f->cpu->feat.gpa_bits = 40;
     f->cpu->feat.linear_bits = 48;
     f->cpu->feat.xcr0_mask = 0x2e7;
+    if (getenv("FAKE_BT") && bt_attach(f->cpu, 1, BT_ARENA))
+        abort();
     return f;
 }
 
 static inline void fake_free(struct fake *f)
 {
+    if (getenv("FAKE_BT"))
+        bt_detach(f->cpu);
     x86_destroy(f->cpu);
     munmap(f->mem, FAKE_MEM);
     free(f);

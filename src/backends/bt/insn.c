@@ -295,7 +295,8 @@ static void write_insn(struct gen *g, const struct copy *c, const struct placeme
             reg = r;
     }
     em_insn(&g->e, op, reg, rm);
-    em_bytes(&g->e, c->imm, c->nimm);
+    if (c->nimm)
+        em_bytes(&g->e, c->imm, c->nimm);
 }
 
 static bool needs_all_flags(const struct gen *g, const struct copy *c)
