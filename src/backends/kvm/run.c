@@ -186,8 +186,9 @@ static int queue_interrupt(struct kvm_vcpu *kv, int vector)
     return r < 0 ? kvm_fail(kv->vcpu->vm, "vcpu_run", r, "KVM_INTERRUPT") : GO_ON;
 }
 
-/* Interrupts of the library's controllers, and the exit for an open window. */
-static int interrupts(struct kvm_vcpu *kv)
+/* Interrupts of the library's controllers, and the exit for an open window. *moved: the software
+ * CPU has changed the state, so that what is known of it does not hold any more. */
+static int interrupts(struct kvm_vcpu *kv, bool *moved)
 {
     struct vcpu *vcpu = kv->vcpu;
     int r = GO_ON;
@@ -205,8 +206,10 @@ static int interrupts(struct kvm_vcpu *kv)
             return exits(kv, VMM_EXIT_IRQ_WINDOW);
         }
         /* Behind the fence the software CPU delivers. */
-        if (kv->fenced || kvm_wants_fence(kv))
+        if (kv->fenced || kvm_wants_fence(kv)) {
+            *moved = true;
             return soft_one(kv);
+        }
         int vector = kvm_intr_ack(kv);
         if (vector >= 0)
             r = queue_interrupt(kv, vector);
@@ -537,7 +540,7 @@ static int enter(struct kvm_vcpu *kv)
 static int turn(struct kvm_vcpu *kv, bool step)
 {
     struct vcpu *vcpu = kv->vcpu;
-    bool needs = false;
+    bool needs = false, moved = false;
     int r;
 
     if (atomic_load_explicit(&vcpu->requests, memory_order_relaxed) || !vcpu->insn_budget)
@@ -586,8 +589,8 @@ static int turn(struct kvm_vcpu *kv, bool step)
         return soft_one(kv);
     }
     if (r == GO_ON)
-        r = interrupts(kv);
-    if (r != GO_ON || kv->pending == KVM_PEND_ACCESS)
+        r = interrupts(kv, &moved);
+    if (r != GO_ON || moved || kv->pending == KVM_PEND_ACCESS)
         return r;
     return enter(kv);
 }
