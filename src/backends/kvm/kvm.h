@@ -219,6 +219,9 @@ enum kvm_pending {
     KVM_PEND_COMPLETE, /* made: the next KVM_RUN completes the instruction */
 };
 
+/* A reset that the kernel's local APIC has refused. */
+enum kvm_reset { KVM_RESET_NONE, KVM_RESET_INIT, KVM_RESET_POWER };
+
 struct kvm_vcpu {
     struct interp_vcpu soft; /* first: interp_cpu() and the like work on this */
     struct vcpu *vcpu;
@@ -262,9 +265,10 @@ struct kvm_vcpu {
     bool in_callback;    /* a callback runs for the instruction that waits in KVM */
     bool foreign_signal; /* a SIGURG that was not ours has been consumed: send it again */
     siginfo_t foreign;   /* what came with it */
-    bool init_came;      /* to a local APIC in the kernel, while the software CPU ran */
-    bool nmi_in_kvm;     /* an NMI is pending there, as far as is known */
-    bool has_payload;    /* KVM_CAP_EXCEPTION_PAYLOAD is in force */
+    enum kvm_reset lapic_reset;
+    bool init_came;       /* to a local APIC in the kernel, while the software CPU ran */
+    bool nmi_in_kvm;      /* an NMI is pending there, as far as is known */
+    bool has_payload;     /* KVM_CAP_EXCEPTION_PAYLOAD is in force */
     uint64_t insn_serial; /* of the access that insn_* are about */
     uint64_t insn_rip;
     uint32_t insn_writes; /* bit n: VMM_RAX + n; KVM_WRITES_FLAGS */

@@ -550,6 +550,12 @@ static int turn(struct kvm_vcpu *kv, bool step)
         if (r)
             return r;
     }
+    if (kv->lapic_reset != KVM_RESET_NONE) {
+        r = kvm_lapic_reset(kv, kv->lapic_reset == KVM_RESET_INIT);
+        if (r)
+            return r;
+        kv->lapic_reset = KVM_RESET_NONE;
+    }
     kvm_irq_tell_eois(kv);
     if (kv->init_came) {
         /* KVM has reset what an INIT resets. */

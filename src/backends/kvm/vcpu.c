@@ -121,6 +121,8 @@ void kvm_vcpu_reset(struct vcpu *vcpu, bool init)
     kv->valid = kv->newer = KVM_G_ALL;
     kv->flush_count = kv->soft.cpu->mmu.flush_gen;
     kv->fenced = false;
-    if (kvm_lapic_in_kernel(vcpu->vm))
-        kvm_lapic_reset(kv, init);
+    /* A failure is recorded; the next run tries again. */
+    kv->lapic_reset = KVM_RESET_NONE;
+    if (kvm_lapic_in_kernel(vcpu->vm) && kvm_lapic_reset(kv, init))
+        kv->lapic_reset = init ? KVM_RESET_INIT : KVM_RESET_POWER;
 }
