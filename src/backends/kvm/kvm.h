@@ -219,9 +219,6 @@ enum kvm_pending {
     KVM_PEND_COMPLETE, /* made: the next KVM_RUN completes the instruction */
 };
 
-/* A reset that the kernel's local APIC has refused. */
-enum kvm_reset { KVM_RESET_NONE, KVM_RESET_INIT, KVM_RESET_POWER };
-
 struct kvm_vcpu {
     struct interp_vcpu soft; /* first: interp_cpu() and the like work on this */
     struct vcpu *vcpu;
@@ -265,7 +262,7 @@ struct kvm_vcpu {
     bool in_callback;    /* a callback runs for the instruction that waits in KVM */
     bool foreign_signal; /* a SIGURG that was not ours has been consumed: send it again */
     siginfo_t foreign;   /* what came with it */
-    enum kvm_reset lapic_reset;
+    bool lapic_reset_due; /* the kernel has refused it */
     bool init_came;       /* to a local APIC in the kernel, while the software CPU ran */
     bool nmi_in_kvm;      /* an NMI is pending there, as far as is known */
     bool has_payload;     /* KVM_CAP_EXCEPTION_PAYLOAD is in force */
@@ -425,7 +422,7 @@ void kvm_irq_tell_eois(struct kvm_vcpu *kv);
 void kvm_irq_eoi_exit(struct vm *vm, uint8_t vector);
 /* With local APICs in the kernel: their state after reset or INIT, activity (KVM_SET_MP_STATE), and
  * the state for vcpu_get_msr/vcpu_set_msr of APIC MSRs. */
-int kvm_lapic_reset(struct kvm_vcpu *kv, bool init);
+int kvm_lapic_reset(struct kvm_vcpu *kv);
 int kvm_irq_get_activity(struct kvm_vcpu *kv, uint32_t *activity);
 int kvm_irq_set_activity(struct kvm_vcpu *kv, uint32_t activity);
 /* What vcpu_events says of an exception and an interrupt behind the fence when there was none. */

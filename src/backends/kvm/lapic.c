@@ -115,15 +115,13 @@ static void reset_regs(struct kvm_lapic_state *s, uint32_t id)
 }
 
 /* INIT reaches the CPU through KVM's local APIC, which resets itself then. */
-int kvm_lapic_reset(struct kvm_vcpu *kv, bool init)
+int kvm_lapic_reset(struct kvm_vcpu *kv)
 {
     struct vcpu *vcpu = kv->vcpu;
     struct kvm_lapic_state s;
     uint64_t base = APIC_BASE_RESET | (vcpu->id == 0 ? APIC_BASE_BSP : 0);
     int r;
 
-    if (init)
-        return 0;
     /* Whoever was here before may have left it in x2APIC mode, with other registers. */
     if (kvm_lapic_set_msr(kv, MSR_APIC_BASE, base))
         return kvm_fail(vcpu->vm, "vcpu_create", -EINVAL, "KVM_SET_MSRS for IA32_APIC_BASE");

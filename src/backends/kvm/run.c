@@ -550,11 +550,11 @@ static int turn(struct kvm_vcpu *kv, bool step)
         if (r)
             return r;
     }
-    if (kv->lapic_reset != KVM_RESET_NONE) {
-        r = kvm_lapic_reset(kv, kv->lapic_reset == KVM_RESET_INIT);
+    if (kv->lapic_reset_due) {
+        r = kvm_lapic_reset(kv);
         if (r)
             return r;
-        kv->lapic_reset = KVM_RESET_NONE;
+        kv->lapic_reset_due = false;
     }
     kvm_irq_tell_eois(kv);
     if (kv->init_came) {

@@ -122,7 +122,6 @@ void kvm_vcpu_reset(struct vcpu *vcpu, bool init)
     kv->flush_count = kv->soft.cpu->mmu.flush_gen;
     kv->fenced = false;
     /* A failure is recorded; the next run tries again. */
-    kv->lapic_reset = KVM_RESET_NONE;
-    if (kvm_lapic_in_kernel(vcpu->vm) && kvm_lapic_reset(kv, init))
-        kv->lapic_reset = init ? KVM_RESET_INIT : KVM_RESET_POWER;
+    if (!init && kvm_lapic_in_kernel(vcpu->vm))
+        kv->lapic_reset_due = kvm_lapic_reset(kv) != 0;
 }
