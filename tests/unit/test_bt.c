@@ -355,15 +355,26 @@ static void put_other(struct code *c)
         if (percent(50)) {
             put8(c, 0xc4);
             put8(c, 0xe2 ^ (c->bits64 ? below(8) << 5 : 0));
-            put8(c, below(2) << 7 | (percent(50) ? 0x78u : 0x40u | below(8) << 3) | (1 + below(3)));
-            put8(c, 0xf7);
-            modrm(c, below(8), false);
+            if (percent(40)) { /* ANDN, BLSx, BEXTR, BZHI */
+                static const uint8_t ops[] = {0xf2, 0xf3, 0xf5, 0xf7};
+
+                put8(c, below(2) << 7 | (percent(50) ? 0x78u : 0x40u | below(8) << 3));
+                put8(c, ops[below(4)]);
+                modrm(c, 1 + below(3), false);
+            } else {
+                put8(c, below(2) << 7 | (percent(50) ? 0x78u : 0x40u | below(8) << 3) |
+                            (1 + below(3)));
+                put8(c, 0xf7);
+                modrm(c, below(8), false);
+            }
         } else {
             put8(c, percent(50) ? 0xf3 : percent(50) ? 0x66 : 0xf2);
             rex(c);
             put8(c, 0x0f);
             if (percent(50)) {
-                put8(c, 0xb8);
+                static const uint8_t counts[] = {0xb8, 0xbc, 0xbd};
+
+                put8(c, counts[below(3)]);
             } else {
                 put8(c, 0x38);
                 put8(c, percent(50) ? 0xf6 : 0xf0 | below(2));

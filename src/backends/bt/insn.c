@@ -42,10 +42,13 @@ static const struct row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     ROW(RCR, CHANGES, NOTHING), ROW(SHLD, CHANGES, NOTHING), ROW(SHRD, CHANGES, NOTHING),
     ROW(BT, CHANGES, NOTHING),  ROW(BTS, CHANGES, NOTHING),  ROW(BTR, CHANGES, NOTHING),
     ROW(BTC, CHANGES, NOTHING), ROW(BSF, CHANGES, NOTHING),  ROW(BSR, CHANGES, NOTHING),
-    ROW(POPCNT, SETS, POPCNT),  ROW(RORX, NOT, BMI2),        ROW(SARX, NOT, BMI2),
-    ROW(SHLX, NOT, BMI2),       ROW(SHRX, NOT, BMI2),        ROW(PDEP, NOT, BMI2),
-    ROW(PEXT, NOT, BMI2),       ROW(ADCX, CHANGES, ADX),     ROW(ADOX, CHANGES, ADX),
-    ROW(CRC32, NOT, CRC32),     CONDITIONS(CMOV, READS),     CONDITIONS(SET, READS),
+    ROW(TZCNT, SETS, BMI1),     ROW(LZCNT, SETS, LZCNT),     ROW(ANDN, SETS, BMI1),
+    ROW(BLSR, SETS, BMI1),      ROW(BLSI, SETS, BMI1),       ROW(BLSMSK, SETS, BMI1),
+    ROW(BZHI, SETS, BMI2),      ROW(BEXTR, SETS, BMI1),      ROW(POPCNT, SETS, POPCNT),
+    ROW(RORX, NOT, BMI2),       ROW(SARX, NOT, BMI2),        ROW(SHLX, NOT, BMI2),
+    ROW(SHRX, NOT, BMI2),       ROW(PDEP, NOT, BMI2),        ROW(PEXT, NOT, BMI2),
+    ROW(ADCX, CHANGES, ADX),    ROW(ADOX, CHANGES, ADX),     ROW(CRC32, NOT, CRC32),
+    CONDITIONS(CMOV, READS),    CONDITIONS(SET, READS),
 };
 
 static bool host_has(const struct gen *g, unsigned need)
@@ -55,10 +58,10 @@ static bool host_has(const struct gen *g, unsigned need)
     switch (need) {
     case POPCNT:
         return f->popcnt;
-    case LZCNT:
-        return f->lzcnt;
+    case LZCNT: /* to a CPU without them these two are BSR and BSF */
+        return f->lzcnt && (g->cpu->feat.x1_ecx & 1u << 5);
     case BMI1:
-        return f->bmi1;
+        return f->bmi1 && (g->cpu->feat.l7_ebx & 1u << 3);
     case BMI2:
         return f->bmi2;
     case MOVBE:
