@@ -412,6 +412,34 @@ static void put_branch(struct code *c)
     put32(c, 0);
 }
 
+/* SSE2: moves, logic, integers. */
+static void put_sse(struct code *c)
+{
+    static const uint8_t moves[] = {0x10, 0x11, 0x28, 0x29, 0x6f, 0x7f, 0x6e, 0x7e, 0xd6};
+    static const uint8_t prefix[] = {0x66, 0x66, 0x66, 0xf3, 0xf2, 0};
+    unsigned p = prefix[below(6)], op = 0x60 + below(0xa0), ext = 0;
+
+    if (percent(40))
+        op = moves[below(9)];
+    else if (percent(20))
+        op = 0x71 + below(3), ext = 2 + 2 * below(3), p = 0x66;
+    else if (percent(20))
+        op = 0x54 + below(4);
+    if (p)
+        put8(c, p);
+    rex(c);
+    put8(c, 0x0f);
+    put8(c, op);
+    if (ext)
+        put8(c, 0xc0 | ext << 3 | below(8));
+    else if (op >= 0x71 && op <= 0x73)
+        put8(c, 0xc0 | 6 << 3);
+    else
+        modrm(c, below(8), false);
+    if (op == 0x70 || (op >= 0x71 && op <= 0x73) || op == 0xc6 || op == 0xc4 || op == 0xc5)
+        put8(c, value());
+}
+
 static void put_insn(struct code *c)
 {
     unsigned kind = below(100);
@@ -426,7 +454,9 @@ static void put_insn(struct code *c)
         if (c->bits64)
             put8(c, 0x48);
         put8(c, 0x83), put8(c, (percent(50) ? 0xc0u : 0xe8u) | c->base), put8(c, below(40));
-    } else if (kind < 22)
+    } else if (percent(10))
+        put_sse(c);
+    else if (kind < 22)
         put_load(c);
     else if (kind < 47)
         put_alu(c);

@@ -124,6 +124,7 @@ static inline void em_rm(struct em *e, bool wide, unsigned op, unsigned reg, str
 #define OP_IMM8  0x83
 #define OP_SHIFT 0xc1
 #define EXT_ADD  0
+#define EXT_OR   1
 #define EXT_AND  4
 #define EXT_SUB  5
 #define EXT_CMP  7

@@ -7,7 +7,7 @@
 
 #include "backends/bt/bt.h"
 
-#define GEN_MAX_SLOW (X86_BLOCK_MAX * 4)
+#define GEN_MAX_SLOW (X86_BLOCK_MAX * 6)
 
 /* A jump out of the fast path, to code that is written behind the block's. */
 struct gen_slow {
@@ -64,6 +64,7 @@ struct gen {
     const uint8_t *code;  /* of the block */
     const uint8_t *bytes; /* of insn */
 
+    bool sse_checked;       /* SSE instructions may be executed from here on */
     bool held;              /* RAX holds the host address of group.lo */
     bool held_ret;          /* the last op uses it: RET */
     struct gen_group group; /* while held */
@@ -146,6 +147,8 @@ bool gen_may_group(const struct gen_insn *in);
 
 /* Writes the current op's code; false: nothing is written, its handler has to do it. [insn.c] */
 bool gen_insn(struct gen *g);
+/* The same for SSE instructions. [sse.c] */
+bool gen_sse(struct gen *g);
 /* The same for the op that ends the block. [branch.c] */
 bool gen_branch(struct gen *g);
 /* The block goes on at the `offset` from its page. */

@@ -68,7 +68,7 @@ static void write_slow(struct gen *g, unsigned i)
 static bool try_inline(struct gen *g, bool last)
 {
     uint8_t *p = g->e.p;
-    bool in_host = g->in_host, in_cc = g->in_cc;
+    bool in_host = g->in_host, in_cc = g->in_cc, sse_checked = g->sse_checked;
     unsigned nslow = g->nslow, nexits = g->nexits;
 
     g->at[g->i] = em_rx(&g->e);
@@ -78,6 +78,7 @@ static bool try_inline(struct gen *g, bool last)
     g->e.p = p;
     g->in_host = in_host;
     g->in_cc = in_cc;
+    g->sse_checked = sse_checked;
     g->nslow = nslow;
     g->nexits = nexits;
     return false;
@@ -214,6 +215,7 @@ static unsigned write_ops(struct gen *g)
         }
         g->in_host = false;
         g->in_cc = true;
+        g->sse_checked = false;
     }
     if (!b->ends) {
         g->is_inline[b->n] = true;

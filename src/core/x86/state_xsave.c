@@ -185,5 +185,6 @@ bool x86_set_xsave(struct x86_cpu *cpu, const void *area, uint32_t len)
         memset(f->k, 0, sizeof(f->k));
     f->xinuse = bv & ~(uint64_t)X86_XCR0_PKRU;
     x86_set_pkru(cpu, bv & X86_XCR0_PKRU ? get32(p + x86_xcomp[X86_XC_PKRU].offset) : 0);
+    x86_end_block(cpu); /* a tier may count on xinuse */
     return true;
 }
