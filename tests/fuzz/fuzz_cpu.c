@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* fuzz_cpu.c: random code with random page tables, in every mode, on the software CPU. */
+/* fuzz_cpu.c: random code with random page tables, in every mode, on the software CPU and with the
+ * translator. */
 #include <stdlib.h>
 #include <string.h>
 #include <vmm/vmm.h>
@@ -157,7 +158,7 @@ static void run(struct input *in, struct vm *vm, struct vcpu *cpu, uint8_t *ram)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const char *const backends[] = {"interp", NULL};
+    static const char *backends[] = {"interp", NULL};
     struct input in = {data, size, 88172645463325252u ^ size};
     struct vm_config config = {
         .size = sizeof(config), .select = VMM_SELECT_REQUIRE, .backends = backends};
@@ -167,6 +168,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     for (size_t i = 0; i < size; i++)
         in.seed = in.seed * 31 + data[i];
+    /* Half of the inputs with the translator, which does not wait for blocks to be hot. */
+    setenv("VMM_BT_HOT", "1", 1);
+    backends[0] = in.seed >> 32 & 1 ? "bt" : "interp";
     if (vm_create(&config, &vm) != 0 || vm_mem_alloc(vm, 0, RAM, VMM_MEM_RWX, (void **)&ram) != 0 ||
         vm_mem_alloc(vm, ROM, 2 * PAGE, VMM_MEM_RX, (void **)&rom) != 0 ||
         vcpu_create(vm, 0, NULL, &cpu) != 0)

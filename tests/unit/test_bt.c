@@ -18,12 +18,18 @@ struct pair {
     struct fake *plain, *bt;
 };
 
+static struct bt *bt_of(struct fake *f)
+{
+    return f->cpu->tier_state;
+}
+
 static void pair_new(struct pair *p, unsigned hot, size_t size)
 {
     p->plain = fake_new();
     p->bt = fake_new();
     if (bt_attach(p->bt->cpu, hot, size))
         abort();
+    bt_of(p->bt)->exact = true;
 }
 
 static void pair_free(struct pair *p)
@@ -288,10 +294,7 @@ static void put_one_byte(struct code *c)
         reg = 0;
     put8(c, op);
     modrm(c, reg, op == 0x8d);
-    /* OF of rotations by more than 1 is undefined, and hosts differ between a constant and CL. */
-    if ((op == 0xc0 || op == 0xc1) && reg < 4)
-        put8(c, below(2));
-    else if (op == 0xc0 || op == 0xc1 || op == 0x6b || op == 0xc6 || (op == 0xf6 && reg < 2))
+    if (op == 0xc0 || op == 0xc1 || op == 0x6b || op == 0xc6 || (op == 0xf6 && reg < 2))
         put8(c, value());
     if (op == 0xc7 || op == 0x69 || (op == 0xf7 && reg < 2))
         immediate(c, start, false);
@@ -425,6 +428,8 @@ static void put_sse(struct code *c)
         op = 0x71 + below(3), ext = 2 + 2 * below(3), p = 0x66;
     else if (percent(20))
         op = 0x54 + below(4);
+    if (op == 0xc7) /* RDRAND */
+        op = 0xef;
     if (p)
         put8(c, p);
     rex(c);
@@ -590,6 +595,8 @@ static bool run_case(uint64_t seed)
     for (unsigned i = 0; i < 8; i++)
         targets[i] = FAKE_TEXT + c.start[below(c.n)];
     pair_new(&p, percent(70) ? 1 : 3, percent(20) ? SMALL : BT_ARENA);
+    if (percent(30)) /* a host that has nothing beyond x86-64 */
+        bt_of(p.bt)->host = (struct bt_features){0};
     /* Selectors are those of the mode. */
     prepare(p.plain, &c, resume, 0, targets, user);
     nresume = make_resume(resume, p.plain, bits64);

@@ -81,6 +81,7 @@ struct bt {
     size_t start;     /* behind the shared code */
     bool patched;     /* code that may have been executed has been changed */
     unsigned hot;
+    bool exact; /* for comparisons: flags that are undefined as handlers leave them, too */
     struct bt_stubs stubs;
     struct gen_insn *decoded; /* room for a block's instructions */
     struct bt_trans *newest;

@@ -356,6 +356,23 @@ static bool shift_sets_all(const struct gen *g, const struct copy *c)
     return count && count < bits;
 }
 
+/* OF is undefined, and hosts differ between a count that is a constant and one in CL, which is what
+ * handlers use. */
+static bool leaves_undefined(const struct gen *g, const struct copy *c)
+{
+    switch (g->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD:
+        return c->nimm;
+    default:
+        return false;
+    }
+}
+
 static bool gen_modrm(struct gen *g)
 {
     const struct row *row = &rows[g->insn.mnemonic];
@@ -366,6 +383,8 @@ static bool gen_modrm(struct gen *g)
     opcode(g, &c);
     if (!c.op.map && c.op.op == 0x82) /* as 80, but not in 64-bit mode */
         c.op.op = 0x80;
+    if (g->bt->exact && leaves_undefined(g, &c))
+        return false;
     if (shift_sets_all(g, &c))
         c.use = SETS;
     switch (g->insn.mnemonic) {
