@@ -74,5 +74,5 @@ timeout "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -machine q35 -cpu 
     sed -u -n 's/\r//g; /nested begin/,$p' | tee "$work/log" |
     sed -u '/^nested begin$/d; /^nested status /d; /reboot: Power down$/d'
 status=$(sed -n 's/^nested status //p' "$work/log")
-[ -n "$status" ] || { echo "nested.sh: no end after $seconds seconds"; exit 1; }
+[ -n "$status" ] || { echo "nested.sh: the machine has stopped, or has not come to an end in $seconds seconds"; exit 1; }
 exit "$status"
