@@ -1,18 +1,20 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# nested.sh [-c CPUS] [-t SECONDS] FILE... -- COMMAND: runs a shell command on another KVM than the
-# machine's: that of a Debian kernel in QEMU, whose software CPU has AMD's virtualization.
+# nested.sh [-c CPUS] [-t SECONDS] [-o LOG] FILE... -- COMMAND: runs a shell command on another KVM
+# than the machine's: that of a Debian kernel in QEMU, whose software CPU has AMD's virtualization.
 #
 # The files, and the libraries that programs among them need, are in the command's current
-# directory, by their base names. Prints what the command prints. Exit status: the command's; 77 if
-# something that is needed is not here; 1 if the machine in QEMU does not come to an end.
+# directory, by their base names. Prints what the command prints; if the command leaves a file `log`
+# there, it becomes LOG. Exit status: the command's; 77 if something that is needed is not here; 1 if
+# the machine in QEMU does not come to an end.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-cpus=1 seconds=600
-while getopts c:t: option; do
+cpus=1 seconds=600 out=
+while getopts c:t:o: option; do
     case $option in
     c) cpus=$OPTARG ;;
     t) seconds=$OPTARG ;;
+    o) out=$OPTARG ;;
     *) exit 1 ;;
     esac
 done
@@ -62,7 +64,9 @@ done
 cd /test
 echo "nested begin"
 sh /command 2>&1
-echo "nested status $?"
+status=$?
+[ -f log ] && echo "nested log" && cat log
+echo "nested status $status"
 poweroff -f
 END
 chmod 755 "$tree/init"
@@ -72,7 +76,8 @@ timeout "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -machine q35 -cpu 
     -m 2048 -nodefaults -display none -serial stdio -no-reboot -kernel "$VMM_GUESTS/kvm/vmlinuz" \
     -initrd "$work/initrd" -append "console=ttyS0 quiet panic=-1 mitigations=off" </dev/null |
     sed -u -n 's/\r//g; /nested begin/,$p' | tee "$work/log" |
-    sed -u '/^nested begin$/d; /^nested status /d; /reboot: Power down$/d'
+    sed -u '/^nested begin$/d; /^nested log$/,/^nested status /d; /^nested status /d; /reboot: Power down$/d'
 status=$(sed -n 's/^nested status //p' "$work/log")
 [ -n "$status" ] || { echo "nested.sh: the machine has stopped, or has not come to an end in $seconds seconds"; exit 1; }
+[ -z "$out" ] || sed -n '/^nested log$/,/^nested status /p' "$work/log" | sed '1d; $d' >"$out"
 exit "$status"
