@@ -7,7 +7,8 @@
 # Parts, in this order (all by default):
 #   format  clang-format of the whole tree
 #   gcc     build with GCC, all tests but the guests
-#   guests  boot tests: Debian's kernels, memtest86+, the repo's own guest
+#   guests  boot tests: Debian's kernels, memtest86+, the repo's own guest; the KVM engine on the KVM
+#           of a Debian kernel in QEMU
 #   clang   build with Clang, unit tests, snippets, conformance
 #   asan    build with Clang's AddressSanitizer and UBSan, all tests but guests and installation
 #   tsan    build with Clang's ThreadSanitizer, the unit tests that have threads
@@ -57,6 +58,7 @@ if wants clang || wants asan || wants tsan || wants fuzz; then
 fi
 # The headers compile with both compilers; iasl checks AML; valgrind a VM's life on KVM.
 wants gcc && packages+=(clang-14 acpica-tools valgrind)
+wants guests && packages+=(qemu-system-x86 cpio) # a machine with a sound KVM
 wants format && packages+=(clang-format-14 git)
 tests/need-packages.sh "${packages[@]}" || exit 1
 
@@ -114,7 +116,7 @@ part_gcc() {
 
 part_guests() {
     build build -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
-        run_ctest build "boot.guest boot.cloud boot.generic boot.rt boot.memtest" -L guest
+        run_ctest build "boot.guest boot.cloud boot.generic boot.rt boot.memtest kvm.nested" -L guest
 }
 
 part_clang() {
