@@ -793,9 +793,9 @@ END_TEST
 
 int main(int argc, char **argv)
 {
-    Suite *s = suite_create("bt");
-    TCase *t = tcase_create("bt");
-    SRunner *r = srunner_create(s);
+    Suite *s;
+    TCase *t;
+    SRunner *r;
     int failed;
 
     if (argc == 3) {
@@ -810,6 +810,9 @@ int main(int argc, char **argv)
                (unsigned long long)sum.blocks_flushed, (unsigned long long)sum.code_flushes);
         return bad != 0;
     }
+    s = suite_create("bt");
+    t = tcase_create("bt");
+    r = srunner_create(s);
     tcase_set_timeout(t, 120);
     tcase_add_test(t, a_loop_is_translated);
     tcase_add_test(t, changed_targets_are_not_jumped_to);
