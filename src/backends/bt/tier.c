@@ -20,6 +20,19 @@ static struct bt_trans *trans_of(const struct x86_block *b)
     return (struct bt_trans *)(uintptr_t)b->ops[b->n].imm;
 }
 
+/* What has been executed may have been changed through another address: execution goes on there
+ * only after a serialising instruction (SDM Vol. 3A 9.1.3). */
+static void serialize(struct bt *bt)
+{
+    unsigned a, b, c, d;
+
+    if (!bt->patched)
+        return;
+    __cpuid(0, a, b, c, d);
+    __asm__ volatile("" ::"r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+    bt->patched = false;
+}
+
 /* ---- called by translated code ---- */
 
 const struct x86_op *bt_stop(struct x86_cpu *cpu, const struct x86_op *op)
@@ -45,6 +58,7 @@ const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, un
 
     while (op && op->fn != bt_stop)
         op = op->fn(cpu, op);
+    serialize(bt_of(cpu)); /* a store may have dropped blocks that this one jumps to */
     return op;
 }
 
@@ -57,19 +71,6 @@ const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t)
 }
 
 /* ---- translating ---- */
-
-/* What has been executed may have been changed through another address: execution goes on there
- * only after a serialising instruction (SDM Vol. 3A 9.1.3). */
-static void serialize(struct bt *bt)
-{
-    unsigned a, b, c, d;
-
-    if (!bt->patched)
-        return;
-    __cpuid(0, a, b, c, d);
-    __asm__ volatile("" ::"r"(a), "r"(b), "r"(c), "r"(d) : "memory");
-    bt->patched = false;
-}
 
 /* The block is the software CPU's again. */
 static void restore(struct bt *bt, struct bt_trans *t)
