@@ -38,7 +38,8 @@ int vm_irq_on_eoi(struct vm *vm, uint32_t line, void (*eoi)(void *opaque, uint32
 
 /* Makes `route` (VMM_IRQ_ROUTE_FIRST .. VMM_IRQ_ROUTE_FIRST + VMM_IRQ_ROUTES - 1) stand for the
  * message `data` to `address`, as vm_irq_msi sends it; address 0 clears it, and its signals are
- * lost then. VMM_E_RANGE. ANY. */
+ * lost then. A signal counts when it is served, which for vm_irq_fd may be a little later.
+ * VMM_E_RANGE. ANY. */
 int vm_irq_route(struct vm *vm, uint32_t route, uint64_t address, uint32_t data);
 
 /*

@@ -34,11 +34,14 @@ struct vm;
 #define VMM_VM_EXIT_HYPERCALL 1u /* VMCALL/VMMCALL exit with VMM_EXIT_HYPERCALL, default #UD */
 #define VMM_VM_EXIT_CPUID     2u /* CPUID exits with VMM_EXIT_CPUID instead of using the table */
 #define VMM_VM_EXIT_HLT       4u /* HLT exits even when the library has interrupt controllers */
+#define VMM_VM_KVM_PV         8u /* the default CPUID table offers KVM's clock and other PV features */
 /* What a host's KVM is known to get wrong is left to it all the same, instead of being executed in
  * software: for tests and measurements. Without effect where there is nothing to leave to a host.
  */
 #define VMM_VM_TRUST_HOST 16u
-#define VMM_VM_KVM_PV     8u /* the default CPUID table offers KVM's clock and other PV features */
+/* bt translates all code at once, instead of what is executed often: for tests. Without effect on
+ * other backends. */
+#define VMM_VM_TRANSLATE_ALL 32u
 
 /* It works, but slowly or with much repair: AUTO takes it only if nothing else works. */
 #define VMM_BACKEND_DEGRADED 1u

@@ -64,6 +64,8 @@ bool report_parse(struct report_options *o, int argc, char **argv)
             o->list = true;
         } else if (strcmp(argv[i], "--trust") == 0) {
             o->trust = true;
+        } else if (strcmp(argv[i], "--hot") == 0) {
+            o->hot = true;
         } else if (i + 1 < argc && parse_value(o, argv[i], argv[i + 1], &ok)) {
             i++;
         } else {
@@ -73,7 +75,7 @@ bool report_parse(struct report_options *o, int argc, char **argv)
     }
     if (!ok)
         fprintf(stderr,
-                "usage: %s [--backend NAME] [--trust] [--known FILE] [--list]\n"
+                "usage: %s [--backend NAME] [--trust] [--hot] [--known FILE] [--list]\n"
                 "       [--format text|tap|markdown] [--log FILE] [--timeout SECONDS] [PATTERN]\n",
                 argv[0]);
     if (ok && o->log) {

@@ -17,6 +17,7 @@ struct report_options {
     enum { REPORT_TEXT, REPORT_TAP, REPORT_MARKDOWN } format;
     bool list;
     bool trust;        /* VMM_VM_TRUST_HOST, of the backends that know it */
+    bool hot;          /* VMM_VM_TRANSLATE_ALL, likewise */
     const char *known; /* a file of cases that fail by defects of the host: name, tab, defect; of
                           those with '-' before the name the machine does not survive the attempt */
     const char *log;   /* a file that gets the results as TAP too */
@@ -24,7 +25,7 @@ struct report_options {
 };
 
 /*
- * PROGRAM [--backend NAME] [--trust] [--known FILE] [--list] [--format text|tap|markdown]
+ * PROGRAM [--backend NAME] [--trust] [--hot] [--known FILE] [--list] [--format text|tap|markdown]
  *         [--log FILE] [--timeout SECONDS] [PATTERN]
  * False: said why.
  */

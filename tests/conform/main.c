@@ -142,6 +142,8 @@ int main(int argc, char **argv)
     }
     if (o.trust)
         conform_flags |= VMM_VM_TRUST_HOST;
+    if (o.hot)
+        conform_flags |= VMM_VM_TRANSLATE_ALL;
     if (!report_backends(&o, reports, &n))
         return 1;
     for (uint32_t i = 0; i < n; i++) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* services.c: doorbells, posted writes, message routes and interrupts by eventfds. */
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -383,6 +384,14 @@ static void event_with_resample(void)
     close(resample);
 }
 
+/* Nothing waits in it any more. */
+static bool served(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    return poll(&p, 1, 0) == 0;
+}
+
 static void message_routes(void)
 {
     int fd = new_event();
@@ -398,6 +407,7 @@ static void message_routes(void)
     }
     OK(vm_irq_route(vm, VMM_IRQ_ROUTE_FIRST, 0, 0)); /* signals are lost */
     signal_event(fd);
+    WAIT(served(fd));
     settled(20);
     OK(vm_irq_route(vm, VMM_IRQ_ROUTE_FIRST, 0xfee00000, 0x41));
     settled(20);

@@ -89,7 +89,7 @@ void diff_native_stop(void);
 const struct diff_layout *diff_native_layout(void);
 
 /* guest.c: a VM with one vCPU at CPL 3. `backend` NULL: the best one. */
-int diff_guest_start(const char *backend);
+int diff_guest_start(const char *backend, uint32_t flags);
 int diff_guest_run(const struct diff_case *c, struct diff_state *out);
 void diff_guest_stop(void);
 

@@ -108,11 +108,11 @@ static void read_layout(void)
     }
 }
 
-int diff_guest_start(const char *backend)
+int diff_guest_start(const char *backend, uint32_t flags)
 {
     const char *names[2] = {backend, NULL};
     struct vmm_error error = {.size = sizeof(error)};
-    struct vm_config config = {.size = sizeof(config), .error = &error};
+    struct vm_config config = {.size = sizeof(config), .flags = flags, .error = &error};
 
     if (backend != NULL) {
         config.select = VMM_SELECT_REQUIRE;

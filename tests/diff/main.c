@@ -7,13 +7,14 @@
 #include <string.h>
 
 #include "diff.h"
+#include <vmm/vm.h>
 
 #define FLAGS 0x40cd5u /* CF PF AF ZF SF DF OF AC */
 
 struct options {
     uint64_t seed, count;
     unsigned insns, max_failures;
-    bool code32, verbose;
+    bool code32, hot, verbose;
     const char *backend;
 };
 
@@ -153,7 +154,7 @@ static int parse(int argc, char **argv, struct options *o)
     static const struct option list[] = {
         {"seed", 1, NULL, 's'},    {"count", 1, NULL, 'c'},   {"insns", 1, NULL, 'i'},
         {"code32", 0, NULL, '3'},  {"backend", 1, NULL, 'b'}, {"max-failures", 1, NULL, 'm'},
-        {"verbose", 0, NULL, 'v'}, {NULL, 0, NULL, 0},
+        {"verbose", 0, NULL, 'v'}, {"hot", 0, NULL, 'h'},     {NULL, 0, NULL, 0},
     };
     uint64_t v = 0;
     int opt;
@@ -182,6 +183,9 @@ static int parse(int argc, char **argv, struct options *o)
         case 'b':
             o->backend = optarg;
             break;
+        case 'h':
+            o->hot = true;
+            break;
         case 'v':
             o->verbose = true;
             break;
@@ -202,7 +206,7 @@ int main(int argc, char **argv)
     if (parse(argc, argv, &o) != 0) {
         fprintf(stderr,
                 "usage: diff [--seed N] [--count N] [--insns 1..%u] [--code32]\n"
-                "            [--backend NAME] [--max-failures N] [--verbose]\n",
+                "            [--backend NAME] [--hot] [--max-failures N] [--verbose]\n",
                 DIFF_MAX_UNITS);
         return 1;
     }
@@ -212,7 +216,7 @@ int main(int argc, char **argv)
         return 77;
     }
     diff_gen_init(diff_native_layout()->offset[2] != 0, diff_native_layout()->offset[5] != 0);
-    if (diff_guest_start(o.backend) != 0)
+    if (diff_guest_start(o.backend, o.hot ? VMM_VM_TRANSLATE_ALL : 0) != 0)
         return 1;
     for (; done < o.count && failures < o.max_failures; done++) {
         static struct diff_state n;

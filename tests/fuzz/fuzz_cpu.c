@@ -160,8 +160,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char *backends[] = {"interp", NULL};
     struct input in = {data, size, 88172645463325252u ^ size};
-    struct vm_config config = {
-        .size = sizeof(config), .select = VMM_SELECT_REQUIRE, .backends = backends};
+    struct vm_config config = {.size = sizeof(config),
+                               .flags = VMM_VM_TRANSLATE_ALL,
+                               .select = VMM_SELECT_REQUIRE,
+                               .backends = backends};
     struct vm *vm;
     struct vcpu *cpu;
     uint8_t *ram, *rom;
@@ -169,7 +171,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; i < size; i++)
         in.seed = in.seed * 31 + data[i];
     /* Half of the inputs with the translator, which does not wait for blocks to be hot. */
-    setenv("VMM_BT_HOT", "1", 1);
     backends[0] = in.seed >> 32 & 1 ? "bt" : "interp";
     if (vm_create(&config, &vm) != 0 || vm_mem_alloc(vm, 0, RAM, VMM_MEM_RWX, (void **)&ram) != 0 ||
         vm_mem_alloc(vm, ROM, 2 * PAGE, VMM_MEM_RX, (void **)&rom) != 0 ||

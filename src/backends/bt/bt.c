@@ -1,20 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/bt/bt.c: the engine: the software CPU with the translator as a tier on top. */
-#define _GNU_SOURCE 1 /* secure_getenv */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "backends/bt/bt.h"
 #include "backends/interp/interp.h"
-
-/* A number from the environment, for tests: VMM_BT_HOT. */
-static unsigned hot(void)
-{
-    const char *text = secure_getenv("VMM_BT_HOT");
-    unsigned long n = text ? strtoul(text, NULL, 10) : 0;
-
-    return n > 0 && n < INT32_MAX ? (unsigned)n : BT_HOT;
-}
 
 static void bt_probe(struct vmm_backend_report *report)
 {
@@ -66,7 +56,7 @@ static int bt_vcpu_init(struct vcpu *vcpu)
         free(iv);
         return err;
     }
-    err = bt_attach(iv->cpu, hot(), BT_ARENA);
+    err = bt_attach(iv->cpu, vcpu->vm->flags & VMM_VM_TRANSLATE_ALL ? 1 : BT_HOT, BT_ARENA);
     if (err) {
         bt_vcpu_fini(vcpu);
         return err == EPERM || err == EACCES ? VMM_E_PERM : VMM_E_NOMEM;
