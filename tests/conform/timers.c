@@ -232,7 +232,7 @@ static void destroy_waits(void)
     OK(vm_timer_create(vm, fire_slowly, NULL, &timer));
     vm_timer_set(timer, 1);
     run_start(&r, cpu);
-    WAIT(firing == 1);
+    WAIT(firing >= 1);
     vm_timer_destroy(timer);
     EQ(firing, 2);
     vcpu_kick(cpu);

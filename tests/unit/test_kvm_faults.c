@@ -115,7 +115,7 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
         /* KVM does something before it is interrupted. */
         if (request != KVM_RUN || fault.error != EINTR)
             return -1;
-        last_run->immediate_exit = 1;
+        __atomic_store_n(&last_run->immediate_exit, 1, __ATOMIC_SEQ_CST);
     }
     if (intervene && intervene(fd, request, arg, &result))
         return result;
@@ -1299,7 +1299,7 @@ static bool deny_cap(int fd, unsigned long request, uintptr_t arg, int *result)
         (last_run->kvm_valid_regs || last_run->kvm_dirty_regs))
         return true;
     if (request == KVM_RUN && denied_cap == KVM_CAP_IMMEDIATE_EXIT && last_run)
-        last_run->immediate_exit = 0;
+        __atomic_store_n(&last_run->immediate_exit, 0, __ATOMIC_SEQ_CST);
     for (size_t i = 0; i < sizeof(cap_ioctls) / sizeof(cap_ioctls[0]); i++)
         for (size_t k = 0; cap_ioctls[i].cap == denied_cap && k < 4; k++)
             if (request == cap_ioctls[i].requests[k])

@@ -257,7 +257,7 @@ int kvm_enter_bounded(struct kvm_vcpu *kv)
 
     if (r)
         return -ENOMEM;
-    kv->run->immediate_exit = 0;
+    __atomic_store_n(&kv->run->immediate_exit, 0, __ATOMIC_RELAXED);
     atomic_store(&kv->in_run, IN_RUN);
     r = ioctl(kv->fd, KVM_RUN, 0) < 0 ? -errno : 0;
     left(kv, r == -EINTR);
