@@ -178,7 +178,9 @@ def check(data, rows, hosts):
                 yield f"{case} is missing"
             elif rows[case][0] != promise.replace("|", "/"):
                 yield f"{case}: another promise"
-        for i, (column, _, _) in enumerate(COLUMNS):
+        for i, (column, options, _) in enumerate(COLUMNS):
+            if options is None:
+                continue  # some of its defects come and go
             if not columns[column] or host_kind(columns[column][0]) != host_kind(hosts.get(column)):
                 continue
             for case, result in columns[column][1].items():
