@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/kvm/backtrack.c: which instruction an access belongs to that KVM has left to us. */
-#include <Zydis/Zydis.h>
 #include <string.h>
 
 #include "backends/kvm/kvm.h"
 #include "core/internal.h"
 #include "core/x86/control.h"
+#include "core/x86/decode.h"
 
 /*
  * While a read waits for its answer KVM has changed nothing, and RIP is that of the instruction.
@@ -58,23 +58,6 @@ static void read_window(struct kvm_vcpu *kv, struct window *w)
     for (w->end = BEFORE; w->end < WINDOW; w->end++)
         if (!read_byte(kv, rip + w->end - BEFORE, &w->byte[w->end]))
             break;
-}
-
-static void decoder_for(const struct x86_cpu *cpu, ZydisDecoder *z)
-{
-    bool real = !(cpu->mode & X86_MODE_PE) || (cpu->mode & X86_MODE_VM86);
-
-    switch (cpu->mode & X86_MODE_CODE) {
-    case X86_MODE_CODE64:
-        ZydisDecoderInit(z, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-        break;
-    case X86_MODE_CODE32:
-        ZydisDecoderInit(z, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
-        break;
-    default:
-        ZydisDecoderInit(z, real ? ZYDIS_MACHINE_MODE_REAL_16 : ZYDIS_MACHINE_MODE_LEGACY_16,
-                         ZYDIS_STACK_WIDTH_16);
-    }
 }
 
 static bool decode(const ZydisDecoder *z, const struct window *w, unsigned at, struct insn *insn)
@@ -335,7 +318,7 @@ static bool find(struct kvm_vcpu *kv, struct window *w, struct insn *insn, unsig
     unsigned len = 0;
     ZydisDecoder z;
 
-    decoder_for(kv->soft.cpu, &z);
+    x86_dec_init(&z, kv->soft.cpu->mode);
     bool here = find_at(kv, &z, w, insn);
     if (is_write(kv->run))
         len = find_before(kv, &z, w, &before);
@@ -413,7 +396,7 @@ int kvm_at_ins(struct kvm_vcpu *kv, bool *ins)
     if (err)
         return err;
     read_window(kv, &w);
-    decoder_for(kv->soft.cpu, &z);
+    x86_dec_init(&z, kv->soft.cpu->mode);
     *ins = decode(&z, &w, BEFORE, &insn) &&
            (insn.i.mnemonic == ZYDIS_MNEMONIC_INSB || insn.i.mnemonic == ZYDIS_MNEMONIC_INSW ||
             insn.i.mnemonic == ZYDIS_MNEMONIC_INSD);

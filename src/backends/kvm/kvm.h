@@ -112,6 +112,9 @@ static inline int kvm_ioctl_p(int fd, unsigned long request, const void *arg)
 /* Opens /dev/kvm (close-on-exec) and checks the API version: the descriptor, or a negative errno
  * with VMM_E_* in *result. */
 int kvm_open(int *result);
+/* One MSR of a vCPU; false: KVM does not have it, or not with this value. */
+bool kvm_get_one_msr(int fd, uint32_t index, uint64_t *value);
+bool kvm_set_one_msr(int fd, uint32_t index, uint64_t value);
 /* VMM_E_* for an errno. */
 int kvm_error(int os_errno);
 /* vm_fail for a failed ioctl: `what` names it; returns the VMM_E_*. */

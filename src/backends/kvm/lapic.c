@@ -39,15 +39,6 @@ static void set_reg(struct kvm_lapic_state *s, uint32_t offset, uint32_t value)
 
 /* ---- MSRs ---- */
 
-/* struct kvm_msrs with room for one. */
-struct one_msr {
-    struct {
-        uint32_t nmsrs, pad;
-    } head;
-    struct kvm_msr_entry e[1];
-};
-_Static_assert(offsetof(struct one_msr, e) == sizeof(struct kvm_msrs), "KVM's layout");
-
 bool kvm_lapic_has_msr(const struct vm *vm, uint32_t index)
 {
     return kvm_lapic_in_kernel(vm) && (index == MSR_APIC_BASE || index == MSR_TSC_DEADLINE ||
@@ -69,21 +60,14 @@ static void give_priority(struct kvm_vcpu *kv)
 
 int kvm_lapic_get_msr(struct kvm_vcpu *kv, uint32_t index, uint64_t *value)
 {
-    struct one_msr m = {.head.nmsrs = 1, .e[0].index = index};
-
     give_priority(kv);
-    if (kvm_ioctl_p(kv->fd, KVM_GET_MSRS, &m) != 1)
-        return VMM_E_NOENT;
-    *value = m.e[0].data;
-    return 0;
+    return kvm_get_one_msr(kv->fd, index, value) ? 0 : VMM_E_NOENT;
 }
 
 int kvm_lapic_set_msr(struct kvm_vcpu *kv, uint32_t index, uint64_t value)
 {
-    struct one_msr m = {.head.nmsrs = 1, .e[0] = {.index = index, .data = value}};
-
     give_priority(kv);
-    if (kvm_ioctl_p(kv->fd, KVM_SET_MSRS, &m) != 1)
+    if (!kvm_set_one_msr(kv->fd, index, value))
         return VMM_E_NOENT;
     /* Both are in the group SREGS too, of which there may be older copies. */
     if (index == MSR_APIC_BASE)

@@ -204,15 +204,6 @@ int kvm_msr_exit(struct kvm_vcpu *kv)
 
 /* ---- MSRs that only the kernel has ---- */
 
-/* struct kvm_msrs with room for one. */
-struct one_msr {
-    struct {
-        uint32_t nmsrs, pad;
-    } head;
-    struct kvm_msr_entry e[1];
-};
-_Static_assert(offsetof(struct one_msr, e) == sizeof(struct kvm_msrs), "KVM's layout");
-
 static bool is_pv(const struct vm *vm, uint32_t index)
 {
     for (unsigned i = 0; i < NPASSED; i++)
@@ -228,23 +219,16 @@ bool kvm_msr_in_kernel(const struct vm *vm, uint32_t index)
 
 int kvm_msr_get(struct kvm_vcpu *kv, uint32_t index, uint64_t *value)
 {
-    struct one_msr m = {.head.nmsrs = 1, .e[0].index = index};
-
     if (kvm_lapic_has_msr(kv->vcpu->vm, index))
         return kvm_lapic_get_msr(kv, index, value);
-    if (kvm_ioctl_p(kv->fd, KVM_GET_MSRS, &m) != 1)
-        return VMM_E_NOENT;
-    *value = m.e[0].data;
-    return 0;
+    return kvm_get_one_msr(kv->fd, index, value) ? 0 : VMM_E_NOENT;
 }
 
 int kvm_msr_set(struct kvm_vcpu *kv, uint32_t index, uint64_t value)
 {
-    struct one_msr m = {.head.nmsrs = 1, .e[0] = {.index = index, .data = value}};
-
     if (kvm_lapic_has_msr(kv->vcpu->vm, index))
         return kvm_lapic_set_msr(kv, index, value);
-    return kvm_ioctl_p(kv->fd, KVM_SET_MSRS, &m) == 1 ? 0 : VMM_E_INVAL;
+    return kvm_set_one_msr(kv->fd, index, value) ? 0 : VMM_E_INVAL;
 }
 
 int kvm_msr_env(void *ctx, uint32_t index, bool write, uint64_t *value, bool *handled)

@@ -240,12 +240,6 @@ static int push_sregs(struct kvm_vcpu *kv)
 static void derive(struct kvm_vcpu *kv)
 {
     struct x86_cpu *cpu = kv->soft.cpu;
-    struct mmu_mode mode = {.cr0 = cpu->cr0,
-                            .cr3 = cpu->cr3,
-                            .cr4 = cpu->cr4,
-                            .efer = cpu->efer,
-                            .pkru = cpu->pkru,
-                            .gpa_bits = cpu->feat.gpa_bits};
 
     if (!(cpu->cr0 & X86_CR0_PE))
         cpu->cpl = 0;
@@ -253,9 +247,7 @@ static void derive(struct kvm_vcpu *kv)
         cpu->cpl = 3;
     else
         cpu->cpl = (cpu->seg[VMM_SS].ar & VMM_AR_DPL) >> VMM_AR_DPL_SHIFT;
-    /* The PDPTEs of PAE paging are taken from memory again. */
-    mmu_set_mode(&cpu->mmu, &mode, true);
-    x86_mode_changed(cpu);
+    x86_mode_loaded(cpu);
 }
 
 /* ---- events ---- */

@@ -85,3 +85,31 @@ int kvm_fail(struct vm *vm, const char *op, int negative_errno, const char *what
         strcpy(text, "unknown error");
     return core_fail_os(vm, kvm_error(err), op, err, "%s: %s", what, text);
 }
+
+/* ---- MSRs ---- */
+
+/* struct kvm_msrs with room for one. */
+struct one_msr {
+    struct {
+        uint32_t nmsrs, pad;
+    } head;
+    struct kvm_msr_entry e[1];
+};
+_Static_assert(offsetof(struct one_msr, e) == sizeof(struct kvm_msrs), "KVM's layout");
+
+bool kvm_get_one_msr(int fd, uint32_t index, uint64_t *value)
+{
+    struct one_msr m = {.head.nmsrs = 1, .e[0].index = index};
+
+    if (kvm_ioctl_p(fd, KVM_GET_MSRS, &m) != 1)
+        return false;
+    *value = m.e[0].data;
+    return true;
+}
+
+bool kvm_set_one_msr(int fd, uint32_t index, uint64_t value)
+{
+    struct one_msr m = {.head.nmsrs = 1, .e[0] = {.index = index, .data = value}};
+
+    return kvm_ioctl_p(fd, KVM_SET_MSRS, &m) == 1;
+}

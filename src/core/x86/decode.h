@@ -65,6 +65,9 @@ static inline bool x86_dec_64(const struct x86_dec *d)
     return (d->mode & X86_MODE_CODE) == X86_MODE_CODE64;
 }
 
+/* Sets Zydis up for the instructions of a mode, as the guest's CPU has them. [decode.c] */
+void x86_dec_init(ZydisDecoder *z, uint32_t mode);
+
 /* Decodes the instruction at `code` (`avail` bytes at hand) into *op; the number of its bytes, 0
  * when more bytes are needed. Invalid encodings become an op that raises #UD; more than 15 bytes
  * #GP. *end as in struct x86_dec. [decode.c] */

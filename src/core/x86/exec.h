@@ -387,6 +387,8 @@ bool x86_peek(struct x86_cpu *cpu, const struct x86_op *op, unsigned offset, uns
 
 /* Recomputes mode, masks, mmu_idx and the MMU's mode from the registers. No flush. [mode.c] */
 void x86_mode_changed(struct x86_cpu *cpu);
+/* The same when the registers have come from another CPU: PDPTEs are taken from memory again. */
+void x86_mode_loaded(struct x86_cpu *cpu);
 /* The same when CR0, CR3, CR4, EFER and PKRU are as they were: what loads of CS and SS, CPL and
  * RFLAGS.TF, VM and AC change. MODE_SINGLE is set while TF is set or instruction breakpoints are
  * armed. [mode.c] */

@@ -60,7 +60,7 @@ void x86_cs_changed(struct x86_cpu *cpu)
     x86_mmu_idx_changed(cpu);
 }
 
-void x86_mode_changed(struct x86_cpu *cpu)
+static void set_mmu(struct x86_cpu *cpu, bool load_pdpte)
 {
     struct mmu_mode mode = {.cr0 = cpu->cr0,
                             .cr3 = cpu->cr3,
@@ -69,7 +69,18 @@ void x86_mode_changed(struct x86_cpu *cpu)
                             .pkru = cpu->pkru,
                             .gpa_bits = cpu->feat.gpa_bits};
 
-    mmu_set_mode(&cpu->mmu, &mode, false);
+    mmu_set_mode(&cpu->mmu, &mode, load_pdpte);
+}
+
+void x86_mode_changed(struct x86_cpu *cpu)
+{
+    set_mmu(cpu, false);
+    x86_cs_changed(cpu);
+}
+
+void x86_mode_loaded(struct x86_cpu *cpu)
+{
+    set_mmu(cpu, true);
     x86_cs_changed(cpu);
 }
 
