@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* core/x86/cache.c: the cache of decoded blocks. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/os.h"
@@ -155,7 +154,7 @@ static void reserve(struct x86_cpu *cpu)
     if (x86_likely(c->used + block_size(X86_BLOCK_MAX) + 2 * sizeof(struct page) <= CHUNK_SIZE))
         return;
     if (c->current + 1 == c->nchunks && c->nchunks < MAX_CHUNKS) {
-        c->chunk[c->nchunks] = aligned_alloc(64, CHUNK_SIZE);
+        c->chunk[c->nchunks] = os_pages_alloc(CHUNK_SIZE);
         if (c->chunk[c->nchunks])
             c->nchunks++;
     }
@@ -214,7 +213,7 @@ bool x86_cache_create(struct x86_cpu *cpu)
 
     if (!c)
         return false;
-    c->chunk[0] = aligned_alloc(64, CHUNK_SIZE);
+    c->chunk[0] = os_pages_alloc(CHUNK_SIZE);
     if (!c->chunk[0]) {
         os_pages_free(c, sizeof(*c));
         return false;
@@ -229,7 +228,7 @@ void x86_cache_destroy(struct x86_cache *c)
     if (!c)
         return;
     for (unsigned i = 0; i < c->nchunks; i++)
-        free(c->chunk[i]);
+        os_pages_free(c->chunk[i], CHUNK_SIZE);
     os_pages_free(c, sizeof(*c));
 }
 
