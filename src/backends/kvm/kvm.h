@@ -261,7 +261,7 @@ struct kvm_vcpu {
     uint64_t apic_base;  /* with the local APIC in the kernel: group SREGS */
     uint64_t xcr0;       /* as KVM has it */
     uint32_t wanted;     /* KVM_G_*: pulled since the last exit, so the next one is to bring them */
-    uint32_t msr_absent; /* bit n: KVM does not have MSR n of state.c's list */
+    uint32_t msr_absent; /* bit n: KVM does not have MSR n of the list in state_ext.c */
     bool in_callback;    /* a callback runs for the instruction that waits in KVM */
     bool foreign_signal; /* a SIGURG that was not ours has been consumed: send it again */
     siginfo_t foreign;   /* what came with it */
@@ -318,9 +318,9 @@ int kvm_complete(struct kvm_vcpu *kv);
 /* Rids KVM of an instruction that waits for its access: it takes zeros for what it has not been
  * given, and what it changes is to be overwritten. [state.c] */
 void kvm_drop(struct kvm_vcpu *kv);
-/* As KVM has them; for what the software CPU has no place for. [state.c] */
+/* As KVM has them; for what the software CPU has no place for. [state_regs.c] */
 int kvm_get_events(struct kvm_vcpu *kv, struct kvm_vcpu_events *events);
-/* The MSRs that KVM has depend on CPUID: they are to be found again. [state.c] */
+/* The MSRs that KVM has depend on CPUID: they are to be found again. [state_ext.c] */
 void kvm_msrs_changed(struct kvm_vcpu *kv);
 
 /* Whether KVM can run the current state on this host; needs REGS and SREGS, and what is pending.
