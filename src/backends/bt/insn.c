@@ -117,8 +117,7 @@ static unsigned reg_size(ZydisRegister reg)
     }
 }
 
-/* The slot of a general register; false for others, and for AH, CH, DH and BH. */
-static bool reg_slot(ZydisRegister reg, uint8_t *slot)
+bool gen_reg_slot(ZydisRegister reg, uint8_t *slot)
 {
     unsigned id = (unsigned)ZydisRegisterGetId(reg), size = reg_size(reg);
 
@@ -132,7 +131,7 @@ static bool reg_operand(struct copy *c, const ZydisDecodedOperand *o)
 {
     struct operand *r = &c->r[c->nr];
 
-    if (!reg_slot(o->reg.value, &r->slot))
+    if (!gen_reg_slot(o->reg.value, &r->slot))
         return false;
     r->size = (uint8_t)reg_size(o->reg.value);
     r->read = o->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
@@ -426,7 +425,8 @@ static bool gen_short(struct gen *g)
     uint8_t slot;
 
     if (g->insn.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || g->insn.raw.modrm.offset ||
-        g->opnd[0].type != ZYDIS_OPERAND_TYPE_REGISTER || !reg_slot(g->opnd[0].reg.value, &slot))
+        g->opnd[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        !gen_reg_slot(g->opnd[0].reg.value, &slot))
         return false;
     c.op.wide = size == 8;
     c.op.half = size == 2;
@@ -462,7 +462,7 @@ static bool gen_mov64(struct gen *g)
     unsigned host;
 
     if (g->insn.raw.modrm.offset || g->insn.opcode < 0xb8 || g->insn.opcode > 0xbf ||
-        !reg_slot(g->opnd[0].reg.value, &slot) || g->opnd[0].size != 64)
+        !gen_reg_slot(g->opnd[0].reg.value, &slot) || g->opnd[0].size != 64)
         return false;
     host = gen_host(slot);
     if (g->held && host == H_NONE)
@@ -479,8 +479,8 @@ static bool gen_xchg(struct gen *g)
     unsigned size = g->opnd[0].size / 8;
     uint8_t a, b;
 
-    if (g->insn.raw.modrm.offset || !reg_slot(g->opnd[0].reg.value, &a) ||
-        !reg_slot(g->opnd[1].reg.value, &b))
+    if (g->insn.raw.modrm.offset || !gen_reg_slot(g->opnd[0].reg.value, &a) ||
+        !gen_reg_slot(g->opnd[1].reg.value, &b))
         return false;
     c.op.wide = size == 8;
     c.op.half = size == 2;
@@ -522,7 +522,7 @@ static bool gen_bswap(struct gen *g)
     uint8_t slot;
     bool wide = g->opnd[0].size == 64;
 
-    if (g->opnd[0].size < 32 || !reg_slot(g->opnd[0].reg.value, &slot))
+    if (g->opnd[0].size < 32 || !gen_reg_slot(g->opnd[0].reg.value, &slot))
         return false;
     host = gen_host(slot);
     if (host == H_NONE)
@@ -554,7 +554,7 @@ static bool wide_operand(struct gen *g, struct em_rm *rm, bool *byte_rex)
         *rm = em_at(H_RCX, 0);
         return true;
     }
-    if (!reg_slot(o->reg.value, &slot))
+    if (!gen_reg_slot(o->reg.value, &slot))
         return false;
     if (gen_host(slot) == H_NONE) {
         gen_get(g, H_RCX, slot);
@@ -592,8 +592,9 @@ static bool gen_cmpxchg(struct gen *g)
                        .lock = g->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK};
     uint8_t slot;
 
-    if (g->opnd[0].type != ZYDIS_OPERAND_TYPE_MEMORY || !reg_slot(g->opnd[1].reg.value, &slot) ||
-        gen_host(slot) == H_NONE || !gen_mem(g, size, true))
+    if (g->opnd[0].type != ZYDIS_OPERAND_TYPE_MEMORY ||
+        !gen_reg_slot(g->opnd[1].reg.value, &slot) || gen_host(slot) == H_NONE ||
+        !gen_mem(g, size, true))
         return false;
     if (op.lock)
         gen_no_split(g, size);
@@ -620,7 +621,7 @@ static bool gen_lea_insn(struct gen *g)
     unsigned size = g->opnd[0].size, host;
     uint8_t slot;
 
-    if (size < 32 || g->op->asz == X86_A16 || !reg_slot(g->opnd[0].reg.value, &slot))
+    if (size < 32 || g->op->asz == X86_A16 || !gen_reg_slot(g->opnd[0].reg.value, &slot))
         return false;
     host = gen_host(slot);
     if (g->held && (host == H_NONE || g->op->base == X86_RIP0 ||
@@ -633,132 +634,7 @@ static bool gen_lea_insn(struct gen *g)
     return true;
 }
 
-/* ---- stack ---- */
-
-static bool stack_size(const struct gen *g)
-{
-    return g->op->size == (g->is64 ? 8 : 4);
-}
-
-static void stack_insn(struct gen *g, unsigned op, unsigned r, struct em_rm rm)
-{
-    em_rm(&g->e, g->is64, op, r, rm);
-}
-
-/* RAX = where a push goes. */
-static void push_address(struct gen *g)
-{
-    gen_sp(g, H_RAX, g->is64 ? -8 : -4);
-    gen_probe(g, g->is64 ? 8 : 4, true);
-}
-
-static void push_done(struct gen *g)
-{
-    gen_sp(g, gen_host(VMM_RSP), g->is64 ? -8 : -4);
-}
-
-/* A register's value in itself or RCX. */
-static unsigned push_value(struct gen *g, unsigned slot)
-{
-    if (gen_host(slot) != H_NONE)
-        return gen_host(slot);
-    gen_get(g, H_RCX, slot);
-    return H_RCX;
-}
-
-static bool push_held(struct gen *g)
-{
-    const ZydisDecodedOperand *o = &g->opnd[0];
-    struct em_rm to = gen_held(g, g->is64 ? -8 : -4);
-    uint8_t slot;
-
-    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        stack_insn(g, 0xc7, 0, to);
-        em32(&g->e, (uint32_t)g->op->imm);
-    } else if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && reg_slot(o->reg.value, &slot)) {
-        stack_insn(g, OP_STORE, push_value(g, slot), to);
-    } else {
-        return false;
-    }
-    push_done(g);
-    return true;
-}
-
-static bool gen_push(struct gen *g)
-{
-    const ZydisDecodedOperand *o = &g->opnd[0];
-    unsigned r = H_RCX;
-    uint8_t slot;
-
-    if (!stack_size(g))
-        return false;
-    if (g->held)
-        return push_held(g);
-    if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
-        if (!gen_mem(g, g->op->size, false))
-            return false;
-        stack_insn(g, OP_LOAD, H_RAX, em_at(H_RAX, 0));
-        em_rm(&g->e, true, OP_STORE, H_RAX, GEN_FIELD(tier_temp));
-        push_address(g);
-        em_rm(&g->e, true, OP_LOAD, H_RCX, GEN_FIELD(tier_temp));
-    } else if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        gen_spill_flags(g);
-        push_address(g);
-        stack_insn(g, 0xc7, 0, em_at(H_RAX, 0));
-        em32(&g->e, (uint32_t)g->op->imm);
-        push_done(g);
-        return true;
-    } else {
-        if (!reg_slot(o->reg.value, &slot))
-            return false;
-        gen_spill_flags(g);
-        push_address(g);
-        r = push_value(g, slot);
-    }
-    stack_insn(g, OP_STORE, r, em_at(H_RAX, 0));
-    push_done(g);
-    return true;
-}
-
-static bool gen_pop(struct gen *g)
-{
-    unsigned size = g->is64 ? 8 : 4, sp = gen_host(VMM_RSP);
-    uint8_t slot;
-
-    if (!stack_size(g) || g->opnd[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
-        !reg_slot(g->opnd[0].reg.value, &slot))
-        return false;
-    if (g->held) {
-        stack_insn(g, OP_LOAD, H_RCX, gen_held(g, 0));
-        gen_sp(g, sp, (int32_t)size);
-        gen_put(g, slot, H_RCX);
-        return true;
-    }
-    gen_spill_flags(g);
-    stack_insn(g, OP_LOAD, H_RAX, em_reg(sp));
-    gen_probe(g, size, false);
-    stack_insn(g, OP_LOAD, H_RAX, em_at(H_RAX, 0));
-    gen_sp(g, sp, (int32_t)size);
-    gen_put(g, slot, H_RAX);
-    return true;
-}
-
-static bool gen_leave(struct gen *g)
-{
-    unsigned size = g->is64 ? 8 : 4;
-
-    if (!stack_size(g))
-        return false;
-    gen_spill_flags(g);
-    stack_insn(g, OP_LOAD, H_RAX, em_reg(gen_host(VMM_RBP)));
-    gen_probe(g, size, false);
-    stack_insn(g, OP_LOAD, H_RAX, em_at(H_RAX, 0));
-    em_rm(&g->e, g->is64, OP_LEA, gen_host(VMM_RSP), em_at(gen_host(VMM_RBP), (int32_t)size));
-    gen_put(g, VMM_RBP, H_RAX);
-    return true;
-}
-
-/* ---- */
+/* ---- which of them ---- */
 
 bool gen_may_group(const struct gen_insn *in)
 {

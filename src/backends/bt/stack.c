@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/stack.c: PUSH, POP and LEAVE. */
+#include "backends/bt/gen.h"
+
+static bool stack_size(const struct gen *g)
+{
+    return g->op->size == (g->is64 ? 8 : 4);
+}
+
+static void stack_insn(struct gen *g, unsigned op, unsigned r, struct em_rm rm)
+{
+    em_rm(&g->e, g->is64, op, r, rm);
+}
+
+/* RAX = where a push goes. */
+static void push_address(struct gen *g)
+{
+    gen_sp(g, H_RAX, g->is64 ? -8 : -4);
+    gen_probe(g, g->is64 ? 8 : 4, true);
+}
+
+static void push_done(struct gen *g)
+{
+    gen_sp(g, gen_host(VMM_RSP), g->is64 ? -8 : -4);
+}
+
+/* A register's value in itself or RCX. */
+static unsigned push_value(struct gen *g, unsigned slot)
+{
+    if (gen_host(slot) != H_NONE)
+        return gen_host(slot);
+    gen_get(g, H_RCX, slot);
+    return H_RCX;
+}
+
+static bool push_held(struct gen *g)
+{
+    const ZydisDecodedOperand *o = &g->opnd[0];
+    struct em_rm to = gen_held(g, g->is64 ? -8 : -4);
+    uint8_t slot;
+
+    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        stack_insn(g, 0xc7, 0, to);
+        em32(&g->e, (uint32_t)g->op->imm);
+    } else if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && gen_reg_slot(o->reg.value, &slot)) {
+        stack_insn(g, OP_STORE, push_value(g, slot), to);
+    } else {
+        return false;
+    }
+    push_done(g);
+    return true;
+}
+
+bool gen_push(struct gen *g)
+{
+    const ZydisDecodedOperand *o = &g->opnd[0];
+    unsigned r = H_RCX;
+    uint8_t slot;
+
+    if (!stack_size(g))
+        return false;
+    if (g->held)
+        return push_held(g);
+    if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        if (!gen_mem(g, g->op->size, false))
+            return false;
+        stack_insn(g, OP_LOAD, H_RAX, em_at(H_RAX, 0));
+        em_rm(&g->e, true, OP_STORE, H_RAX, GEN_FIELD(tier_temp));
+        push_address(g);
+        em_rm(&g->e, true, OP_LOAD, H_RCX, GEN_FIELD(tier_temp));
+    } else if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        gen_spill_flags(g);
+        push_address(g);
+        stack_insn(g, 0xc7, 0, em_at(H_RAX, 0));
+        em32(&g->e, (uint32_t)g->op->imm);
+        push_done(g);
+        return true;
+    } else {
+        if (!gen_reg_slot(o->reg.value, &slot))
+            return false;
+        gen_spill_flags(g);
+        push_address(g);
+        r = push_value(g, slot);
+    }
+    stack_insn(g, OP_STORE, r, em_at(H_RAX, 0));
+    push_done(g);
+    return true;
+}
+
+bool gen_pop(struct gen *g)
+{
+    unsigned size = g->is64 ? 8 : 4, sp = gen_host(VMM_RSP);
+    uint8_t slot;
+
+    if (!stack_size(g) || g->opnd[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        !gen_reg_slot(g->opnd[0].reg.value, &slot))
+        return false;
+    if (g->held) {
+        stack_insn(g, OP_LOAD, H_RCX, gen_held(g, 0));
+        gen_sp(g, sp, (int32_t)size);
+        gen_put(g, slot, H_RCX);
+        return true;
+    }
+    gen_spill_flags(g);
+    stack_insn(g, OP_LOAD, H_RAX, em_reg(sp));
+    gen_probe(g, size, false);
+    stack_insn(g, OP_LOAD, H_RAX, em_at(H_RAX, 0));
+    gen_sp(g, sp, (int32_t)size);
+    gen_put(g, slot, H_RAX);
+    return true;
+}
+
+bool gen_leave(struct gen *g)
+{
+    unsigned size = g->is64 ? 8 : 4;
+
+    if (!stack_size(g))
+        return false;
+    gen_spill_flags(g);
+    stack_insn(g, OP_LOAD, H_RAX, em_reg(gen_host(VMM_RBP)));
+    gen_probe(g, size, false);
+    stack_insn(g, OP_LOAD, H_RAX, em_at(H_RAX, 0));
+    em_rm(&g->e, g->is64, OP_LEA, gen_host(VMM_RSP), em_at(gen_host(VMM_RBP), (int32_t)size));
+    gen_put(g, VMM_RBP, H_RAX);
+    return true;
+}
