@@ -149,14 +149,14 @@ bool gen_may_group(const struct gen_insn *in);
 bool gen_insn(struct gen *g);
 /* The same for SSE instructions. [sse.c] */
 bool gen_sse(struct gen *g);
-/* [stack.c] */
+/* The same for the op that ends the block. [branch.c] */
+bool gen_branch(struct gen *g);
+/* Some of gen_insn. [stack.c] */
 bool gen_push(struct gen *g);
 bool gen_pop(struct gen *g);
 bool gen_leave(struct gen *g);
 /* The slot of a general register; false for others, and for AH, CH, DH and BH. [insn.c] */
 bool gen_reg_slot(ZydisRegister reg, uint8_t *slot);
-/* The same for the op that ends the block. [branch.c] */
-bool gen_branch(struct gen *g);
 /* The block goes on at the `offset` from its page. */
 void gen_goto(struct gen *g, int64_t offset);
 /* What is behind the block's code: exits. */
