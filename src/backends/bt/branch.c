@@ -225,7 +225,7 @@ static void push_return(struct gen *g)
     gen_probe(g, (unsigned)size, true);
     page_address(g, H_RCX, next(g));
     em_rm(&g->e, g->is64, OP_STORE, H_RCX, em_at(H_RAX, 0));
-    gen_sp(g, gen_host(VMM_RSP), -size);
+    gen_sp(g, gen_host(g, VMM_RSP), -size);
 }
 
 static bool gen_call(struct gen *g)
@@ -268,7 +268,7 @@ static void save_flags_around(struct gen *g)
 
 static bool gen_ret(struct gen *g)
 {
-    unsigned size = g->is64 ? 8 : 4, sp = gen_host(VMM_RSP);
+    unsigned size = g->is64 ? 8 : 4, sp = gen_host(g, VMM_RSP);
 
     if (!is_near(g) || g->op->size != size)
         return false;

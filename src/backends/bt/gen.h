@@ -54,6 +54,7 @@ struct gen {
     unsigned i;         /* current op */
     const struct x86_op *op;
     bool is64;
+    const uint8_t *host; /* registers by slot: at the edges of translations bt_host */
 
     /* Where the guest's arithmetic flags are: at least one is set. */
     bool in_host, in_cc;
@@ -78,9 +79,10 @@ struct gen {
     unsigned nexits;
 };
 
-static inline unsigned gen_host(unsigned slot)
+/* The host register of a guest register in the code being written; H_NONE: it is in x86_cpu. */
+static inline unsigned gen_host(const struct gen *g, unsigned slot)
 {
-    return bt_host[slot];
+    return g->host[slot];
 }
 
 static inline struct em_rm gen_gpr(unsigned slot)

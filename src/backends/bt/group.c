@@ -142,9 +142,9 @@ static bool find_effect(const struct gen *g, unsigned i, struct effect *e)
 
 /* ---- groups ---- */
 
-static bool usable(uint8_t slot)
+static bool usable(const struct gen *g, uint8_t slot)
 {
-    return slot == X86_ZERO || (slot < 16 && bt_host[slot] != H_NONE);
+    return slot == X86_ZERO || (slot < 16 && gen_host(g, slot) != H_NONE);
 }
 
 static bool fits(const struct gen_group *group, const struct effect *e)
@@ -182,7 +182,7 @@ bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group)
 {
     struct effect e;
 
-    if (!find_effect(g, g->i, &e) || !e.access || !usable(e.base) || !usable(e.index))
+    if (!find_effect(g, g->i, &e) || !e.access || !usable(g, e.base) || !usable(g, e.index))
         return false;
     *group = (struct gen_group){.first = g->i,
                                 .base = e.base,

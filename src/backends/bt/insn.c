@@ -231,9 +231,9 @@ struct placement {
     struct em_rm mem;
 };
 
-static bool resident(const struct operand *r)
+static bool resident(const struct gen *g, const struct operand *r)
 {
-    return bt_host[r->slot] == H_NONE;
+    return gen_host(g, r->slot) == H_NONE;
 }
 
 /* Registers that stay in x86_cpu come into what is free of RAX and RCX. */
@@ -247,8 +247,8 @@ static bool place(const struct gen *g, const struct copy *c, struct placement *p
     if (!g->held && !(c->mem && p->mem.reg == H_RAX))
         avail[n++] = H_RAX;
     for (unsigned i = 0; i < c->nr; i++) {
-        if (!resident(&c->r[i])) {
-            p->reg[i] = bt_host[c->r[i].slot];
+        if (!resident(g, &c->r[i])) {
+            p->reg[i] = gen_host(g, c->r[i].slot);
             continue;
         }
         p->reg[i] = H_NONE;
@@ -267,14 +267,14 @@ static bool place(const struct gen *g, const struct copy *c, struct placement *p
 static void load_residents(struct gen *g, const struct copy *c, const struct placement *p)
 {
     for (unsigned i = 0; i < c->nr; i++)
-        if (resident(&c->r[i]) && (c->r[i].read || c->r[i].size < 4))
+        if (resident(g, &c->r[i]) && (c->r[i].read || c->r[i].size < 4))
             gen_get(g, p->reg[i], c->r[i].slot);
 }
 
 static void store_residents(struct gen *g, const struct copy *c, const struct placement *p)
 {
     for (unsigned i = 0; i < c->nr; i++)
-        if (resident(&c->r[i]) && c->r[i].write)
+        if (resident(g, &c->r[i]) && c->r[i].write)
             gen_put(g, c->r[i].slot, p->reg[i]);
 }
 
@@ -333,7 +333,7 @@ static bool gen_copy(struct gen *g, const struct copy *c)
         gen_need_flags(g);
     load_residents(g, c, &p);
     if (c->count)
-        em_rr(&g->e, false, OP_LOAD, H_RCX, bt_host[VMM_RCX]);
+        em_rr(&g->e, false, OP_LOAD, H_RCX, gen_host(g, VMM_RCX));
     if (c->use == CARRIES)
         gen_need_carry(g);
     write_insn(g, c, &p);
@@ -464,7 +464,7 @@ static bool gen_mov64(struct gen *g)
     if (g->insn.raw.modrm.offset || g->insn.opcode < 0xb8 || g->insn.opcode > 0xbf ||
         !gen_reg_slot(g->opnd[0].reg.value, &slot) || g->opnd[0].size != 64)
         return false;
-    host = gen_host(slot);
+    host = gen_host(g, slot);
     if (g->held && host == H_NONE)
         return false;
     em_const(&g->e, host == H_NONE ? H_RAX : host, g->opnd[1].imm.value.u);
@@ -524,7 +524,7 @@ static bool gen_bswap(struct gen *g)
 
     if (g->opnd[0].size < 32 || !gen_reg_slot(g->opnd[0].reg.value, &slot))
         return false;
-    host = gen_host(slot);
+    host = gen_host(g, slot);
     if (host == H_NONE)
         gen_get(g, H_RCX, slot);
     else if (!wide)
@@ -556,12 +556,12 @@ static bool wide_operand(struct gen *g, struct em_rm *rm, bool *byte_rex)
     }
     if (!gen_reg_slot(o->reg.value, &slot))
         return false;
-    if (gen_host(slot) == H_NONE) {
+    if (gen_host(g, slot) == H_NONE) {
         gen_get(g, H_RCX, slot);
         *rm = em_reg(H_RCX);
     } else {
-        *rm = em_reg(gen_host(slot));
-        *byte_rex = o->size == 8 && gen_host(slot) >= 4 && gen_host(slot) < 8;
+        *rm = em_reg(gen_host(g, slot));
+        *byte_rex = o->size == 8 && gen_host(g, slot) >= 4 && gen_host(g, slot) < 8;
     }
     return true;
 }
@@ -593,15 +593,15 @@ static bool gen_cmpxchg(struct gen *g)
     uint8_t slot;
 
     if (g->opnd[0].type != ZYDIS_OPERAND_TYPE_MEMORY ||
-        !gen_reg_slot(g->opnd[1].reg.value, &slot) || gen_host(slot) == H_NONE ||
+        !gen_reg_slot(g->opnd[1].reg.value, &slot) || gen_host(g, slot) == H_NONE ||
         !gen_mem(g, size, true))
         return false;
     if (op.lock)
         gen_no_split(g, size);
-    op.rex = size == 1 && gen_host(slot) >= 4 && gen_host(slot) < 8;
+    op.rex = size == 1 && gen_host(g, slot) >= 4 && gen_host(g, slot) < 8;
     em_rr(&g->e, true, OP_LOAD, H_RCX, H_RAX);
     gen_get(g, H_RAX, VMM_RAX);
-    em_insn(&g->e, op, gen_host(slot), em_at(H_RCX, 0));
+    em_insn(&g->e, op, gen_host(g, slot), em_at(H_RCX, 0));
     gen_put(g, VMM_RAX, H_RAX);
     gen_flags_set(g);
     return true;
@@ -623,9 +623,9 @@ static bool gen_lea_insn(struct gen *g)
 
     if (size < 32 || g->op->asz == X86_A16 || !gen_reg_slot(g->opnd[0].reg.value, &slot))
         return false;
-    host = gen_host(slot);
+    host = gen_host(g, slot);
     if (g->held && (host == H_NONE || g->op->base == X86_RIP0 ||
-                    (g->op->base != X86_ZERO && gen_host(g->op->base) == H_NONE)))
+                    (g->op->base != X86_ZERO && gen_host(g, g->op->base) == H_NONE)))
         return false;
     if (!gen_lea(g, host == H_NONE ? H_RAX : host, size == 64 && g->op->asz == X86_A64))
         return false;

@@ -9,23 +9,23 @@ const uint8_t bt_host[16] = {H_R10, H_R11, H_RDX,  H_RBX,  H_R14, H_R15, H_RSI, 
 
 void gen_get(struct gen *g, unsigned reg, unsigned slot)
 {
-    if (gen_host(slot) == H_NONE)
+    if (gen_host(g, slot) == H_NONE)
         em_rm(&g->e, true, OP_LOAD, reg, gen_gpr(slot));
     else
-        em_rr(&g->e, true, OP_LOAD, reg, gen_host(slot));
+        em_rr(&g->e, true, OP_LOAD, reg, gen_host(g, slot));
 }
 
 void gen_put(struct gen *g, unsigned slot, unsigned reg)
 {
-    if (gen_host(slot) == H_NONE)
+    if (gen_host(g, slot) == H_NONE)
         em_rm(&g->e, true, OP_STORE, reg, gen_gpr(slot));
     else
-        em_rr(&g->e, true, OP_LOAD, gen_host(slot), reg);
+        em_rr(&g->e, true, OP_LOAD, gen_host(g, slot), reg);
 }
 
 void gen_sp(struct gen *g, unsigned reg, int32_t n)
 {
-    em_rm(&g->e, g->is64, OP_LEA, reg, em_at(gen_host(VMM_RSP), n));
+    em_rm(&g->e, g->is64, OP_LEA, reg, em_at(gen_host(g, VMM_RSP), n));
 }
 
 /* ---- addresses ---- */
@@ -42,8 +42,8 @@ static bool page_disp(const struct gen *g, int32_t *disp)
 /* A register that holds guest register `slot`: its own, or `scratch`, loaded. */
 static unsigned in_reg(struct gen *g, unsigned slot, unsigned scratch)
 {
-    if (gen_host(slot) != H_NONE)
-        return gen_host(slot);
+    if (gen_host(g, slot) != H_NONE)
+        return gen_host(g, slot);
     gen_get(g, scratch, slot);
     return scratch;
 }

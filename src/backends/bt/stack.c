@@ -21,14 +21,14 @@ static void push_address(struct gen *g)
 
 static void push_done(struct gen *g)
 {
-    gen_sp(g, gen_host(VMM_RSP), g->is64 ? -8 : -4);
+    gen_sp(g, gen_host(g, VMM_RSP), g->is64 ? -8 : -4);
 }
 
 /* A register's value in itself or RCX. */
 static unsigned push_value(struct gen *g, unsigned slot)
 {
-    if (gen_host(slot) != H_NONE)
-        return gen_host(slot);
+    if (gen_host(g, slot) != H_NONE)
+        return gen_host(g, slot);
     gen_get(g, H_RCX, slot);
     return H_RCX;
 }
@@ -89,7 +89,7 @@ bool gen_push(struct gen *g)
 
 bool gen_pop(struct gen *g)
 {
-    unsigned size = g->is64 ? 8 : 4, sp = gen_host(VMM_RSP);
+    unsigned size = g->is64 ? 8 : 4, sp = gen_host(g, VMM_RSP);
     uint8_t slot;
 
     if (!stack_size(g) || g->opnd[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
@@ -117,10 +117,10 @@ bool gen_leave(struct gen *g)
     if (!stack_size(g))
         return false;
     gen_spill_flags(g);
-    stack_insn(g, OP_LOAD, H_RAX, em_reg(gen_host(VMM_RBP)));
+    stack_insn(g, OP_LOAD, H_RAX, em_reg(gen_host(g, VMM_RBP)));
     gen_probe(g, size, false);
     stack_insn(g, OP_LOAD, H_RAX, em_at(H_RAX, 0));
-    em_rm(&g->e, g->is64, OP_LEA, gen_host(VMM_RSP), em_at(gen_host(VMM_RBP), (int32_t)size));
+    em_rm(&g->e, g->is64, OP_LEA, gen_host(g, VMM_RSP), em_at(gen_host(g, VMM_RBP), (int32_t)size));
     gen_put(g, VMM_RBP, H_RAX);
     return true;
 }

@@ -18,8 +18,8 @@ static void pop_frame(struct em *e)
 static void registers(struct em *e, unsigned op)
 {
     for (unsigned slot = 0; slot < 16; slot++)
-        if (gen_host(slot) != H_NONE)
-            em_rm(e, true, op, gen_host(slot), gen_gpr(slot));
+        if (bt_host[slot] != H_NONE)
+            em_rm(e, true, op, bt_host[slot], gen_gpr(slot));
 }
 
 /* RDI = cpu */

@@ -117,9 +117,9 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
     struct em_rm m = {.mem = true, .reg = H_NONE, .index = H_NONE, .disp = (int32_t)group->lo};
 
     if (group->base != X86_ZERO)
-        m.reg = (uint8_t)gen_host(group->base);
+        m.reg = (uint8_t)gen_host(g, group->base);
     if (group->index != X86_ZERO) {
-        m.index = (uint8_t)gen_host(group->index);
+        m.index = (uint8_t)gen_host(g, group->index);
         m.scale = group->scale;
     }
     gen_spill_flags(g);
@@ -312,7 +312,7 @@ struct gen_insn *bt_make_room(void)
 
 struct bt_trans *bt_translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b)
 {
-    struct gen g = {.cpu = cpu, .bt = bt, .b = b, .in_cc = true};
+    struct gen g = {.cpu = cpu, .bt = bt, .b = b, .host = bt_host, .in_cc = true};
     uint8_t bytes[X86_BLOCK_MAX * 15];
     x86_fn *entry;
 
