@@ -88,7 +88,7 @@ struct bt {
     struct bt_trans *trans[1u << BT_HASH_BITS];
     struct bt_link *links[1u << BT_HASH_BITS];
     struct bt_features {
-        bool popcnt, lzcnt, bmi1, bmi2, movbe, adx, crc32;
+        bool popcnt, lzcnt, bmi1, bmi2, movbe, adx, crc32, serialize;
     } host;
 };
 
@@ -108,6 +108,10 @@ struct gen_insn *bt_make_room(void);
 
 /* The shared code. [stubs.c] */
 void bt_make_stubs(struct bt *bt);
+
+/* To be called after `patched` was set, before the code that was changed is executed. [serialize.c]
+ */
+void bt_serialize(struct bt *bt);
 
 /* Handler of inline ops. [tier.c] */
 x86_fn bt_stop;

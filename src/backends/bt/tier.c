@@ -20,19 +20,6 @@ static struct bt_trans *trans_of(const struct x86_block *b)
     return (struct bt_trans *)(uintptr_t)b->ops[b->n].imm;
 }
 
-/* What has been executed may have been changed through another address: execution goes on there
- * only after a serialising instruction (SDM Vol. 3A 9.1.3). */
-static void serialize(struct bt *bt)
-{
-    unsigned a, b, c, d;
-
-    if (!bt->patched)
-        return;
-    __cpuid(0, a, b, c, d);
-    __asm__ volatile("" ::"r"(a), "r"(b), "r"(c), "r"(d) : "memory");
-    bt->patched = false;
-}
-
 /* ---- called by translated code ---- */
 
 const struct x86_op *bt_stop(struct x86_cpu *cpu, const struct x86_op *op)
@@ -58,7 +45,7 @@ const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, un
 
     while (op && op->fn != bt_stop)
         op = op->fn(cpu, op);
-    serialize(bt_of(cpu)); /* a store may have dropped blocks that this one jumps to */
+    bt_serialize(bt_of(cpu)); /* a store may have dropped blocks that this one jumps to */
     return op;
 }
 
@@ -132,7 +119,7 @@ static void translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b)
     end->r = TRANSLATED;
     b->entry = t->chain;
     bt_link_enter(bt, t);
-    serialize(bt);
+    bt_serialize(bt);
     cpu->count.translations++;
 }
 
@@ -195,11 +182,11 @@ static const struct x86_tier tier = {.made = made, .dropped = dropped, .flushed 
 
 static struct bt_features host_features(void)
 {
-    unsigned a, b, c = 0, d, b7 = 0, c1 = 0, x;
+    unsigned a, b, c = 0, d, b7 = 0, c1 = 0, d7 = 0, x;
     struct bt_features f = {0};
 
     __get_cpuid(1, &a, &b, &c, &d);
-    __get_cpuid_count(7, 0, &a, &b7, &x, &d);
+    __get_cpuid_count(7, 0, &a, &b7, &x, &d7);
     __get_cpuid(0x80000001, &a, &b, &c1, &d);
     f.popcnt = c >> 23 & 1;
     f.movbe = c >> 22 & 1;
@@ -208,6 +195,7 @@ static struct bt_features host_features(void)
     f.bmi1 = b7 >> 3 & 1;
     f.bmi2 = b7 >> 8 & 1;
     f.adx = b7 >> 19 & 1;
+    f.serialize = d7 >> 14 & 1;
     return f;
 }
 
