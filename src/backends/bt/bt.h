@@ -72,7 +72,20 @@ struct bt_stubs {
     const uint8_t *tail;  /* goes on with the handler of the last op. RAX: struct bt_trans */
     const uint8_t *jump;  /* goes on at RAX */
     const uint8_t *decode; /* entry of blocks that are not translated. RCX: the block */
+    const uint8_t *simd_store, *simd_load; /* [simd_state.c] */
 };
+
+/* Bits of x86_cpu.simd_lack; the last ones are those of XINUSE. [simd_state.c] */
+#define BT_SIMD_SSE      0x01u
+#define BT_SIMD_AVX      0x02u
+#define BT_SIMD_AVX512   0x04u
+#define BT_SIMD_FP       0x08u /* MXCSR, with all exceptions masked */
+#define BT_SIMD_W_SHIFT  8
+#define BT_SIMD_W_SSE    0x0200u
+#define BT_SIMD_W_AVX    0x0400u
+#define BT_SIMD_W_OPMASK 0x2000u
+#define BT_SIMD_W_ZMM_HI 0x4000u
+#define BT_SIMD_W_HI16   0x8000u
 
 struct bt {
     uint8_t *rw, *rx; /* code memory ... */
@@ -89,6 +102,7 @@ struct bt {
     struct bt_link *links[1u << BT_HASH_BITS];
     struct bt_features {
         bool popcnt, lzcnt, bmi1, bmi2, movbe, adx, crc32, serialize;
+        bool avx, avx512; /* with the host's system; AVX-512 with 64-bit masks */
     } host;
 };
 
@@ -112,6 +126,12 @@ void bt_make_stubs(struct bt *bt);
 /* To be called after `patched` was set, before the code that was changed is executed. [serialize.c]
  */
 void bt_serialize(struct bt *bt);
+
+/* Those that move the guest's vector state. [simd_state.c] */
+void bt_make_simd_stubs(struct bt *bt, struct em *e);
+/* Writes what has to come before code that is not generated: a call of C functions, or a return to
+ * them. Changes RDX and flags. */
+void bt_simd_out(struct em *e, const struct bt_stubs *s);
 
 /* Handler of inline ops. [tier.c] */
 x86_fn bt_stop;

@@ -7,7 +7,7 @@
 
 #include "backends/bt/bt.h"
 
-#define GEN_MAX_SLOW (X86_BLOCK_MAX * 6)
+#define GEN_MAX_SLOW (X86_BLOCK_MAX * 8)
 
 /* A jump out of the fast path, to code that is written behind the block's. */
 struct gen_slow {
@@ -21,6 +21,15 @@ struct gen_exit {
     int64_t offset; /* of the target, from the beginning of the block's page */
     bool checked;   /* a target that is not canonical is the last op's fault */
     bool same_page;
+};
+
+/* A place where the guest's vector state must be in the host's registers from there on. */
+struct gen_simd {
+    uint8_t *test;    /* the constant of the test, writable */
+    uint8_t *site;    /* jump to where the state is loaded ... */
+    const void *back; /* ... which comes back here */
+    uint32_t need;    /* BT_SIMD_* */
+    uint8_t i;        /* op */
 };
 
 /* A decoded instruction. */
@@ -65,14 +74,17 @@ struct gen {
     const uint8_t *code;  /* of the block */
     const uint8_t *bytes; /* of insn */
 
-    bool sse_checked;       /* SSE instructions may be executed from here on */
-    bool held;              /* RAX holds the host address of group.lo */
-    bool held_ret;          /* the last op uses it: RET */
-    struct gen_group group; /* while held */
+    unsigned simd_now, nsimd; /* index into simd of what holds here; 0: nothing */
+    struct gen_simd simd[X86_BLOCK_MAX + 1];
+    uint32_t simd_need[X86_BLOCK_MAX + 1]; /* BT_SIMD_*, of each op */
+    bool held;                             /* RAX holds the host address of group.lo */
+    bool held_ret;                         /* the last op uses it: RET */
+    struct gen_group group;                /* while held */
 
     bool is_inline[X86_BLOCK_MAX + 1];
-    const void *at[X86_BLOCK_MAX + 1]; /* code of inline ops ... */
-    bool host_at[X86_BLOCK_MAX + 1];   /* ... and in_host there */
+    const void *at[X86_BLOCK_MAX + 1];   /* code of inline ops ... */
+    bool host_at[X86_BLOCK_MAX + 1];     /* ... and in_host there */
+    unsigned simd_at[X86_BLOCK_MAX + 1]; /* ... and simd_now */
     struct gen_slow slow[GEN_MAX_SLOW];
     unsigned nslow;
     struct gen_exit exit[BT_MAX_LINKS];
@@ -133,6 +145,16 @@ void gen_sp(struct gen *g, unsigned reg, int32_t n);
 /* While a group is held: the operand of an access at `disp` from its base. */
 struct em_rm gen_held(const struct gen *g, int64_t disp);
 
+/* ---- vector state [simd_state.c] ---- */
+
+/* Before an instruction that needs all this (BT_SIMD_*) in the host; until simd_now becomes 0. May
+ * spill the flags. */
+void gen_simd(struct gen *g, uint32_t need);
+/* Behind the block's code, before the slow paths: what gen_simd jumps to. */
+void gen_simd_loads(struct gen *g);
+/* In a slow path that goes on with the code of op i, behind handlers. Changes RAX, RCX, flags. */
+void gen_simd_again(struct gen *g, unsigned i);
+
 /* ---- groups of accesses [group.c] ---- */
 
 /* Finds the group that begins with the current op: false if there is none of two accesses. */
@@ -149,8 +171,8 @@ bool gen_may_group(const struct gen_insn *in);
 
 /* Writes the current op's code; false: nothing is written, its handler has to do it. [insn.c] */
 bool gen_insn(struct gen *g);
-/* The same for SSE instructions. [sse.c] */
-bool gen_sse(struct gen *g);
+/* The same for vector instructions. [vec.c] */
+bool gen_vec(struct gen *g);
 /* The same for the op that ends the block. [branch.c] */
 bool gen_branch(struct gen *g);
 /* Some of gen_insn. [stack.c] */

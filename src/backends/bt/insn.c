@@ -699,6 +699,6 @@ bool gen_insn(struct gen *g)
     case ZYDIS_MNEMONIC_MOV:
         return gen_modrm(g) || gen_short(g) || gen_mov64(g);
     default:
-        return rows[g->insn.mnemonic].known ? gen_modrm(g) || gen_short(g) : gen_sse(g);
+        return rows[g->insn.mnemonic].known ? gen_modrm(g) || gen_short(g) : gen_vec(g);
     }
 }

@@ -45,11 +45,12 @@ static void put_enter(struct em *e)
 }
 
 /* `out`: behind the stores of the registers. */
-static const void *put_leave(struct em *e)
+static const void *put_leave(struct em *e, const struct bt_stubs *s)
 {
     const void *out;
 
     registers(e, OP_STORE);
+    bt_simd_out(e, s);
     out = em_rx(e);
     em_rr(e, false, OP_XOR, H_RAX, H_RAX);
     pop_frame(e);
@@ -57,11 +58,12 @@ static const void *put_leave(struct em *e)
     return out;
 }
 
-static void put_slow(struct em *e, const void *out)
+static void put_slow(struct em *e, const struct bt_stubs *s, const void *out)
 {
     uint8_t *left;
 
     registers(e, OP_STORE);
+    bt_simd_out(e, s);
     em_rr(e, true, OP_LOAD, H_RSI, H_RAX);
     em_rr(e, false, OP_LOAD, H_RDX, H_RCX);
     cpu_argument(e);
@@ -78,9 +80,10 @@ static void put_slow(struct em *e, const void *out)
     em_jmp(e, out);
 }
 
-static void put_tail(struct em *e)
+static void put_tail(struct em *e, const struct bt_stubs *s)
 {
     registers(e, OP_STORE);
+    bt_simd_out(e, s);
     em_rr(e, true, OP_LOAD, H_RSI, H_RAX);
     cpu_argument(e);
     pop_frame(e);
@@ -115,7 +118,7 @@ static void put_jump(struct em *e, const void *leave)
 }
 
 /* The rest of x86_next, and back to the run loop with the block's first op. */
-static void put_decode(struct em *e, const void *leave)
+static void put_decode(struct em *e, const struct bt_stubs *s)
 {
     uint8_t *used_up, *attention;
 
@@ -129,13 +132,14 @@ static void put_decode(struct em *e, const void *leave)
     em_rm(e, true, OP_LOAD, H_RAX, GEN_FIELD(rip));
     em_rm(e, true, OP_STORE, H_RAX, em_at(H_RBP, BT_GPR(X86_RIP0)));
     registers(e, OP_STORE);
+    bt_simd_out(e, s);
     em_rm(e, true, OP_LEA, H_RAX, em_at(H_RCX, offsetof(struct x86_block, ops)));
     pop_frame(e);
     em8(e, 0xc3);
     em_here(e, used_up);
     em_here(e, attention);
     em_rm(e, true, 0x01, H_RAX, GEN_FIELD(countdown)); /* ADD */
-    em_jmp(e, leave);
+    em_jmp(e, s->leave);
 }
 
 void bt_make_stubs(struct bt *bt)
@@ -144,17 +148,18 @@ void bt_make_stubs(struct bt *bt)
     struct bt_stubs *s = &bt->stubs;
     const void *out;
 
+    bt_make_simd_stubs(bt, &e);
     s->enter = em_rx(&e);
     put_enter(&e);
     s->leave = em_rx(&e);
-    out = put_leave(&e);
+    out = put_leave(&e, s);
     s->slow = em_rx(&e);
-    put_slow(&e, out);
+    put_slow(&e, s, out);
     s->tail = em_rx(&e);
-    put_tail(&e);
+    put_tail(&e, s);
     s->jump = em_rx(&e);
     put_jump(&e, s->leave);
     s->decode = em_rx(&e);
-    put_decode(&e, s->leave);
+    put_decode(&e, s);
     bt->used = bt->start = ((size_t)(e.p - bt->rw) + 63) & ~(size_t)63;
 }

@@ -182,7 +182,7 @@ static const struct x86_tier tier = {.made = made, .dropped = dropped, .flushed 
 
 static struct bt_features host_features(void)
 {
-    unsigned a, b, c = 0, d, b7 = 0, c1 = 0, d7 = 0, x;
+    unsigned a, b, c = 0, d, b7 = 0, c1 = 0, d7 = 0, xcr0 = 0, x;
     struct bt_features f = {0};
 
     __get_cpuid(1, &a, &b, &c, &d);
@@ -195,6 +195,10 @@ static struct bt_features host_features(void)
     f.bmi1 = b7 >> 3 & 1;
     f.bmi2 = b7 >> 8 & 1;
     f.adx = b7 >> 19 & 1;
+    if (c >> 27 & 1)
+        __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(x) : "c"(0));
+    f.avx = (c >> 28 & 1) && (xcr0 & 6) == 6;
+    f.avx512 = f.avx && (xcr0 & 0xe6) == 0xe6 && (b7 >> 16 & 1) && (b7 >> 30 & 1);
     f.serialize = d7 >> 14 & 1;
     return f;
 }
@@ -224,6 +228,7 @@ int bt_attach(struct x86_cpu *cpu, unsigned hot, size_t size)
     bt->hot = hot;
     bt->host = host_features();
     bt_make_stubs(bt);
+    cpu->simd_lack = ~0u;
     cpu->tier_state = bt;
     cpu->tier = &tier;
     x86_cache_flush(cpu);

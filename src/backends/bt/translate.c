@@ -57,6 +57,7 @@ static void write_slow(struct gen *g, unsigned i)
         go_tail(g);
         return;
     }
+    gen_simd_again(g, k);
     if (g->host_at[k])
         gen_load_cc(g);
     em_jmp(&g->e, g->at[k]);
@@ -68,19 +69,22 @@ static void write_slow(struct gen *g, unsigned i)
 static bool try_inline(struct gen *g, bool last)
 {
     uint8_t *p = g->e.p;
-    bool in_host = g->in_host, in_cc = g->in_cc, sse_checked = g->sse_checked;
-    unsigned nslow = g->nslow, nexits = g->nexits;
+    bool in_host = g->in_host, in_cc = g->in_cc;
+    unsigned nslow = g->nslow, nexits = g->nexits, simd_now = g->simd_now, nsimd = g->nsimd;
 
     g->at[g->i] = em_rx(&g->e);
     g->host_at[g->i] = in_host;
+    g->simd_at[g->i] = simd_now;
     if (last ? gen_branch(g) : gen_insn(g))
         return true;
     g->e.p = p;
     g->in_host = in_host;
     g->in_cc = in_cc;
-    g->sse_checked = sse_checked;
     g->nslow = nslow;
     g->nexits = nexits;
+    g->simd_now = simd_now;
+    g->nsimd = nsimd;
+    g->simd_need[g->i] = 0;
     return false;
 }
 
@@ -152,6 +156,7 @@ static unsigned try_group(struct gen *g)
 
     g->at[first] = em_rx(&g->e);
     g->host_at[first] = in_host;
+    g->simd_at[first] = g->simd_now;
     while (gen_find_group(g, limit, &group)) {
         bad = write_group(g, &group);
         g->held = false;
@@ -215,7 +220,7 @@ static unsigned write_ops(struct gen *g)
         }
         g->in_host = false;
         g->in_cc = true;
-        g->sse_checked = false;
+        g->simd_now = 0;
     }
     if (!b->ends) {
         g->is_inline[b->n] = true;
@@ -300,6 +305,7 @@ static void end(struct gen *g)
     em_here(&g->e, g->slow[1].site);
     write_refusal(g);
     gen_exits(g);
+    gen_simd_loads(g);
     for (unsigned i = 0; i < g->b->n; i++)
         write_slow(g, i);
     g->bt->used = ((size_t)(g->e.p - g->bt->rw) + 15) & ~(size_t)15;

@@ -8,20 +8,25 @@
 /*
  * The guest's instruction is written anew for the host: operation, vector and mask registers,
  * immediates and embedded rounding stay; the memory operand becomes [RSI], explicit general
- * registers become R8 to R10. What comes out is decoded again and must be the same operation on
- * exactly these operands, so that whatever bytes the guest chose, the host executes nothing but
- * a data instruction on registers and the buffer.
+ * registers become R8 to R10, or what else the target says. What comes out is decoded again and
+ * must be the same operation on exactly these operands, so that whatever bytes the guest chose, the
+ * host executes nothing but a data instruction on registers and the buffer.
  */
 #define HOST_BASE 6 /* RSI */
 #define HOST_GPR  8 /* R8: ModRM.reg, R9: ModRM.rm, R10: VEX.vvvv */
 
 enum { SLOT_REG, SLOT_RM, SLOT_VVVV };
 
+static const struct vec_target thunk_target = {.base = HOST_BASE};
+
 struct dec {
     struct x86_dec *d;
+    const struct vec_target *target;
     struct vec_form form;
     struct vec_regs regs;
     struct vec_core core;
+    bool scratch;
+    uint8_t resident; /* guest register that goes through target->scratch, if any */
     const ZydisDecodedOperand *mem;
     unsigned mem_index;
     unsigned id[3]; /* register numbers of ModRM.reg, ModRM.rm and vvvv on the host */
@@ -51,6 +56,27 @@ static void use_gpr(struct dec *v, unsigned slot, unsigned id, bool write)
     if (write)
         v->form.gwrite |= (uint8_t)(1u << slot);
     v->form.gread |= (uint8_t)(1u << slot);
+}
+
+/* The host register of a general register; false: there is none left. */
+static bool host_gpr(struct dec *v, unsigned slot, unsigned *id)
+{
+    const struct vec_target *t = v->target;
+
+    if (!t->gpr) {
+        *id = HOST_GPR + slot;
+        return true;
+    }
+    if (t->gpr[*id] == 0xff) {
+        if (v->scratch && v->resident != *id)
+            return false;
+        v->scratch = true;
+        v->resident = (uint8_t)*id;
+        *id = t->scratch;
+    } else {
+        *id = t->gpr[*id];
+    }
+    return true;
 }
 
 /* Registers that the instruction implies. */
@@ -112,7 +138,8 @@ static bool register_operand(struct dec *v, const ZydisDecodedOperand *o)
         if (slot == 3 || c == ZYDIS_REGCLASS_GPR8)
             return false;
         use_gpr(v, slot, id, write);
-        id = HOST_GPR + slot;
+        if (!host_gpr(v, slot, &id))
+            return false;
     } else if (bytes) {
         /* Loaded even if only written: merging is not always told from the operand's action. */
         v->regs.load[id] = bytes > v->regs.load[id] ? (uint8_t)bytes : v->regs.load[id];
@@ -260,7 +287,7 @@ static bool put_core(struct dec *v)
         in->raw.imm[1].size)
         return false;
     if (v->mem)
-        v->id[SLOT_RM] = HOST_BASE;
+        v->id[SLOT_RM] = v->target->base;
     else if (!v->has[SLOT_RM])
         return false;
     if (!v->has[SLOT_REG])
@@ -282,6 +309,7 @@ static bool put_core(struct dec *v)
         return false;
     }
     put_byte(&v->core, in->opcode);
+    v->core.modrm = v->core.len;
     put_byte(&v->core, (v->mem ? 0 : 0xc0u) | (v->id[SLOT_REG] & 7) << 3 | (v->id[SLOT_RM] & 7));
     for (unsigned i = 0; i < in->operand_count; i++)
         if (v->d->opnd[i].encoding == ZYDIS_OPERAND_ENCODING_IS4)
@@ -339,8 +367,9 @@ static bool verify(const struct dec *v)
                 return false;
             break;
         case ZYDIS_OPERAND_TYPE_MEMORY:
-            if (b->mem.base != ZYDIS_REGISTER_RSI || b->mem.index != ZYDIS_REGISTER_NONE ||
-                b->mem.disp.value || b->size != a->size || b->mem.segment != ZYDIS_REGISTER_DS)
+            if (b->mem.base != (ZydisRegister)(ZYDIS_REGISTER_RAX + v->target->base) ||
+                b->mem.index != ZYDIS_REGISTER_NONE || b->mem.disp.value || b->size != a->size ||
+                b->mem.segment != ZYDIS_REGISTER_DS)
                 return false;
             break;
         case ZYDIS_OPERAND_TYPE_IMMEDIATE:
@@ -561,15 +590,20 @@ static void properties(struct dec *v)
 
 /* ---- entry ---- */
 
+static bool convert(struct dec *v)
+{
+    if (!operands(v))
+        return false;
+    properties(v);
+    return put_core(v) && verify(v);
+}
+
 static bool dec_thunk(struct x86_dec *d, struct x86_op *op)
 {
-    struct dec v = {.d = d};
+    struct dec v = {.d = d, .target = &thunk_target};
     struct vec_emit e;
 
-    if (!operands(&v))
-        return false;
-    properties(&v);
-    if (!put_core(&v) || !verify(&v) || !vec_emit_thunk(&e, &v.form, &v.core, &v.regs))
+    if (!convert(&v) || !vec_emit_thunk(&e, &v.form, &v.core, &v.regs))
         return false;
     if (v.mem)
         x86_dec_mem(d, v.mem_index, op);
@@ -610,4 +644,23 @@ bool x86_dec_vec(struct x86_dec *d, struct x86_op *op)
     if (vec_dec_mem(d, op, &ok))
         return ok;
     return dec_thunk(d, op);
+}
+
+bool vec_may_execute(const struct x86_dec *d)
+{
+    return encoding_valid(d) && !x86_dec_lock(d) && vec_has(d);
+}
+
+bool vec_dec_copy(struct x86_dec *d, const struct vec_target *target, struct vec_copy *copy)
+{
+    struct dec v = {.d = d, .target = target};
+
+    if (!vec_may_execute(d) || !convert(&v))
+        return false;
+    copy->form = v.form;
+    copy->regs = v.regs;
+    copy->core = v.core;
+    copy->scratch = v.scratch;
+    copy->resident = v.resident;
+    return true;
 }

@@ -13,9 +13,9 @@ struct vec_emit {
 };
 
 /* An instruction of the guest as it is executed on the host: registers by number, the memory
- * operand always [RSI]. */
+ * operand at [base]. */
 struct vec_core {
-    unsigned len;
+    unsigned len, modrm; /* `modrm`: where that byte is */
     uint8_t code[16];
 };
 
@@ -25,6 +25,30 @@ struct vec_regs {
     uint8_t kload, kstore;
     uint8_t mload, mstore; /* MMX */
 };
+
+/* Which registers of the host take the place of others: `base` holds the address of the memory
+ * operand. */
+struct vec_target {
+    uint8_t base;
+    const uint8_t *gpr; /* by guest register; 0xff: `scratch`. NULL: thunks, R8 to R10 by operand */
+    uint8_t scratch;
+};
+
+/* An instruction and what is to be known about it to execute it anywhere. */
+struct vec_copy {
+    struct vec_form form; /* but for key, next, code and fn */
+    struct vec_regs regs;
+    struct vec_core core;
+    bool scratch;     /* there is a general register that goes through `scratch` ... */
+    uint8_t resident; /* ... this one */
+};
+
+/* Whether an instruction of these files is valid in this mode, for guest and host. [vec_decode.c]
+ */
+bool vec_may_execute(const struct x86_dec *d);
+
+/* False: it is not valid here, or cannot be copied. [vec_decode.c] */
+bool vec_dec_copy(struct x86_dec *d, const struct vec_target *target, struct vec_copy *copy);
 
 /* The thunk for form `f`. False: it does not fit. */
 bool vec_emit_thunk(struct vec_emit *e, const struct vec_form *f, const struct vec_core *core,

@@ -257,6 +257,7 @@ struct x86_cpu {
     uint64_t jump_base;
     uint8_t cpl;
     uint8_t mmu_idx;       /* of explicit data accesses */
+    uint32_t simd_lack;    /* the tier's: what the host's vector registers do not hold of fpu */
     struct x86_block *blk; /* current block */
     uint64_t rip;          /* exact outside blocks */
     uint64_t jump_key;     /* x86_jump_key of the mode, with SINGLE in such a block */
@@ -287,6 +288,7 @@ struct x86_cpu {
     uint32_t pkru;
 
     struct x86_fpu fpu;
+    uint32_t simd_mxcsr; /* the tier's: the host program's MXCSR while the guest's is loaded */
 
     struct x86_event event; /* to be delivered */
     struct x86_event later; /* injected by a callback: delivered after its instruction */

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/vec.c: vector and mask instructions, with the guest's registers in the host's. */
+#include "backends/bt/gen.h"
+#include "core/x86/vec_emit.h"
+
+/*
+ * An instruction is copied as it is but for its memory operand, which becomes [RAX] or [RCX], and
+ * its general registers. Its handler does what is rare: an operand that is not aligned or not
+ * within one page that may be accessed; there, elements that a mask leaves out do not fault. When
+ * all of the operand is in such a page, nothing can fault.
+ */
+
+#define W_VEX (BT_SIMD_W_SSE | BT_SIMD_W_AVX) /* zeroes what is above the operand */
+
+/* ---- what has to be loaded, and stored later ---- */
+
+static uint32_t writes(const struct vec_copy *c)
+{
+    uint32_t bits = c->regs.kstore ? BT_SIMD_W_OPMASK : 0;
+
+    for (unsigned r = 0; r < 32; r++) {
+        if (!c->regs.store[r])
+            continue;
+        if (r >= 16)
+            bits |= BT_SIMD_W_HI16;
+        else if (c->form.class == VEC_SSE)
+            bits |= BT_SIMD_W_SSE;
+        else
+            bits |= W_VEX | (c->regs.store[r] == 64 ? BT_SIMD_W_ZMM_HI : 0);
+    }
+    return bits;
+}
+
+static uint32_t needs(const struct vec_copy *c)
+{
+    uint32_t level = c->form.class == VEC_SSE   ? BT_SIMD_SSE
+                     : c->form.class == VEC_AVX ? BT_SIMD_AVX
+                                                : BT_SIMD_AVX512;
+
+    return level | (c->form.fp ? BT_SIMD_FP : 0) | writes(c);
+}
+
+/* ---- writing ---- */
+
+static bool uses(const struct vec_copy *c, unsigned slot)
+{
+    return c->form.gread >> slot & 1;
+}
+
+/* The operand's address, in RAX. False: not possible. */
+static bool address(struct gen *g, const struct vec_copy *c)
+{
+    if (!gen_mem(g, c->form.mem_size, c->form.store))
+        return false;
+    if (c->form.align > 1) {
+        EM(&g->e, 0xa8, (uint8_t)(c->form.align - 1)); /* TEST AL: as the guest's address */
+        gen_slow_if(g, CC_NZ);
+    }
+    return true;
+}
+
+static void get_registers(struct gen *g, const struct vec_copy *c)
+{
+    if (c->scratch)
+        gen_get(g, H_RCX, c->resident);
+    if (uses(c, VEC_G_RAX))
+        gen_get(g, H_RAX, VMM_RAX);
+}
+
+static void put_registers(struct gen *g, const struct vec_copy *c)
+{
+    if (c->scratch && (c->form.gwrite & 7))
+        gen_put(g, c->resident, H_RCX);
+    if (c->form.gwrite >> VEC_G_RCX & 1)
+        gen_put(g, VMM_RCX, H_RCX);
+}
+
+static bool copy(struct gen *g, const struct vec_copy *c)
+{
+    gen_simd(g, needs(c));
+    if (c->form.mem_size) {
+        if (!address(g, c))
+            return false;
+        if (uses(c, VEC_G_RAX)) /* the base is RCX then */
+            em_rr(&g->e, true, OP_LOAD, H_RCX, H_RAX);
+    }
+    get_registers(g, c);
+    em_bytes(&g->e, c->core.code, c->core.len);
+    put_registers(g, c);
+    if (c->form.flags)
+        gen_flags_set(g);
+    return true;
+}
+
+/* PCMPESTRI and its like have operands in RAX and RDX, and results in RCX. */
+static bool implied_registers(const struct x86_dec *d)
+{
+    switch (d->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_VPCMPESTRI:
+    case ZYDIS_MNEMONIC_VPCMPESTRM:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* VZEROUPPER, VZEROALL: as many registers as the mode has. */
+static bool zero(struct gen *g)
+{
+    if (!g->is64)
+        return false;
+    gen_simd(g, BT_SIMD_AVX | W_VEX);
+    EM(&g->e, 0xc5, g->insn.mnemonic == ZYDIS_MNEMONIC_VZEROALL ? 0xfc : 0xf8, 0x77);
+    return true;
+}
+
+bool gen_vec(struct gen *g)
+{
+    struct x86_dec d = {.cpu = g->cpu, .mode = g->b->mode, .code = g->bytes, .insn = g->insn};
+    struct vec_target target = {.base = H_RAX, .gpr = bt_host, .scratch = H_RCX};
+    struct vec_copy c;
+
+    memcpy(d.opnd, g->opnd, sizeof(d.opnd));
+    if (g->insn.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
+        g->insn.mnemonic == ZYDIS_MNEMONIC_VZEROALL)
+        return vec_may_execute(&d) && zero(g);
+    if (implied_registers(&d))
+        target.base = H_RCX;
+    if (!vec_dec_copy(&d, &target, &c) || c.form.class == VEC_MMX || c.form.mmx)
+        return false;
+    return copy(g, &c);
+}
