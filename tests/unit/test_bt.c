@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "backends/bt/bt.h"
+#include "core/x86/xstate.h"
 #include "x86_fake.h"
 
 /* Code memory that is often full. */
@@ -83,7 +84,20 @@ static unsigned compare(const struct pair *p)
     n += differ("done", p->plain->done, p->bt->done);
     n += differ("irqs", p->plain->irq + 1u, p->bt->irq + 1u);
     n += differ("accesses", p->plain->nlog, p->bt->nlog);
-    n += memcmp(a->fpu.vec, b->fpu.vec, sizeof(a->fpu.vec)) ? differ("vector", 0, 1) : 0;
+    for (unsigned i = 0; i < 32; i++)
+        n += memcmp(a->fpu.vec[i], b->fpu.vec[i], 64) ? differ("vector", i, ~i) : 0;
+    for (unsigned i = 0; i < 8; i++)
+        n += differ("mask", a->fpu.k[i], b->fpu.k[i]);
+    n += memcmp(a->fpu.x87, b->fpu.x87, sizeof(a->fpu.x87)) ? differ("x87", 0, 1) : 0;
+    n += differ("mxcsr", a->fpu.mxcsr, b->fpu.mxcsr);
+    n += differ("fcw", a->fpu.fcw, b->fpu.fcw);
+    n += differ("fsw", a->fpu.fsw, b->fpu.fsw);
+    n += differ("ftw", a->fpu.ftw, b->fpu.ftw);
+    n += differ("fop", a->fpu.fop, b->fpu.fop);
+    n += differ("fip", a->fpu.fip, b->fpu.fip);
+    n += differ("fdp", a->fpu.fdp, b->fpu.fdp);
+    n += differ("xinuse", x86_xinuse(a), x86_xinuse(b));
+    n += differ("cr0", a->cr0, b->cr0);
     return n + differ_memory(p);
 }
 
@@ -129,6 +143,7 @@ struct code {
     unsigned rel[MAX_INSNS], nrel; /* places of 32-bit displacements */
     unsigned base;                 /* of most accesses for a while */
     bool bits64;
+    unsigned vectors; /* percentage */
 };
 
 static void put8(struct code *c, unsigned v)
@@ -244,7 +259,7 @@ static void put_load(struct code *c)
     if (r >= 8)
         put8(c, 0x41);
     put8(c, 0xb8 | (r & 7));
-    put32(c, percent(70) ? address() : value());
+    put32(c, percent(70) ? address() & (percent(c->vectors) ? ~63u : ~0u) : value());
 }
 
 static void put_alu(struct code *c)
@@ -415,35 +430,7 @@ static void put_branch(struct code *c)
     put32(c, 0);
 }
 
-/* SSE2: moves, logic, integers. */
-static void put_sse(struct code *c)
-{
-    static const uint8_t moves[] = {0x10, 0x11, 0x28, 0x29, 0x6f, 0x7f, 0x6e, 0x7e, 0xd6};
-    static const uint8_t prefix[] = {0x66, 0x66, 0x66, 0xf3, 0xf2, 0};
-    unsigned p = prefix[below(6)], op = 0x60 + below(0xa0), ext = 0;
-
-    if (percent(40))
-        op = moves[below(9)];
-    else if (percent(20))
-        op = 0x71 + below(3), ext = 2 + 2 * below(3), p = 0x66;
-    else if (percent(20))
-        op = 0x54 + below(4);
-    if (op == 0xc7) /* RDRAND */
-        op = 0xef;
-    if (p)
-        put8(c, p);
-    rex(c);
-    put8(c, 0x0f);
-    put8(c, op);
-    if (ext)
-        put8(c, 0xc0 | ext << 3 | below(8));
-    else if (op >= 0x71 && op <= 0x73)
-        put8(c, 0xc0 | 6 << 3);
-    else
-        modrm(c, below(8), false);
-    if (op == 0x70 || (op >= 0x71 && op <= 0x73) || op == 0xc6 || op == 0xc4 || op == 0xc5)
-        put8(c, value());
-}
+#include "bt_vec.h"
 
 static void put_insn(struct code *c)
 {
@@ -459,8 +446,8 @@ static void put_insn(struct code *c)
         if (c->bits64)
             put8(c, 0x48);
         put8(c, 0x83), put8(c, (percent(50) ? 0xc0u : 0xe8u) | c->base), put8(c, below(40));
-    } else if (percent(10))
-        put_sse(c);
+    } else if (percent(c->vectors))
+        put_vector(c);
     else if (kind < 22)
         put_load(c);
     else if (kind < 47)
@@ -480,7 +467,7 @@ static void make_code(struct code *c, bool bits64)
     unsigned size = percent(50) ? 300 : CODE_SIZE - 64;
     bool noise = percent(10);
 
-    *c = (struct code){.bits64 = bits64};
+    *c = (struct code){.bits64 = bits64, .vectors = percent(50) ? 10 : percent(50) ? 2 : 60};
     while (c->len < size && c->n < MAX_INSNS)
         put_insn(c);
     for (unsigned i = 0; i < c->nrel; i++) {
@@ -546,6 +533,7 @@ static void prepare(struct fake *f, const struct code *c, const uint8_t *resume,
         fake_put(f, FAKE_PT32 + NO_PAGE / 4096 * 4, 4, 0);
         fake_put(f, FAKE_PT32 + RO_PAGE / 4096 * 4, 4, RO_PAGE | 5);
     }
+    f->cpu->cr4 |= X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE;
     fake_put(f, FAKE_PT + NO_PAGE / 4096 * 8, 8, 0);
     fake_put(f, FAKE_PT + RO_PAGE / 4096 * 8, 8, RO_PAGE | 5);
     for (unsigned v = 0; v < 256; v++) {
@@ -578,6 +566,37 @@ static void print_place(const struct pair *p, uint64_t rip)
     printf("\n");
 }
 
+static void poor_host(struct bt *bt)
+{
+    bt->host = (struct bt_features){0};
+    bt->used = 0;
+    bt_make_stubs(bt);
+}
+
+/* What is enabled, and what is in the registers; all vector registers of the host's system. */
+static void vector_state(const struct pair *p)
+{
+    static const uint32_t components[] = {3, 7, 0xe7, 0xe7};
+    uint64_t xcr0 = components[below(4)], use = percent(50) ? xcr0 : xcr0 & 3;
+    uint64_t random = rnd();
+
+    BOTH(p, f)
+    {
+        struct x86_fpu *fpu = &f->cpu->fpu;
+
+        f->cpu->xcr0 = xcr0;
+        fpu->xinuse = use;
+        for (unsigned i = 0; i < (use & 0x80 ? 32 : 16); i++)
+            for (unsigned k = 0; k < (use & 0x40 ? 8 : use & 4 ? 4 : 2); k++) {
+                uint64_t v = (random + i) * (k + 1) * 0x9e3779b97f4a7c15;
+
+                memcpy(fpu->vec[i] + 8 * k, &v, 8);
+            }
+        for (unsigned i = 0; i < 8 && (use & 0x20); i++)
+            fpu->k[i] = (random | 3) * (i + 1);
+    }
+}
+
 /* False: they differ, which is printed. */
 static bool run_case(uint64_t seed)
 {
@@ -596,7 +615,7 @@ static bool run_case(uint64_t seed)
         targets[i] = FAKE_TEXT + c.start[below(c.n)];
     pair_new(&p, percent(70) ? 1 : 3, percent(20) ? SMALL : BT_ARENA);
     if (percent(30)) /* a host that has nothing beyond x86-64 */
-        bt_of(p.bt)->host = (struct bt_features){0};
+        poor_host(bt_of(p.bt));
     /* Selectors are those of the mode. */
     prepare(p.plain, &c, resume, 0, targets, user);
     nresume = make_resume(resume, p.plain, bits64);
@@ -606,6 +625,7 @@ static bool run_case(uint64_t seed)
 
         BOTH(&p, f) memcpy(f->mem + FAKE_DATA + i, &v, 8);
     }
+    vector_state(&p);
     for (unsigned total = 0; total < 12000 && ok;) {
         unsigned n = percent(80) ? 1 + below(400) : 1 + below(3);
         uint64_t rip = p.plain->cpu->rip;

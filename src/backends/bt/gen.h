@@ -76,7 +76,8 @@ struct gen {
 
     unsigned simd_now, nsimd; /* index into simd of what holds here; 0: nothing */
     struct gen_simd simd[X86_BLOCK_MAX + 1];
-    uint32_t simd_need[X86_BLOCK_MAX + 1]; /* BT_SIMD_*, of each op */
+    uint32_t simd_need[X86_BLOCK_MAX + 1]; /* BT_SIMD_*, of each op ... */
+    unsigned simd_of[X86_BLOCK_MAX + 1];   /* ... and which of simd loads that */
     bool held;                             /* RAX holds the host address of group.lo */
     bool held_ret;                         /* the last op uses it: RET */
     struct gen_group group;                /* while held */

@@ -327,12 +327,14 @@ void gen_simd(struct gen *g, uint32_t need)
 
     g->simd_need[g->i] |= need;
     if (g->simd_now) {
+        g->simd_of[g->i] = g->simd_now;
         s->need |= need;
         memcpy(s->test, &s->need, 4);
         return;
     }
     gen_spill_flags(g);
     g->simd_now = ++g->nsimd;
+    g->simd_of[g->i] = g->simd_now;
     s = &g->simd[g->simd_now];
     *s = (struct gen_simd){.need = need, .i = (uint8_t)g->i};
     em_rm(&g->e, false, 0xf7, 0, GEN_FIELD(simd_lack)); /* TEST */
@@ -371,8 +373,9 @@ void gen_simd_again(struct gen *g, unsigned i)
 {
     uint32_t need = 0;
 
-    for (unsigned k = i; k < g->b->n && g->simd_at[k] && g->simd_at[k] == g->simd_at[i]; k++)
-        need |= g->simd_need[k];
+    for (unsigned k = i; k < g->b->n && g->simd_at[i]; k++)
+        if (g->simd_of[k] == g->simd_at[i])
+            need |= g->simd_need[k];
     if (!need)
         return;
     call_load(g, need);
