@@ -79,6 +79,14 @@ static unsigned compare(const struct pair *p)
     n += differ("rip", a->rip, b->rip);
     n += differ("rflags", x86_get_rflags(a), x86_get_rflags(b));
     n += differ("cr2", a->cr2, b->cr2);
+    n += differ("cr3", a->cr3, b->cr3);
+    n += differ("cpl", a->cpl, b->cpl);
+    n += differ("fs", a->seg[VMM_FS].base, b->seg[VMM_FS].base);
+    n += differ("gs", a->seg[VMM_GS].base, b->seg[VMM_GS].base);
+    n += differ("swapgs", a->kernel_gs_base, b->kernel_gs_base);
+    n += differ("table", a->mmu_idx, b->mmu_idx);
+    n += differ("shadow", a->shadow, b->shadow);
+    n += differ("pauses", a->pauses, b->pauses);
     n += differ("mode", a->mode, b->mode);
     n += differ("event", a->event.valid, b->event.valid);
     n += differ("done", p->plain->done, p->bt->done);
@@ -430,6 +438,7 @@ static void put_branch(struct code *c)
     put32(c, 0);
 }
 
+#include "bt_sys.h"
 #include "bt_vec.h"
 
 static void put_insn(struct code *c)
@@ -446,6 +455,8 @@ static void put_insn(struct code *c)
         if (c->bits64)
             put8(c, 0x48);
         put8(c, 0x83), put8(c, (percent(50) ? 0xc0u : 0xe8u) | c->base), put8(c, below(40));
+    } else if (percent(5)) {
+        put_system(c);
     } else if (percent(c->vectors))
         put_vector(c);
     else if (kind < 22)
@@ -544,6 +555,18 @@ static void prepare(struct fake *f, const struct code *c, const uint8_t *resume,
         if (c->bits64)
             f->mem[FAKE_IDT + v * 16 + 4] = 1; /* IST1 */
     }
+    if (c->bits64) {
+        f->cpu->cr4 |= X86_CR4_FSGSBASE | X86_CR4_OSXSAVE | X86_CR4_PGE;
+        if (c->bytes[0] & 1)
+            f->cpu->cr4 |= X86_CR4_PKE;
+        f->cpu->efer |= X86_EFER_SCE;
+        f->cpu->star = (uint64_t)(FAKE_UCS32 & ~3u) << 48 | (uint64_t)FAKE_CS64 << 32;
+        f->cpu->lstar = f->cpu->sysenter_eip = RESUME;
+        f->cpu->sfmask = X86_TF | X86_DF | X86_IF;
+        f->cpu->sysenter_cs = FAKE_CS64;
+        f->cpu->sysenter_esp = FAKE_STACK0 - 1024;
+    }
+    f->cpu->kernel_gs_base = FAKE_DATA;
     fake_put(f, FAKE_TSS + 36, 8, FAKE_STACK0);
     memcpy(f->mem + RESUME, resume, nresume);
     memcpy(f->mem + FAKE_TEXT, c->bytes, sizeof(c->bytes));
@@ -699,6 +722,35 @@ START_TEST(a_loop_is_translated)
 }
 END_TEST
 
+/* What kernels execute all the time needs no handler. */
+FAKE_ASM(kernel, 64,
+         "mov $50, %esi\n"
+         "1: cli\n pushf\n stac\n clac\n swapgs\n cld\n lfence\n pause\n mov %cr3, %rax\n"
+         "mov %cr2, %rbx\n mov %ds, %edi\n rdgsbase %r8\n wrfsbase %r8\n pop %r9\n lahf\n sahf\n"
+         "test $2, %bh\n and $0x40, %dh\n xor %edx, %edx\n mov $1000, %eax\n mov $7, %ecx\n"
+         "div %rcx\n cdq\n idiv %ecx\n dec %esi\n jnz 1b\n hlt");
+
+START_TEST(kernels_need_no_handlers)
+{
+    struct fake *f = translating(1);
+
+    f->cpu->cr4 |= X86_CR4_FSGSBASE;
+    f->cpu->kernel_gs_base = 0x1234;
+    f->cpu->rflags |= X86_AC;
+    ck_assert_int_eq(FAKE_EXEC(f, kernel), FAKE_HLT);
+    /* PUSHF's first store, and HLT's block. */
+    ck_assert_uint_le(f->cpu->count.handler_calls, 1);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RAX], 20);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RDX], 2);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RDI], FAKE_DS);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_R9] & (X86_IF | X86_AC), 0);
+    ck_assert_uint_eq(f->cpu->kernel_gs_base, 0x1234);
+    ck_assert_uint_eq(f->cpu->seg[VMM_FS].base, 0);
+    ck_assert_uint_eq(f->cpu->mmu_idx, MMU_KERNEL);
+    finish(f);
+}
+END_TEST
+
 /* Both blocks of the loop are linked when the second one's immediate is changed: by the loop itself
  * (the displacement of the MOV), by the host, and behind everybody's back. */
 FAKE_ASM(patched, 64,
@@ -835,6 +887,7 @@ int main(int argc, char **argv)
     r = srunner_create(s);
     tcase_set_timeout(t, 120);
     tcase_add_test(t, a_loop_is_translated);
+    tcase_add_test(t, kernels_need_no_handlers);
     tcase_add_test(t, changed_targets_are_not_jumped_to);
     tcase_add_test(t, code_changes_itself);
     tcase_add_test(t, a_page_at_two_addresses);

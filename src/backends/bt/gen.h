@@ -180,6 +180,13 @@ bool gen_branch(struct gen *g);
 bool gen_push(struct gen *g);
 bool gen_pop(struct gen *g);
 bool gen_leave(struct gen *g);
+/* System instructions. [sys.c] */
+bool gen_sys(struct gen *g);
+/* Whether AH, CH, DH or BH is an operand; such an instruction. [high.c] */
+bool gen_has_high(const struct gen *g);
+bool gen_high(struct gen *g);
+/* DIV, IDIV. [div.c] */
+bool gen_div(struct gen *g);
 /* The slot of a general register; false for others, and for AH, CH, DH and BH. [insn.c] */
 bool gen_reg_slot(ZydisRegister reg, uint8_t *slot);
 /* The block goes on at the `offset` from its page. */

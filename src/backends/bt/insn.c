@@ -656,6 +656,8 @@ bool gen_may_group(const struct gen_insn *in)
 
 bool gen_insn(struct gen *g)
 {
+    if (gen_has_high(g))
+        return gen_high(g);
     switch (g->insn.mnemonic) {
     case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_ENDBR32:
@@ -692,13 +694,17 @@ bool gen_insn(struct gen *g)
         return gen_carry(g);
     case ZYDIS_MNEMONIC_MUL:
         return gen_mul(g);
+    case ZYDIS_MNEMONIC_DIV:
+    case ZYDIS_MNEMONIC_IDIV:
+        return gen_div(g);
     case ZYDIS_MNEMONIC_IMUL:
         return g->insn.operand_count_visible == 1 ? gen_mul(g) : gen_modrm(g);
     case ZYDIS_MNEMONIC_XCHG:
         return gen_xchg(g) || gen_modrm(g);
     case ZYDIS_MNEMONIC_MOV:
-        return gen_modrm(g) || gen_short(g) || gen_mov64(g);
+        return gen_modrm(g) || gen_short(g) || gen_mov64(g) || gen_sys(g);
     default:
-        return rows[g->insn.mnemonic].known ? gen_modrm(g) || gen_short(g) : gen_vec(g);
+        return rows[g->insn.mnemonic].known ? gen_modrm(g) || gen_short(g)
+                                            : gen_sys(g) || gen_vec(g);
     }
 }
