@@ -160,6 +160,8 @@ static bool gen_jcc(struct gen *g, unsigned code)
 
     if (!relative(g, &target))
         return false;
+    if (!g->in_cc)
+        gen_need_flags(g);
     if (g->in_host)
         gen_save_flags(g);
     else

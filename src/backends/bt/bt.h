@@ -135,7 +135,8 @@ void bt_simd_out(struct em *e, const struct bt_stubs *s);
 
 /* Handler of inline ops. [tier.c] */
 x86_fn bt_stop;
-/* Called by translated code. [tier.c] */
+/* Called by translated code; with BT_LEAVE in `i` it does not go on there. [tier.c] */
+#define BT_LEAVE 0x100u
 const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned i);
 const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t);
 

@@ -9,10 +9,19 @@
 
 #define GEN_MAX_SLOW (X86_BLOCK_MAX * 8)
 
+/* Code that computes the arithmetic flags of an instruction once more, from the registers that it
+ * has left; it changes RAX. */
+struct gen_recipe {
+    uint8_t len; /* 0: none */
+    uint8_t code[31];
+    uint32_t regs; /* that must not have changed */
+};
+
 /* A jump out of the fast path, to code that is written behind the block's. */
 struct gen_slow {
     uint8_t *site;
-    uint8_t i; /* op */
+    uint8_t i;                /* op */
+    struct gen_recipe recipe; /* of the flags, if they are not in cc */
 };
 
 /* A jump to another block. */
@@ -65,8 +74,11 @@ struct gen {
     bool is64;
     const uint8_t *host; /* registers by slot: at the edges of translations bt_host */
 
-    /* Where the guest's arithmetic flags are: at least one is set. */
+    /* Where the guest's arithmetic flags are: in one of these at least, unless nothing can need
+     * them any more. */
     bool in_host, in_cc;
+    struct gen_recipe recipe;
+    bool kept; /* the current op's memory operand is in cpu->tier_operand */
 
     const struct gen_insn *all; /* of the block */
     ZydisDecodedInstruction insn;
@@ -82,6 +94,7 @@ struct gen {
     bool held_ret;                         /* the last op uses it: RET */
     struct gen_group group;                /* while held */
 
+    bool leaves[X86_BLOCK_MAX]; /* what follows relies on what the op's slow path does not do */
     bool is_inline[X86_BLOCK_MAX + 1];
     const void *at[X86_BLOCK_MAX + 1];   /* code of inline ops ... */
     bool host_at[X86_BLOCK_MAX + 1];     /* ... and in_host there */
@@ -107,9 +120,12 @@ static inline struct em_rm gen_gpr(unsigned slot)
 
 /* ---- flags [flags.c] ---- */
 
-/* Before code that clobbers the host's flags. Changes RAX. */
+/* Before a look into the TLB, which clobbers the host's flags. Changes RAX. */
+void gen_free_flags(struct gen *g);
+/* The same where they must be in cc. */
 void gen_spill_flags(struct gen *g);
-/* Before code that needs all of them, or CF only, in the host. The first changes RAX. */
+/* Before code that needs all of them, or CF only, in the host. Changes RAX; gen_need_carry only if
+ * they are not in cc, as they are behind gen_mem and in groups. */
 void gen_need_flags(struct gen *g);
 void gen_need_carry(struct gen *g);
 /* Before the block's end: they must be in cc. Keeps the host's. Changes RAX. */
@@ -119,8 +135,32 @@ static inline void gen_flags_set(struct gen *g)
 {
     g->in_host = true;
     g->in_cc = false;
+    g->recipe.len = 0;
 }
+/* The current op has set them: how to compute them again, if there is a way. */
+void gen_make_recipe(struct gen *g);
+void gen_cook(struct gen *g, const struct gen_recipe *r);
+/* Host's flags to cc and back. Changes RAX. */
+void gen_store_cc(struct gen *g);
 void gen_load_cc(struct gen *g);
+
+/* What an instruction means to the flags. */
+#define GEN_SETS    1u /* all of them: what they were before does not matter any more */
+#define GEN_CHANGES 2u /* some, or all */
+#define GEN_READS   4u /* or leaves some as they are */
+#define GEN_FAULTS                                                                                 \
+    8u /* it may fault, or leave the translated code in other ways: it shows them                  \
+        */
+unsigned gen_flags_use(const struct gen_insn *in);
+/* Whether the flags may still be needed behind op i. [live.c] */
+bool gen_flags_live(const struct gen *g, unsigned i);
+/* Whether the flags that op i sets will have to do without the host's. */
+bool gen_flags_last(const struct gen *g, unsigned i);
+/* Before and behind the writing of ops `first` to `last`: the recipe may lose its registers. */
+void gen_keep_flags(struct gen *g, unsigned first, unsigned last);
+void gen_track_flags(struct gen *g, unsigned i);
+/* General registers that an instruction writes. */
+uint32_t gen_writes(const struct gen_insn *in);
 
 /* ---- memory operands [mem.c] ---- */
 

@@ -178,6 +178,21 @@ static bool loses(const struct gen_group *group, const struct effect *e)
     return (e->changes & regs) || (e->moves != NONE && e->moves == group->index);
 }
 
+uint32_t gen_writes(const struct gen_insn *in)
+{
+    uint32_t regs = 0;
+    uint8_t slot;
+
+    if (!in->known)
+        return 0xffff;
+    for (unsigned k = 0; k < in->insn.operand_count; k++)
+        if (in->opnd[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            (in->opnd[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) &&
+            gpr_slot(in->opnd[k].reg.value, &slot))
+            regs |= 1u << slot;
+    return regs;
+}
+
 bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group)
 {
     struct effect e;

@@ -301,6 +301,39 @@ static void write_insn(struct gen *g, const struct copy *c, const struct placeme
         em_bytes(&g->e, c->imm, c->nimm);
 }
 
+/* The operand in memory is what the flags are made of, and is to be kept for that. */
+static bool keeps_operand(const struct gen *g, const struct copy *c)
+{
+    if (!c->mem || c->store || c->count || c->nr + (c->nimm != 0) > 1)
+        return false;
+    for (unsigned i = 0; i < c->nr; i++)
+        if (resident(g, &c->r[i]))
+            return false;
+    switch (g->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_CMP:
+    case ZYDIS_MNEMONIC_TEST:
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB:
+        return gen_flags_last(g, g->i);
+    default:
+        return false;
+    }
+}
+
+/* RCX = the operand, kept in x86_cpu too. */
+static void keep_operand(struct gen *g, const struct copy *c, struct placement *p)
+{
+    struct em_op load = {.op = OP_LOAD, .wide = c->size == 8};
+
+    if (c->size < 4)
+        load = (struct em_op){.map = 1, .op = c->size == 1 ? 0xb6 : 0xb7};
+    em_insn(&g->e, load, H_RCX, p->mem);
+    em_rm(&g->e, true, OP_STORE, H_RCX, GEN_FIELD(tier_operand));
+    p->mem = em_reg(H_RCX);
+    g->kept = true;
+    g->leaves[g->held ? g->group.first : g->i] = true;
+}
+
 static bool needs_all_flags(const struct gen *g, const struct copy *c)
 {
     return !g->in_host && (c->use == READS || c->use == CHANGES);
@@ -310,6 +343,8 @@ static bool gen_copy(struct gen *g, const struct copy *c)
 {
     struct placement p = {.mem = em_at(H_RAX, 0)};
 
+    if (c->use == CARRIES && !c->mem && !g->in_cc)
+        gen_need_flags(g);
     if (g->held) {
         if (needs_all_flags(g, c) || c->no_split)
             return false;
@@ -327,6 +362,8 @@ static bool gen_copy(struct gen *g, const struct copy *c)
             em_rr(&g->e, true, OP_LOAD, H_RCX, H_RAX);
         }
     }
+    if (keeps_operand(g, c))
+        keep_operand(g, c, &p);
     if (!place(g, c, &p))
         return false;
     if (c->use == READS || c->use == CHANGES)
@@ -340,6 +377,9 @@ static bool gen_copy(struct gen *g, const struct copy *c)
     store_residents(g, c, &p);
     if (c->use != NOT && c->use != READS)
         gen_flags_set(g);
+    if (c->use == SETS && (!c->mem || !c->store))
+        gen_make_recipe(g);
+    g->kept = false;
     return true;
 }
 
@@ -635,6 +675,55 @@ static bool gen_lea_insn(struct gen *g)
 }
 
 /* ---- which of them ---- */
+
+unsigned gen_flags_use(const struct gen_insn *in)
+{
+    const struct row *row = &rows[in->insn.mnemonic];
+    unsigned use = 0;
+
+    for (unsigned i = 0; i < in->insn.operand_count; i++)
+        if (in->opnd[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+            in->insn.mnemonic != ZYDIS_MNEMONIC_LEA)
+            use = GEN_FAULTS;
+    for (unsigned i = 0; i < in->insn.operand_count_visible; i++)
+        if (in->opnd[i].type == ZYDIS_OPERAND_TYPE_REGISTER && !reg_size(in->opnd[i].reg.value))
+            use = GEN_FAULTS; /* segment or control registers */
+    switch (in->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_NOP:
+    case ZYDIS_MNEMONIC_ENDBR64:
+    case ZYDIS_MNEMONIC_LEA:
+    case ZYDIS_MNEMONIC_CBW:
+    case ZYDIS_MNEMONIC_CWDE:
+    case ZYDIS_MNEMONIC_CDQE:
+    case ZYDIS_MNEMONIC_CWD:
+    case ZYDIS_MNEMONIC_CDQ:
+    case ZYDIS_MNEMONIC_CQO:
+    case ZYDIS_MNEMONIC_BSWAP:
+        return use;
+    case ZYDIS_MNEMONIC_MUL:
+        return use | GEN_SETS | GEN_CHANGES;
+    case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_POP:
+    case ZYDIS_MNEMONIC_LEAVE:
+        return GEN_FAULTS;
+    default:
+        break;
+    }
+    if (!in->known || !row->known || (in->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK))
+        return GEN_FAULTS | GEN_READS;
+    if (row->need != NOTHING)
+        use |= GEN_FAULTS; /* perhaps there is no such instruction */
+    switch (row->use) {
+    case NOT:
+        return use;
+    case SETS:
+        return use | GEN_SETS | GEN_CHANGES;
+    case READS:
+        return use | GEN_READS;
+    default:
+        return use | GEN_READS | GEN_CHANGES;
+    }
+}
 
 bool gen_may_group(const struct gen_insn *in)
 {

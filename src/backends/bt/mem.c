@@ -89,7 +89,13 @@ bool gen_linear(struct gen *g)
 
 void gen_slow_if(struct gen *g, unsigned cc)
 {
-    g->slow[g->nslow++] = (struct gen_slow){em_jcc_later(&g->e, cc), (uint8_t)g->i};
+    struct gen_slow *s = &g->slow[g->nslow++];
+
+    s->site = em_jcc_later(&g->e, cc);
+    s->i = (uint8_t)g->i;
+    s->recipe.len = 0;
+    if (!g->in_cc)
+        s->recipe = g->recipe;
 }
 
 /* As mmu_slot and mmu_fast_read or mmu_fast_write. */
@@ -123,7 +129,9 @@ bool gen_mem(struct gen *g, unsigned size, bool write)
 {
     if (g->op->ea == X86_EA_SLOW)
         return false;
-    gen_spill_flags(g);
+    if (gen_flags_use(&g->all[g->i]) & GEN_READS)
+        gen_save_flags(g);
+    gen_free_flags(g);
     if (!gen_linear(g))
         return false;
     gen_probe(g, size, write);

@@ -69,7 +69,7 @@ bool gen_push(struct gen *g)
         push_address(g);
         em_rm(&g->e, true, OP_LOAD, H_RCX, GEN_FIELD(tier_temp));
     } else if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        gen_spill_flags(g);
+        gen_free_flags(g);
         push_address(g);
         stack_insn(g, 0xc7, 0, em_at(H_RAX, 0));
         em32(&g->e, (uint32_t)g->op->imm);
@@ -78,7 +78,7 @@ bool gen_push(struct gen *g)
     } else {
         if (!gen_reg_slot(o->reg.value, &slot))
             return false;
-        gen_spill_flags(g);
+        gen_free_flags(g);
         push_address(g);
         r = push_value(g, slot);
     }
@@ -101,7 +101,7 @@ bool gen_pop(struct gen *g)
         gen_put(g, slot, H_RCX);
         return true;
     }
-    gen_spill_flags(g);
+    gen_free_flags(g);
     stack_insn(g, OP_LOAD, H_RAX, em_reg(sp));
     gen_probe(g, size, false);
     stack_insn(g, OP_LOAD, H_RAX, em_at(H_RAX, 0));
@@ -116,7 +116,7 @@ bool gen_leave(struct gen *g)
 
     if (!stack_size(g))
         return false;
-    gen_spill_flags(g);
+    gen_free_flags(g);
     stack_insn(g, OP_LOAD, H_RAX, em_reg(gen_host(g, VMM_RBP)));
     gen_probe(g, size, false);
     stack_insn(g, OP_LOAD, H_RAX, em_at(H_RAX, 0));

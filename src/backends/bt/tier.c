@@ -35,18 +35,19 @@ static struct x86_block *make_current(struct x86_cpu *cpu, const struct bt_trans
     return t->block;
 }
 
-/* From op `i` up to the next inline one: it, or NULL when a handler has left the block. */
+/* From op `i` up to the next inline one: it, or NULL when the block is left. */
 const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned i)
 {
+    bool leave = i & BT_LEAVE;
     struct x86_block *b = make_current(cpu, t);
-    const struct x86_op *op = t->fn[i](cpu, &b->ops[i]);
+    const struct x86_op *op = &b->ops[i & ~BT_LEAVE];
 
     cpu->count.handler_calls++;
-
+    op = t->fn[i & ~BT_LEAVE](cpu, op);
     while (op && op->fn != bt_stop)
         op = op->fn(cpu, op);
     bt_serialize(bt_of(cpu)); /* a store may have dropped blocks that this one jumps to */
-    return op;
+    return op && leave ? x86_leave(cpu, op) : op;
 }
 
 const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t)

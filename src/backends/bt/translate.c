@@ -32,25 +32,35 @@ static void go_tail(struct gen *g)
     em_jmp(&g->e, g->bt->stubs.tail);
 }
 
-/* The slow path of op i: all its jumps come here. The registers are those before the op, the flags
- * are in cc. */
+/* The slow path of op i: all its jumps come here. The registers are those before the op. */
 static void write_slow(struct gen *g, unsigned i)
 {
     unsigned k = i + 1;
+    const struct gen_recipe *recipe = NULL;
     bool any = false;
 
     for (unsigned j = 0; j < g->nslow; j++)
         if (g->slow[j].i == i) {
             em_here(&g->e, g->slow[j].site);
             any = true;
+            if (g->slow[j].recipe.len)
+                recipe = &g->slow[j].recipe;
         }
     if (!any)
         return;
+    if (recipe) {
+        gen_cook(g, recipe);
+        gen_store_cc(g);
+    }
     if (g->b->ends && i == g->b->n - 1u) {
         go_tail(g);
         return;
     }
-    call_handlers(g, i);
+    call_handlers(g, i | (g->leaves[i] ? BT_LEAVE : 0));
+    if (g->leaves[i]) {
+        EM(&g->e, 0x0f, 0x0b); /* UD2: not reached */
+        return;
+    }
     while (!g->is_inline[k])
         k++;
     if (g->held_ret && k == g->b->n - 1u) {
@@ -71,12 +81,18 @@ static bool try_inline(struct gen *g, bool last)
     uint8_t *p = g->e.p;
     bool in_host = g->in_host, in_cc = g->in_cc;
     unsigned nslow = g->nslow, nexits = g->nexits, simd_now = g->simd_now, nsimd = g->nsimd;
+    struct gen_recipe recipe = g->recipe;
 
     g->at[g->i] = em_rx(&g->e);
     g->host_at[g->i] = in_host;
     g->simd_at[g->i] = simd_now;
-    if (last ? gen_branch(g) : gen_insn(g))
+    gen_keep_flags(g, g->i, g->i);
+    if (last ? gen_branch(g) : gen_insn(g)) {
+        gen_track_flags(g, g->i);
         return true;
+    }
+    g->kept = false;
+    g->recipe = recipe;
     g->e.p = p;
     g->in_host = in_host;
     g->in_cc = in_cc;
@@ -126,7 +142,8 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
         m.index = (uint8_t)gen_host(g, group->index);
         m.scale = group->scale;
     }
-    gen_spill_flags(g);
+    gen_keep_flags(g, group->first, group->last);
+    gen_free_flags(g);
     em_rm(&g->e, g->is64, OP_LEA, H_RAX, m);
     gen_probe(g, size, group->write);
     g->group = *group;
@@ -142,6 +159,7 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
             return i;
         }
         gen_follow_base(g);
+        gen_track_flags(g, i);
     }
     return g->b->n;
 }
@@ -152,6 +170,7 @@ static unsigned try_group(struct gen *g)
     uint8_t *p = g->e.p;
     bool in_host = g->in_host, in_cc = g->in_cc;
     unsigned nslow = g->nslow, first = g->i, limit = g->b->n - 1u, bad;
+    struct gen_recipe recipe = g->recipe;
     struct gen_group group;
 
     g->at[first] = em_rx(&g->e);
@@ -164,6 +183,8 @@ static unsigned try_group(struct gen *g)
         if (bad == g->b->n)
             return group.last - first + 1;
         g->held_ret = false;
+        g->kept = false;
+        g->recipe = recipe;
         g->e.p = p;
         g->in_host = in_host;
         g->in_cc = in_cc;
@@ -221,6 +242,7 @@ static unsigned write_ops(struct gen *g)
         g->in_host = false;
         g->in_cc = true;
         g->simd_now = 0;
+        g->recipe.len = 0;
     }
     if (!b->ends) {
         g->is_inline[b->n] = true;
@@ -292,8 +314,8 @@ static x86_fn *begin(struct gen *g)
     {
         uint8_t *attention, *used_up = write_entry(g, &attention);
 
-        g->slow[g->nslow++] = (struct gen_slow){used_up, X86_BLOCK_MAX};
-        g->slow[g->nslow++] = (struct gen_slow){attention, X86_BLOCK_MAX};
+        g->slow[g->nslow++] = (struct gen_slow){.site = used_up, .i = X86_BLOCK_MAX};
+        g->slow[g->nslow++] = (struct gen_slow){.site = attention, .i = X86_BLOCK_MAX};
     }
     em_here(&g->e, body);
     return entry.fn;

@@ -265,7 +265,8 @@ struct x86_cpu {
     uint64_t sp_mask;      /* of the stack pointer, likewise */
 
     uint64_t tier_page;          /* the tier's: RIP of the page that its code is in ... */
-    uint64_t tier_temp;          /* ... and room for one value */
+    uint64_t tier_temp;          /* ... and room for one value, */
+    uint64_t tier_operand;       /* and for the memory operand that the flags come from */
     struct mmu_entry *tier_data; /* mmu.data[mmu_idx] */
     const struct x86_tier *tier; /* or NULL */
     void *tier_state;

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/live.c: for how long the arithmetic flags matter. */
+#include "backends/bt/gen.h"
+
+bool gen_flags_live(const struct gen *g, unsigned i)
+{
+    while (++i < g->b->n) {
+        unsigned use = gen_flags_use(&g->all[i]);
+
+        if (use & (GEN_READS | GEN_FAULTS))
+            return true;
+        if (use & GEN_SETS)
+            return false;
+    }
+    return true;
+}
+
+bool gen_flags_last(const struct gen *g, unsigned i)
+{
+    while (++i < g->b->n) {
+        unsigned use = gen_flags_use(&g->all[i]);
+
+        if (use & GEN_FAULTS)
+            return i < g->b->n - 1u || !g->b->ends;
+        if (use & GEN_SETS)
+            return false;
+    }
+    return false;
+}
+
+/* Whether the recipe is needed behind an op of these that changes one of its registers. */
+static bool loses_recipe(const struct gen *g, unsigned first, unsigned last)
+{
+    bool lost = false;
+
+    for (unsigned i = first; i <= last; i++) {
+        unsigned use = gen_flags_use(&g->all[i]);
+
+        if (use & GEN_SETS)
+            return false;
+        if ((use & GEN_READS) && (lost || first != last))
+            return true;
+        if (gen_writes(&g->all[i]) & g->recipe.regs)
+            lost = true;
+        if (use & GEN_CHANGES)
+            return false;
+    }
+    return lost && gen_flags_live(g, last);
+}
+
+void gen_keep_flags(struct gen *g, unsigned first, unsigned last)
+{
+    if (!g->recipe.len || g->in_cc || !loses_recipe(g, first, last))
+        return;
+    if (first == last && !(gen_flags_use(&g->all[first]) & GEN_FAULTS))
+        gen_need_flags(g);
+    else
+        gen_save_flags(g);
+}
+
+void gen_track_flags(struct gen *g, unsigned i)
+{
+    if (g->recipe.len && !(gen_flags_use(&g->all[i]) & GEN_CHANGES) &&
+        (gen_writes(&g->all[i]) & g->recipe.regs))
+        g->recipe.len = 0;
+    if (!g->in_host && !g->recipe.len)
+        g->in_cc = true; /* or nobody will ask */
+}
