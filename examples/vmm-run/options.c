@@ -30,6 +30,7 @@ static const char usage[] =
     "  --memory SIZE         memory in bytes, or with K, M, G (default 512M)\n"
     "  --cpus N              virtual CPUs (default 1)\n"
     "  --backend NAME        engine that runs the guest (default auto: the best one)\n"
+    "  --check               with bt: compare it with the software CPU all the way (slow)\n"
     "  --irqchip WHERE       auto (default), user, split, kernel: the interrupt controllers\n"
     "  --list-backends       print what each engine says about this machine, and exit\n"
     "  --no-reboot           end with status 0 when the guest resets instead of booting again\n"
@@ -162,7 +163,7 @@ static int set_format(struct options *options, uint32_t format)
 }
 
 enum { OPT_FIRST = 256, BACKEND, CPUS, MEMORY, KERNEL, FIRMWARE, FLAT, FORMAT, INITRD, APPEND };
-enum { TIMEOUT = APPEND + 1, NO_REBOOT, STATS, LIST, HELP, VERSION, IRQCHIP };
+enum { TIMEOUT = APPEND + 1, NO_REBOOT, STATS, LIST, HELP, VERSION, IRQCHIP, CHECK };
 
 static const struct option table[] = {
     {"backend", required_argument, NULL, BACKEND},
@@ -181,6 +182,7 @@ static const struct option table[] = {
     {"help", no_argument, NULL, HELP},
     {"version", no_argument, NULL, VERSION},
     {"irqchip", required_argument, NULL, IRQCHIP},
+    {"check", no_argument, NULL, CHECK},
     {NULL, 0, NULL, 0},
 };
 
@@ -255,6 +257,9 @@ static int parse_option(struct options *options, int option, const char *arg)
     case NO_REBOOT:
         options->no_reboot = 1;
         break;
+    case CHECK:
+        options->check = 1;
+        break;
     case STATS:
         options->stats = 1;
         break;
@@ -287,6 +292,12 @@ int options_parse(struct options *options, int argc, char **argv)
     }
     if (optind < argc) {
         return fail("'%s' is not an option", argv[optind]);
+    }
+    if (options->check) {
+        if (options->backend != NULL && strcmp(options->backend, "bt") != 0) {
+            return fail("--check is for --backend bt");
+        }
+        options->backend = "bt";
     }
     if (options->kernel == NULL && !options->list_backends) {
         return fail("nothing to boot: --kernel FILE is missing");

@@ -20,6 +20,7 @@ struct options {
     uint32_t timeout; /* seconds; 0: none */
     int no_reboot;
     int stats;
+    int check; /* bt in lock step with the software CPU */
     int list_backends;
 };
 

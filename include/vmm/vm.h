@@ -42,6 +42,10 @@ struct vm;
 /* bt translates all code at once, instead of what is executed often: for tests. Without effect on
  * other backends. */
 #define VMM_VM_TRANSLATE_ALL 32u
+/* bt executes everything twice, translated and by the software CPU, and compares: vcpu_run fails
+ * with VMM_E_INTERNAL at the first difference, which vm_last_error names. Slow: for tests, and for
+ * reports of defects. Without effect on other backends. */
+#define VMM_VM_LOCKSTEP 64u
 
 /* It works, but slowly or with much repair: AUTO takes it only if nothing else works. */
 #define VMM_BACKEND_DEGRADED 1u

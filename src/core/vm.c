@@ -10,7 +10,7 @@
 
 #define VM_FLAGS                                                                                   \
     (VMM_VM_EXIT_HYPERCALL | VMM_VM_EXIT_CPUID | VMM_VM_EXIT_HLT | VMM_VM_KVM_PV |                 \
-     VMM_VM_TRUST_HOST | VMM_VM_TRANSLATE_ALL)
+     VMM_VM_TRUST_HOST | VMM_VM_TRANSLATE_ALL | VMM_VM_LOCKSTEP)
 
 /* A vm_create under way: the caller's config, and where a failure goes. */
 struct creation {

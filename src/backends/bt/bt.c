@@ -3,8 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "backends/bt/bt.h"
-#include "backends/interp/interp.h"
+#include "backends/bt/check.h"
 
 static void bt_probe(struct vmm_backend_report *report)
 {
@@ -38,6 +37,10 @@ static void bt_vcpu_fini(struct vcpu *vcpu)
 
     if (!iv)
         return;
+    if (check_of(vcpu)) {
+        bt_check_close(vcpu);
+        return;
+    }
     vcpu->backend_data = NULL;
     bt_detach(iv->cpu);
     interp_vcpu_close(iv);
@@ -46,9 +49,12 @@ static void bt_vcpu_fini(struct vcpu *vcpu)
 
 static int bt_vcpu_init(struct vcpu *vcpu)
 {
-    struct interp_vcpu *iv = calloc(1, sizeof(*iv));
+    struct interp_vcpu *iv;
     int err;
 
+    if (vcpu->vm->flags & VMM_VM_LOCKSTEP)
+        return bt_check_open(vcpu);
+    iv = calloc(1, sizeof(*iv));
     if (!iv)
         return VMM_E_NOMEM;
     err = interp_vcpu_open(iv, vcpu);
@@ -64,6 +70,40 @@ static int bt_vcpu_init(struct vcpu *vcpu)
     return VMM_OK;
 }
 
+static int bt_run(struct vcpu *vcpu, bool step)
+{
+    return check_of(vcpu) ? bt_check_run(vcpu, step) : interp_run(vcpu, step);
+}
+
+static int bt_set_cpuid(struct vcpu *vcpu)
+{
+    struct check *c = check_of(vcpu);
+
+    if (c)
+        x86_cpuid_changed(c->tested, vcpu->cpuid, vcpu->ncpuid);
+    return interp_set_cpuid(vcpu);
+}
+
+/* The tested CPUs know the memory of the last segment only, except for their blocks. */
+static void drop_tested(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->max_vcpus; i++)
+        if ((vm->flags & VMM_VM_LOCKSTEP) && interp_at(vm, i))
+            x86_cache_flush(((struct check *)interp_at(vm, i))->tested);
+}
+
+static void bt_mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len)
+{
+    interp_mem_map_changed(vm, gpa, len);
+    drop_tested(vm);
+}
+
+static void bt_code_changed(struct vm *vm, uint64_t gpa, uint64_t len)
+{
+    interp_code_changed(vm, gpa, len);
+    drop_tested(vm);
+}
+
 const struct vmm_backend_ops vmm_backend_bt = {
     .name = "bt",
     .probe = bt_probe,
@@ -75,7 +115,7 @@ const struct vmm_backend_ops vmm_backend_bt = {
     .vcpu_init = bt_vcpu_init,
     .vcpu_fini = bt_vcpu_fini,
     .vcpu_reset = interp_vcpu_reset,
-    .run = interp_run,
+    .run = bt_run,
     .wake = interp_wake,
     .get_regs = interp_get_regs,
     .set_regs = interp_set_regs,
@@ -83,11 +123,11 @@ const struct vmm_backend_ops vmm_backend_bt = {
     .set_xsave = interp_set_xsave,
     .get_msr = interp_get_msr,
     .set_msr = interp_set_msr,
-    .set_cpuid = interp_set_cpuid,
+    .set_cpuid = bt_set_cpuid,
     .set_debug = interp_set_debug,
     .translate = interp_translate,
     .irq_window = interp_irq_window,
-    .mem_map_changed = interp_mem_map_changed,
-    .code_changed = interp_code_changed,
+    .mem_map_changed = bt_mem_map_changed,
+    .code_changed = bt_code_changed,
     .dirty_cleared = interp_dirty_cleared,
 };

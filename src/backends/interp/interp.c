@@ -280,10 +280,17 @@ int interp_run(struct vcpu *vcpu, bool step)
     }
     cpu->restart = vcpu->restart;
     stop = x86_run(cpu, vcpu->insn_budget, step, &done);
+    return interp_stopped(vcpu, stop, done);
+}
+
+int interp_stopped(struct vcpu *vcpu, enum x86_stop stop, uint64_t done)
+{
+    struct interp_vcpu *iv = vcpu->backend_data;
+
     publish_stats(iv);
     if (vcpu->insn_budget != UINT64_MAX)
         vcpu->insn_budget -= done;
-    vcpu->restart = cpu->restart;
+    vcpu->restart = iv->cpu->restart;
 
     switch (stop) {
     case X86_STOP_STEP:

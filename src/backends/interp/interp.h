@@ -60,6 +60,8 @@ void interp_stats(struct vm *vm, struct vm_stats *stats);
 int interp_default_cpuid(struct vm *vm, struct vmm_cpuid *entries, uint32_t *n);
 void interp_vcpu_reset(struct vcpu *vcpu, bool init);
 int interp_run(struct vcpu *vcpu, bool step);
+/* What interp_run returns after `done` instructions of x86_run. */
+int interp_stopped(struct vcpu *vcpu, enum x86_stop stop, uint64_t done);
 /* exit.insn: the bytes at CS:RIP. */
 void interp_fill_insn(struct vcpu *vcpu);
 void interp_wake(struct vcpu *vcpu);

@@ -93,12 +93,17 @@ static bool random_number(bool seed, uint64_t *v)
     return ok;
 }
 
+static bool given_number(struct x86_cpu *cpu, uint64_t *v)
+{
+    return cpu->env->random && cpu->env->random(cpu->env->mmu.ctx, v);
+}
+
 /* op->imm: the host has the instruction. */
 static inline const struct x86_op *random_handler(struct x86_cpu *cpu, const struct x86_op *op,
                                                   bool seed)
 {
     uint64_t v = 0;
-    bool ok = op->imm && random_number(seed, &v);
+    bool ok = given_number(cpu, &v) || (op->imm && random_number(seed, &v));
 
     x86_set_reg(cpu, op->r, op->size, ok ? v : 0);
     cpu->cc = (uint16_t)(X86_CC_NONE | (ok ? X86_CC_CF : 0));

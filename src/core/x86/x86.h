@@ -155,6 +155,8 @@ struct x86_env {
     /* Feature bits as the guest's CPUID gives them; to be read again after x86_cpuid_changed. */
     uint64_t (*tsc)(void *ctx);
     void (*set_tsc)(void *ctx, uint64_t tsc);
+    /* A number for RDRAND and RDSEED. NULL, or false: they take the host's. */
+    bool (*random)(void *ctx, uint64_t *value);
     bool (*intr)(void *ctx);    /* the INTR pin */
     int (*intr_ack)(void *ctx); /* vector, or -1 */
     uint64_t (*get_cr8)(void *ctx);

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/check_find.c: lock step: from a segment that differs to the instruction that did. */
+#include <stdio.h>
+
+#include "backends/bt/check.h"
+#include "core/x86/cache.h"
+#include "core/x86/decode.h"
+
+/* So far in front of the first difference its cause is looked for: what is translated together. */
+#define LOOK_BACK 96u
+/* So many instructions behind the cause its effect may show: code ends where a count does. */
+#define LOOK_AHEAD 96u
+
+static void load(struct check *c, struct x86_cpu *cpu, const struct x86_cpu *from)
+{
+    check_copy_state(cpu, from, true);
+    cpu->restart = false;
+    c->input = 0;
+}
+
+/*
+ * From the segment's first state: `skip` instructions by the plain CPU, and then, from the state
+ * that gives, up to `n` by both. Whether they differ.
+ */
+static bool replay(struct check *c, uint64_t skip, uint64_t n, struct check_diff *diff)
+{
+    struct x86_cpu *plain = c->iv.cpu;
+    enum x86_stop stops[2];
+    uint64_t done[2];
+    unsigned input;
+
+    check_pages_rewind(c);
+    x86_cache_recheck(c->tested);
+    x86_cache_recheck(plain);
+    load(c, plain, c->start);
+    if (skip)
+        check_execute(plain, skip, &done[0]);
+    check_pages_share(c);
+    check_copy_state(c->tested, plain, true);
+    input = c->input;
+    stops[0] = check_execute(c->tested, n, &done[0]);
+    c->input = input;
+    stops[1] = check_execute(plain, n, &done[1]);
+    if (check_differ(c, diff))
+        return true;
+    *diff = (struct check_diff){"instructions", done[0], done[1]};
+    return stops[0] != stops[1] || done[0] != done[1];
+}
+
+/* The smallest number of instructions after which they differ; they do after `n`. */
+static uint64_t first_count(struct check *c, uint64_t n, struct check_diff *diff)
+{
+    uint64_t low = 0, high = n;
+
+    while (high - low > 1) {
+        uint64_t middle = low + (high - low) / 2;
+
+        if (replay(c, 0, middle, diff))
+            high = middle;
+        else
+            low = middle;
+    }
+    replay(c, 0, high, diff);
+    return high;
+}
+
+/* The last instruction from which on the same difference comes about; `last` if none does: it needs
+ * what was executed before. */
+static uint64_t find_cause(struct check *c, uint64_t last, struct check_diff *diff)
+{
+    uint64_t first = last > LOOK_BACK ? last - LOOK_BACK : 0;
+
+    for (uint64_t i = last; i-- > first;)
+        for (uint64_t n = last - i; n <= last - i + LOOK_AHEAD; n++) {
+            struct check_diff now;
+
+            if (!replay(c, i, n, &now) || strcmp(now.what, diff->what) != 0)
+                continue;
+            *diff = now;
+            return i;
+        }
+    return last;
+}
+
+/* ---- telling ---- */
+
+struct place {
+    uint64_t rip;
+    uint8_t bytes[16];
+    unsigned len; /* of the instruction; 0: not known */
+    char text[96];
+};
+
+/* The instruction after `skip` others. */
+static void place_at(struct check *c, uint64_t skip, struct place *place)
+{
+    static const ZydisMachineMode modes[] = {
+        ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_MACHINE_MODE_LONG_64};
+    static const ZydisStackWidth widths[] = {ZYDIS_STACK_WIDTH_16, ZYDIS_STACK_WIDTH_32,
+                                             ZYDIS_STACK_WIDTH_64};
+    struct x86_cpu *plain = c->iv.cpu;
+    struct check_diff ignored;
+    uint64_t linear;
+    unsigned n = 0, mode;
+    ZydisDecoder decoder;
+    ZydisDecodedInstruction insn;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    ZydisFormatter formatter;
+
+    memset(place, 0, sizeof(*place));
+    if (skip)
+        replay(c, skip - 1, 1, &ignored);
+    else
+        load(c, plain, c->start);
+    place->rip = plain->rip;
+    linear = plain->seg[VMM_CS].base + plain->rip;
+    for (; n < 15; n++) {
+        struct mmu_page page;
+        uint64_t gpa;
+
+        if (!mmu_translate(&plain->mmu, linear + n, &gpa) ||
+            !plain->env->mmu.page(plain->env->mmu.ctx, gpa, &page))
+            break;
+        place->bytes[n] = page.host[gpa & ~MMU_PAGE_MASK];
+    }
+    mode = plain->mode & X86_MODE_CODE;
+    ZydisDecoderInit(&decoder, modes[mode], widths[mode]);
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, place->bytes, n, &insn, operands)))
+        return;
+    place->len = insn.length;
+    ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+    ZydisFormatterFormatInstruction(&formatter, &insn, operands, insn.operand_count_visible,
+                                    place->text, sizeof(place->text), linear, NULL);
+}
+
+static void print_bytes(char *to, const struct place *place)
+{
+    to[0] = 0;
+    for (unsigned i = 0; i < (place->len ? place->len : 8); i++)
+        to += sprintf(to, "%02x ", place->bytes[i]);
+}
+
+static int tell(struct check *c, uint64_t insn, const struct check_diff *diff)
+{
+    struct vcpu *vcpu = c->iv.vcpu;
+    struct place place;
+    char bytes[64];
+
+    place_at(c, insn, &place);
+    print_bytes(bytes, &place);
+    return vm_fail(vcpu->vm, VMM_E_INTERNAL, "vcpu_run",
+                   "vCPU %u differs at instruction %llu, rip %#llx: %s(%s): %s is %#llx translated "
+                   "and %#llx in the software CPU",
+                   vcpu->id, (unsigned long long)(c->first + insn), (unsigned long long)place.rip,
+                   bytes, place.text, diff->what, (unsigned long long)diff->tested,
+                   (unsigned long long)diff->plain);
+}
+
+static int find(struct check *c, uint64_t n)
+{
+    struct check_diff diff;
+    uint64_t count;
+
+    if (!replay(c, 0, n, &diff)) {
+        c->nforeign++;
+        return 0;
+    }
+    c->broken = true;
+    count = first_count(c, n, &diff);
+    return tell(c, find_cause(c, count, &diff), &diff);
+}
+
+int check_find(struct check *c, uint64_t n)
+{
+    struct x86_cpu *plain = c->iv.cpu;
+    struct bt *bt = c->tested->tier_state;
+    struct x86_counters count = plain->count;
+    unsigned hot = bt->hot;
+    int err;
+
+    c->phase = CHECK_REPLAY;
+    bt->hot = 1; /* so that what begins elsewhere is translated, too */
+    check_copy_state(c->end, plain, false);
+    err = find(c, n);
+    c->phase = CHECK_LIVE;
+    bt->hot = hot;
+    check_copy_state(plain, c->end, true);
+    plain->count = count;
+    x86_cache_flush(plain);
+    x86_cache_flush(c->tested);
+    return err;
+}
