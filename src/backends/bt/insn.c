@@ -420,6 +420,8 @@ static bool gen_modrm(struct gen *g)
     if (!row->known || !g->insn.raw.modrm.offset || !host_has(g, row->need) || !operands(g, &c))
         return false;
     opcode(g, &c);
+    if (c.op.vex && c.op.map < 2) /* LZCNT and TZCNT of other processors */
+        return false;
     if (!c.op.map && c.op.op == 0x82) /* as 80, but not in 64-bit mode */
         c.op.op = 0x80;
     if (g->bt->exact && leaves_undefined(g, &c))
