@@ -1,83 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* backends/bt/branch.c: how a block ends: near branches, and the ways to other blocks. */
+/* backends/bt/branch.c: how a block ends: near branches. */
 #include "backends/bt/gen.h"
-
-/*
- * At the end of a block the flags are in cc. A jump into the same page goes directly to the
- * target's code once there is some (link.c); until then, and to other pages, through cpu->jump.
- */
-
-static bool in_page(int64_t offset)
-{
-    return offset >= 0 && offset < MMU_PAGE_SIZE;
-}
-
-/* RAX = the page's address + offset. */
-static void page_address(struct gen *g, unsigned dst, int64_t offset)
-{
-    em_rm(&g->e, true, OP_LOAD, dst, GEN_FIELD(tier_page));
-    em_rm(&g->e, g->is64, OP_LEA, dst, em_at(dst, (int32_t)offset));
-}
-
-/* Changes RCX; the flag condition A means that RAX is not canonical. */
-static void test_canonical(struct gen *g)
-{
-    struct em *e = &g->e;
-
-    em_rr(e, true, OP_LOAD, H_RCX, H_RAX);
-    em_rr(e, true, OP_SHIFT, EXT_SAR, H_RCX);
-    em8(e, 47);
-    em_imm(e, true, EXT_ADD, em_reg(H_RCX), 1);
-    em_imm(e, true, EXT_CMP, em_reg(H_RCX), 1);
-}
-
-/* RAX: a target that the guest has computed. */
-static void check_target(struct gen *g)
-{
-    if (!g->is64)
-        return;
-    test_canonical(g);
-    gen_slow_if(g, CC_A);
-}
-
-static void add_exit(struct gen *g, uint8_t *site, int64_t offset, bool checked)
-{
-    g->exit[g->nexits++] = (struct gen_exit){
-        .site = site, .offset = offset, .checked = checked, .same_page = in_page(offset)};
-}
-
-void gen_goto(struct gen *g, int64_t offset)
-{
-    gen_spill_flags(g);
-    add_exit(g, em_jmp_later(&g->e), offset, false);
-}
-
-static void write_exit(struct gen *g, const struct gen_exit *x)
-{
-    const void *begin = em_rx(&g->e);
-    struct bt_trans *t = g->t;
-
-    em_patch(&g->e, x->site, begin);
-    page_address(g, H_RAX, x->offset);
-    if (x->same_page) {
-        t->link[t->nlinks++] =
-            (struct bt_link){.gpa = (t->gpa & MMU_PAGE_MASK) + (uint64_t)x->offset,
-                             .mode = t->mode,
-                             .site = x->site,
-                             .out = begin};
-    } else if (x->checked && g->is64) {
-        test_canonical(g);
-        gen_slow_if(g, CC_A);
-    }
-    em_jmp(&g->e, g->bt->stubs.jump);
-}
-
-void gen_exits(struct gen *g)
-{
-    g->i = g->b->n - 1u; /* whose fault it is if a target is not canonical */
-    for (unsigned i = 0; i < g->nexits; i++)
-        write_exit(g, &g->exit[i]);
-}
 
 /* ---- Jcc ---- */
 
@@ -166,8 +89,8 @@ static bool gen_jcc(struct gen *g, unsigned code)
         gen_save_flags(g);
     else
         code = test_cc(g, code);
-    add_exit(g, em_jcc_later(&g->e, code), target, true);
-    add_exit(g, em_jmp_later(&g->e), next(g), false);
+    gen_exit_if(g, code, target);
+    gen_exit_here(g, next(g), false);
     return true;
 }
 
@@ -196,7 +119,6 @@ static bool indirect(struct gen *g)
         if (!g->is64)
             em_rr(&g->e, false, OP_LOAD, H_RAX, H_RAX);
     }
-    check_target(g);
     return true;
 }
 
@@ -210,12 +132,12 @@ static bool gen_jmp(struct gen *g)
         if (!relative(g, &target))
             return false;
         gen_spill_flags(g);
-        add_exit(g, em_jmp_later(&g->e), target, true);
+        gen_exit_here(g, target, true);
         return true;
     }
     if (!indirect(g))
         return false;
-    em_jmp(&g->e, g->bt->stubs.jump);
+    gen_go_indirect(g);
     return true;
 }
 
@@ -225,9 +147,10 @@ static void push_return(struct gen *g)
 
     gen_sp(g, H_RAX, -size);
     gen_probe(g, (unsigned)size, true);
-    page_address(g, H_RCX, next(g));
+    gen_page_address(g, H_RCX, next(g));
     em_rm(&g->e, g->is64, OP_STORE, H_RCX, em_at(H_RAX, 0));
     gen_sp(g, gen_host(g, VMM_RSP), -size);
+    gen_expect_return(g, next(g));
 }
 
 static bool gen_call(struct gen *g)
@@ -240,20 +163,16 @@ static bool gen_call(struct gen *g)
         if (!relative(g, &target))
             return false;
         gen_spill_flags(g);
-        if (!in_page(target)) {
-            page_address(g, H_RAX, target);
-            check_target(g);
-        }
+        gen_check_direct(g, target);
         push_return(g);
-        add_exit(g, em_jmp_later(&g->e), target, false);
+        gen_exit_here(g, target, false);
         return true;
     }
     if (!indirect(g))
         return false;
-    em_rm(&g->e, true, OP_STORE, H_RAX, GEN_FIELD(tier_temp));
+    gen_find_indirect(g);
     push_return(g);
-    em_rm(&g->e, true, OP_LOAD, H_RAX, GEN_FIELD(tier_temp));
-    em_jmp(&g->e, g->bt->stubs.jump);
+    gen_go_found(g);
     return true;
 }
 
@@ -283,9 +202,7 @@ static bool gen_ret(struct gen *g)
         gen_probe(g, size, false);
         em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_at(H_RAX, 0));
     }
-    check_target(g);
-    gen_sp(g, sp, (int32_t)(size + g->op->imm));
-    em_jmp(&g->e, g->bt->stubs.jump);
+    gen_return(g, (int32_t)(size + g->op->imm));
     return true;
 }
 

@@ -23,8 +23,9 @@
  * cannot serve calls the op's handler, too, which does it all over again: until then the op has
  * done nothing.
  *
- * Code goes from block to block by direct jumps within a page (link.c), else through cpu->jump. All
- * of this belongs to one vCPU and is touched by its thread only, or with the world stopped.
+ * Code goes from block to block by direct jumps (link.c), or through tables of targets (map.c) and
+ * at last cpu->jump. All of this belongs to one vCPU and is touched by its thread only, or with the
+ * world stopped.
  */
 
 /* RBP's distance from x86_cpu: most fields are in reach of 8-bit displacements. */
@@ -41,21 +42,46 @@ extern const uint8_t bt_host[16];
 #define BT_HASH_BITS 14
 #define BT_MAX_LINKS 2
 
-/* A direct jump to a block in the same page. */
+/* Where a direct jump to a block comes in. */
+enum bt_way {
+    BT_IN_PAGE, /* `chain`: from the same page */
+    BT_RETURN,  /* `far`: what a call leaves in cpu->tier_return */
+    BT_CROSS    /* `chain`, behind a look into tier_map: from another page */
+};
+
+/* A direct jump to a block. */
 struct bt_link {
     struct bt_link *next; /* of those in the same bucket */
-    uint64_t gpa;         /* of the target; its mode is the block's */
+    uint64_t gpa;         /* of the target; its mode is the block's. BT_CROSS: once bound */
     uint32_t mode;
+    uint8_t way;        /* enum bt_way */
+    bool bound;         /* it is in a bucket */
     uint8_t *site;      /* the displacement, writable */
+    uint8_t *map_site;  /* BT_CROSS: displacement of the element of tier_map */
     const uint8_t *out; /* where to jump while the target is not translated */
 };
+
+/* A page of code in one mode: has an element of cpu->tier_map, which has the same number. */
+struct bt_page {
+    struct bt_page *next; /* of those in the same bucket, or that are free */
+    uint64_t gpa;
+    uint32_t mode;
+    unsigned ntrans;
+};
+#define BT_PAGE_BITS 12
+#define BT_NO_PAGE   0 /* no code is in this one */
+
+#define BT_HASH_FACTOR 0x9e3779b1u /* of linear addresses, for tier_target */
 
 /* A translation: it lies in front of its code, in code memory; pointers into it are writable. */
 struct bt_trans {
     struct bt_trans *next; /* of those in the same bucket */
     struct bt_trans *newer, *older;
     struct x86_block *block;
-    const uint8_t *chain; /* entry for jumps from other translations */
+    const uint8_t *chain;  /* entry for jumps from where its page is known to be mapped */
+    const uint8_t *hashed; /* from cpu->jump. RAX: tier_page ^ link_key */
+    const uint8_t *far;    /* from anywhere in its mode. RAX: its linear address */
+    struct bt_page *page;
     uint64_t gpa;
     uint32_t mode;
     uint32_t offset; /* of the block in its page */
@@ -70,7 +96,9 @@ struct bt_stubs {
     const uint8_t *leave; /* returns NULL; cpu->rip is set */
     const uint8_t *slow;  /* call: bt_run_handlers(RAX: struct bt_trans, ECX: op); may not return */
     const uint8_t *tail;  /* goes on with the handler of the last op. RAX: struct bt_trans */
-    const uint8_t *jump;  /* goes on at RAX */
+    const uint8_t *jump;  /* goes on at RAX, by cpu->jump */
+    const uint8_t *fill;  /* the same, and puts the target into cpu->tier_target */
+    const uint8_t *bind;  /* the same for a link that is not bound. RCX: struct bt_link */
     const uint8_t *decode; /* entry of blocks that are not translated. RCX: the block */
     const uint8_t *simd_store, *simd_load; /* [simd_state.c] */
 };
@@ -98,6 +126,9 @@ struct bt {
     struct bt_stubs stubs;
     struct gen_insn *decoded; /* room for a block's instructions */
     struct bt_trans *newest;
+    struct bt_page page[X86_TIER_PAGES];
+    struct bt_page *pages[1u << BT_PAGE_BITS], *free_pages;
+    unsigned npages; /* that have been used */
     struct bt_trans *trans[1u << BT_HASH_BITS];
     struct bt_link *links[1u << BT_HASH_BITS];
     struct bt_features {
@@ -140,6 +171,27 @@ x86_fn bt_stop;
 const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned i);
 const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t);
 
+/* A block's translation, or NULL. [tier.c] */
+struct bt_trans *bt_translation(const struct x86_block *b);
+
+/* The page of a block that is being translated; NULL: there are too many. [map.c] */
+struct bt_page *bt_page_get(struct x86_cpu *cpu, struct bt *bt, const struct x86_block *b);
+/* One translation less. */
+void bt_page_put(struct bt *bt, struct bt_page *page);
+/* No pages and no targets. */
+void bt_map_clear(struct x86_cpu *cpu, struct bt *bt);
+/* Called by translated code: where to go on, which is at cpu->rip, with this address in RAX. */
+const void *bt_fill(struct x86_cpu *cpu, const void *unused);
+const void *bt_bind(struct x86_cpu *cpu, const struct bt_link *link);
+
+/* Displacement of a page's element of tier_map. */
+static inline int32_t bt_map_field(const struct bt *bt, const struct bt_page *page)
+{
+    return BT_FIELD(tier_map) + (int32_t)(page - bt->page) * 8;
+}
+
+/* Lets a link lead to a translation. [link.c] */
+void bt_link_bind(struct bt *bt, struct bt_link *l, const struct bt_trans *t);
 /* Enters a translation: links what jumps to it and where it jumps to. [link.c] */
 void bt_link_enter(struct bt *bt, struct bt_trans *t);
 /* Takes it out again: nothing jumps to it any more. */

@@ -24,12 +24,10 @@ struct gen_slow {
     struct gen_recipe recipe; /* of the flags, if they are not in cc */
 };
 
-/* A jump to another block. */
+/* A jump to another block, whose way is written behind the block's code. */
 struct gen_exit {
     uint8_t *site;
     int64_t offset; /* of the target, from the beginning of the block's page */
-    bool checked;   /* a target that is not canonical is the last op's fault */
-    bool same_page;
 };
 
 /* A place where the guest's vector state must be in the host's registers from there on. */
@@ -69,7 +67,9 @@ struct gen {
     struct bt *bt;
     struct x86_block *b;
     struct bt_trans *t; /* writable */
-    unsigned i;         /* current op */
+    struct bt_page *page;
+    uint8_t *far_miss; /* a jump */
+    unsigned i;        /* current op */
     const struct x86_op *op;
     bool is64;
     const uint8_t *host; /* registers by slot: at the edges of translations bt_host */
@@ -229,9 +229,38 @@ bool gen_high(struct gen *g);
 bool gen_div(struct gen *g);
 /* The slot of a general register; false for others, and for AH, CH, DH and BH. [insn.c] */
 bool gen_reg_slot(ZydisRegister reg, uint8_t *slot);
-/* The block goes on at the `offset` from its page. */
+
+/* ---- ways into the block and out of it [ways.c] ---- */
+
+/* The entries. RCX is the page for the first one; returns its jump to the block's code. */
+uint8_t *gen_entries(struct gen *g);
+/* Where it goes that has come to `far` in vain. */
+void gen_far_miss(struct gen *g);
+/* RAX = the address at the offset from the page. */
+void gen_page_address(struct gen *g, unsigned dst, int64_t offset);
+
+/* Offsets are those of targets from the block's page. The flags are in cc. */
+
+/* The block goes on there if `cc` ... */
+void gen_exit_if(struct gen *g, unsigned cc, int64_t offset);
+/* ... and here; `checked`: a target that is not canonical is the current op's fault. */
+void gen_exit_here(struct gen *g, int64_t offset, bool checked);
+/* The same behind ops that are no branch. */
 void gen_goto(struct gen *g, int64_t offset);
-/* What is behind the block's code: exits. */
+/* What is behind the block's code. */
 void gen_exits(struct gen *g);
+
+/* The op is slow if the target is not canonical: in RAX, which is kept, or direct. */
+void gen_check_target(struct gen *g);
+void gen_check_direct(struct gen *g, int64_t offset);
+/* A call has pushed the address in RCX. */
+void gen_expect_return(struct gen *g, int64_t offset);
+/* Goes on at RAX: by the op's handler if that is not canonical. */
+void gen_go_indirect(struct gen *g);
+/* The same in two steps, and RAX and RCX may change in between. */
+void gen_find_indirect(struct gen *g);
+void gen_go_found(struct gen *g);
+/* Goes on at RAX and adds `pop` to the stack pointer. */
+void gen_return(struct gen *g, int32_t pop);
 
 #endif

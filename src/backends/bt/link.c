@@ -3,9 +3,8 @@
 #include "backends/bt/bt.h"
 
 /*
- * Every jump to a place in the same page is in a list by that place, whether there is a translation
- * for it or not. Such a jump needs no check: the page is that of the code that executes it, and
- * translations are made for one mode.
+ * Every jump to a place whose guest-physical address is known is in a list by that place, whether
+ * there is a translation for it or not. Translations are made for one mode, and jumps stay in it.
  */
 
 static unsigned bucket(uint64_t gpa, uint32_t mode)
@@ -15,29 +14,72 @@ static unsigned bucket(uint64_t gpa, uint32_t mode)
     return (unsigned)(x >> (64 - BT_HASH_BITS));
 }
 
-static void set(struct bt *bt, const struct bt_link *l, const uint8_t *target)
+static void patch(struct bt *bt, uint8_t *site, const uint8_t *target)
 {
     struct em e = {.to_rx = bt->rx - bt->rw};
 
-    em_patch(&e, l->site, target);
+    em_patch(&e, site, target);
 }
 
-static const uint8_t *find(struct bt *bt, uint64_t gpa, uint32_t mode)
+/* Lets a jump go to a translation, or with NULL its way out. */
+static void set(struct bt *bt, const struct bt_link *l, const struct bt_trans *t)
 {
-    for (struct bt_trans *t = bt->trans[bucket(gpa, mode)]; t; t = t->next)
+    if (l->way == BT_CROSS) {
+        int32_t field = bt_map_field(bt, t ? t->page : &bt->page[BT_NO_PAGE]);
+
+        memcpy(l->map_site, &field, 4);
+    }
+    patch(bt, l->site, !t ? l->out : l->way == BT_RETURN ? t->far : t->chain);
+}
+
+static const struct bt_trans *find(struct bt *bt, uint64_t gpa, uint32_t mode)
+{
+    for (const struct bt_trans *t = bt->trans[bucket(gpa, mode)]; t; t = t->next)
         if (t->gpa == gpa && t->mode == mode)
-            return t->chain;
+            return t;
     return NULL;
 }
 
-/* Lets all jumps to a block go to `target`; NULL: to their way out. */
-static void redirect(struct bt *bt, const struct bt_trans *t, const uint8_t *target)
+/* Lets all jumps to `at` go to `t`. */
+static void redirect(struct bt *bt, const struct bt_trans *at, const struct bt_trans *t)
 {
-    for (struct bt_link *l = bt->links[bucket(t->gpa, t->mode)]; l; l = l->next)
-        if (l->gpa == t->gpa && l->mode == t->mode) {
-            set(bt, l, target ? target : l->out);
+    for (struct bt_link *l = bt->links[bucket(at->gpa, at->mode)]; l; l = l->next)
+        if (l->gpa == at->gpa && l->mode == at->mode) {
+            set(bt, l, t);
             bt->patched = true;
         }
+}
+
+static void insert(struct bt *bt, struct bt_link *l)
+{
+    struct bt_link **list = &bt->links[bucket(l->gpa, l->mode)];
+
+    l->next = *list;
+    *list = l;
+    l->bound = true;
+}
+
+static void take_out(struct bt *bt, struct bt_link *link)
+{
+    struct bt_link **l = &bt->links[bucket(link->gpa, link->mode)];
+
+    if (!link->bound)
+        return;
+    while (*l != link)
+        l = &(*l)->next;
+    *l = link->next;
+    link->bound = false;
+}
+
+void bt_link_bind(struct bt *bt, struct bt_link *l, const struct bt_trans *t)
+{
+    if (l->bound && l->gpa == t->gpa)
+        return;
+    take_out(bt, l);
+    l->gpa = t->gpa;
+    insert(bt, l);
+    set(bt, l, t);
+    bt->patched = true;
 }
 
 void bt_link_enter(struct bt *bt, struct bt_trans *t)
@@ -51,13 +93,15 @@ void bt_link_enter(struct bt *bt, struct bt_trans *t)
     if (bt->newest)
         bt->newest->newer = t;
     bt->newest = t;
-    redirect(bt, t, t->chain);
+    redirect(bt, t, t);
     for (unsigned i = 0; i < t->nlinks; i++) {
-        struct bt_link *l = &t->link[i], **list = &bt->links[bucket(l->gpa, l->mode)];
-        const uint8_t *target = find(bt, l->gpa, l->mode);
+        struct bt_link *l = &t->link[i];
+        const struct bt_trans *target;
 
-        l->next = *list;
-        *list = l;
+        if (l->way == BT_CROSS)
+            continue;
+        insert(bt, l);
+        target = find(bt, l->gpa, l->mode);
         if (target)
             set(bt, l, target);
     }
@@ -66,6 +110,7 @@ void bt_link_enter(struct bt *bt, struct bt_trans *t)
 void bt_link_remove(struct bt *bt, struct bt_trans *t)
 {
     struct bt_trans **p = &bt->trans[bucket(t->gpa, t->mode)];
+    uint8_t *far;
 
     redirect(bt, t, NULL);
     while (*p != t)
@@ -74,11 +119,12 @@ void bt_link_remove(struct bt *bt, struct bt_trans *t)
     *(t->newer ? &t->newer->older : &bt->newest) = t->older;
     if (t->older)
         t->older->newer = t->newer;
-    for (unsigned i = 0; i < t->nlinks; i++) {
-        struct bt_link **l = &bt->links[bucket(t->link[i].gpa, t->link[i].mode)];
-
-        while (*l != &t->link[i])
-            l = &(*l)->next;
-        *l = t->link[i].next;
-    }
+    for (unsigned i = 0; i < t->nlinks; i++)
+        take_out(bt, &t->link[i]);
+    bt_page_put(bt, t->page);
+    /* Tables of targets may still lead here. */
+    far = bt->rw + (t->far - bt->rx);
+    *far = 0xe9; /* JMP */
+    patch(bt, far + 1, bt->stubs.fill);
+    bt->patched = true;
 }

@@ -65,9 +65,9 @@ bool gen_push(struct gen *g)
         if (!gen_mem(g, g->op->size, false))
             return false;
         stack_insn(g, OP_LOAD, H_RAX, em_at(H_RAX, 0));
-        em_rm(&g->e, true, OP_STORE, H_RAX, GEN_FIELD(tier_temp));
+        em_rm(&g->e, true, OP_STORE, H_RAX, GEN_FIELD(tier_temp[0]));
         push_address(g);
-        em_rm(&g->e, true, OP_LOAD, H_RCX, GEN_FIELD(tier_temp));
+        em_rm(&g->e, true, OP_LOAD, H_RCX, GEN_FIELD(tier_temp[0]));
     } else if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         gen_free_flags(g);
         push_address(g);

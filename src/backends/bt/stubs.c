@@ -91,6 +91,22 @@ static void put_tail(struct em *e, const struct bt_stubs *s)
     EM(e, 0xff, 0xe0); /* JMP RAX */
 }
 
+/* Asks `where` to go on, with RAX for cpu->rip and RCX for an argument. */
+static void put_ask(struct em *e, const struct bt_stubs *s, const void *where)
+{
+    em_rm(e, true, OP_STORE, H_RAX, GEN_FIELD(rip));
+    registers(e, OP_STORE);
+    bt_simd_out(e, s);
+    em_rr(e, true, OP_LOAD, H_RSI, H_RCX);
+    cpu_argument(e);
+    code_address(e, H_RAX, where);
+    EM(e, 0xff, 0xd0); /* CALL RAX */
+    em_rr(e, true, OP_LOAD, H_RCX, H_RAX);
+    registers(e, OP_LOAD);
+    em_rm(e, true, OP_LOAD, H_RAX, GEN_FIELD(rip));
+    EM(e, 0x3e, 0xff, 0xe1); /* NOTRACK JMP RCX */
+}
+
 /* As x86_next up to the comparison of the key; the count is the business of what is entered. */
 static void put_jump(struct em *e, const void *leave)
 {
@@ -113,6 +129,7 @@ static void put_jump(struct em *e, const void *leave)
                          BT_FIELD(jump) + (int)offsetof(struct x86_jump, blk)});
     em_imm(e, true, EXT_AND, em_reg(H_RAX), -(int32_t)MMU_PAGE_SIZE);
     em_rm(e, true, OP_STORE, H_RAX, GEN_FIELD(tier_page));
+    em_rm(e, true, OP_XOR, H_RAX, GEN_FIELD(link_key));
     em8(e, 0x3e); /* NOTRACK JMP [RCX + entry] */
     em_rm(e, false, 0xff, 4, em_at(H_RCX, offsetof(struct x86_block, entry)));
 }
@@ -159,6 +176,10 @@ void bt_make_stubs(struct bt *bt)
     put_tail(&e, s);
     s->jump = em_rx(&e);
     put_jump(&e, s->leave);
+    s->fill = em_rx(&e);
+    put_ask(&e, s, (const void *)(uintptr_t)bt_fill);
+    s->bind = em_rx(&e);
+    put_ask(&e, s, (const void *)(uintptr_t)bt_bind);
     s->decode = em_rx(&e);
     put_decode(&e, s);
     bt->used = bt->start = ((size_t)(e.p - bt->rw) + 63) & ~(size_t)63;

@@ -15,8 +15,10 @@ static struct bt *bt_of(const struct x86_cpu *cpu)
     return cpu->tier_state;
 }
 
-static struct bt_trans *trans_of(const struct x86_block *b)
+struct bt_trans *bt_translation(const struct x86_block *b)
 {
+    if (b->ops[b->n].r != TRANSLATED)
+        return NULL;
     return (struct bt_trans *)(uintptr_t)b->ops[b->n].imm;
 }
 
@@ -71,8 +73,9 @@ static void restore(struct bt *bt, struct bt_trans *t)
     b->entry = bt->stubs.decode;
 }
 
-static void forget_all(struct bt *bt)
+static void forget_all(struct x86_cpu *cpu, struct bt *bt)
 {
+    bt_map_clear(cpu, bt);
     memset(bt->trans, 0, sizeof(bt->trans));
     memset(bt->links, 0, sizeof(bt->links));
     bt->newest = NULL;
@@ -100,7 +103,7 @@ static void drop_all(struct x86_cpu *cpu, struct bt *bt)
         restore(bt, t);
         count(bt, t->block);
     }
-    forget_all(bt);
+    forget_all(cpu, bt);
     cpu->count.code_flushes++;
 }
 
@@ -111,14 +114,14 @@ static void translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b)
 
     b->ops[0].fn = (x86_fn *)(uintptr_t)end->imm;
     end->r = NONE;
-    if (bt->used + BT_MAX_CODE > bt->size)
+    if (bt->used + BT_MAX_CODE > bt->size || (!bt->free_pages && bt->npages == X86_TIER_PAGES))
         drop_all(cpu, bt);
     t = bt_translate(cpu, bt, b);
     if (!t)
         return;
     end->imm = (uint64_t)(uintptr_t)t;
     end->r = TRANSLATED;
-    b->entry = t->chain;
+    b->entry = t->hashed;
     bt_link_enter(bt, t);
     bt_serialize(bt);
     cpu->count.translations++;
@@ -166,15 +169,17 @@ static void dropped(struct x86_cpu *cpu, struct x86_block *b)
 {
     struct bt *bt = bt_of(cpu);
 
-    if (b->ops[b->n].r == TRANSLATED)
-        bt_link_remove(bt, trans_of(b));
+    struct bt_trans *t = bt_translation(b);
+
+    if (t)
+        bt_link_remove(bt, t);
     b->ops[b->n].r = NONE;
     b->entry = bt->stubs.decode;
 }
 
 static void flushed(struct x86_cpu *cpu)
 {
-    forget_all(bt_of(cpu));
+    forget_all(cpu, bt_of(cpu));
 }
 
 /* ---- life cycle ---- */
@@ -230,6 +235,7 @@ int bt_attach(struct x86_cpu *cpu, unsigned hot, size_t size)
     bt->host = host_features();
     bt_make_stubs(bt);
     cpu->simd_lack = ~0u;
+    bt_map_clear(cpu, bt);
     cpu->tier_state = bt;
     cpu->tier = &tier;
     x86_cache_flush(cpu);

@@ -299,8 +299,11 @@ static x86_fn *begin(struct gen *g)
     uint8_t *body;
 
     g->t = t;
-    *t = (struct bt_trans){
-        .block = b, .gpa = b->gpa, .mode = b->mode, .offset = (uint32_t)(b->gpa & ~MMU_PAGE_MASK)};
+    *t = (struct bt_trans){.block = b,
+                           .page = g->page,
+                           .gpa = b->gpa,
+                           .mode = b->mode,
+                           .offset = (uint32_t)(b->gpa & ~MMU_PAGE_MASK)};
     for (unsigned i = 0; i <= b->n; i++)
         t->fn[i] = b->ops[i].fn;
     g->e = (struct em){(uint8_t *)&t->fn[b->n + 1], g->bt->rx - g->bt->rw};
@@ -310,7 +313,8 @@ static x86_fn *begin(struct gen *g)
     body = g->e.p;
     g->e.p += 4;
     em_jmp(&g->e, g->bt->stubs.enter);
-    t->chain = em_rx(&g->e);
+    em_here(&g->e, body);
+    body = gen_entries(g);
     {
         uint8_t *attention, *used_up = write_entry(g, &attention);
 
@@ -326,6 +330,7 @@ static void end(struct gen *g)
     em_here(&g->e, g->slow[0].site);
     em_here(&g->e, g->slow[1].site);
     write_refusal(g);
+    gen_far_miss(g);
     gen_exits(g);
     gen_simd_loads(g);
     for (unsigned i = 0; i < g->b->n; i++)
@@ -341,17 +346,25 @@ struct gen_insn *bt_make_room(void)
 struct bt_trans *bt_translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b)
 {
     struct gen g = {.cpu = cpu, .bt = bt, .b = b, .host = bt_host, .in_cc = true};
+    struct bt_page *page = bt_page_get(cpu, bt, b);
     uint8_t bytes[X86_BLOCK_MAX * 15];
     x86_fn *entry;
 
     g.is64 = (b->mode & X86_MODE_CODE) == X86_MODE_CODE64;
-    if (!fetch(cpu, b, bytes))
+    g.page = page;
+    if (!page)
         return NULL;
+    if (!fetch(cpu, b, bytes)) {
+        bt_page_put(bt, page);
+        return NULL;
+    }
     g.code = bytes;
     decode_all(&g, bt->decoded);
     entry = begin(&g);
-    if (!write_ops(&g))
+    if (!write_ops(&g)) {
+        bt_page_put(bt, page);
         return NULL;
+    }
     end(&g);
     for (unsigned i = 0; i <= b->n; i++)
         if (g.is_inline[i])

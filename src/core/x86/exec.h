@@ -73,6 +73,14 @@ static inline uint64_t x86_jump_key(const struct x86_cpu *cpu, uint32_t mode)
     return (uint64_t)(mode | gen << 8) << 48;
 }
 
+/* The upper 16 bits and the lower 12, which are those in which addresses of pages do not differ. */
+static inline uint64_t x86_link_key(const struct x86_cpu *cpu, uint32_t mode)
+{
+    uint32_t gen = cpu->jump_set[!!(mode & X86_MODE_CPL3)].link_gen;
+
+    return (uint64_t)(mode | (gen & 0xff) << 8) << 48 | (gen >> 8 & 0xfff);
+}
+
 static inline unsigned x86_jump_index(uint64_t linear)
 {
     return (uint32_t)linear * 0x9e3779b1u >> (32 - X86_JUMP_BITS);

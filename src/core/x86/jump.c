@@ -44,12 +44,21 @@ void x86_jump_set(struct x86_cpu *cpu, uint64_t linear, struct x86_block *b, boo
         set->private = true;
 }
 
+/* What is in tier_map from another time when the counter was the same must not be believed. */
+static void next_link_gen(struct x86_cpu *cpu, struct x86_jump_set *set)
+{
+    if (!(++set->link_gen & 0xfffff) && cpu->tier)
+        memset(cpu->tier_map, 0, sizeof(cpu->tier_map));
+    cpu->link_key = x86_link_key(cpu, cpu->link_key >> 48 & 0xff);
+}
+
 static void flush_set(struct x86_cpu *cpu, struct x86_jump_set *set)
 {
     if (!++set->gen)
         x86_jump_clear(cpu);
     set->private = false;
     memset(set->pages, 0, sizeof(set->pages));
+    next_link_gen(cpu, set);
     cpu->jump_key = x86_jump_key(cpu, cpu->jump_key >> 48 & 0xff);
 }
 
@@ -73,7 +82,10 @@ void x86_jump_flush_page(struct x86_cpu *cpu, uint64_t linear)
     bool wanted = false;
 
     for (unsigned i = 0; i < 2; i++)
-        wanted |= has_page(&cpu->jump_set[i], linear) || has_page(&cpu->jump_set[i], before);
+        if (has_page(&cpu->jump_set[i], linear) || has_page(&cpu->jump_set[i], before)) {
+            next_link_gen(cpu, &cpu->jump_set[i]);
+            wanted = true;
+        }
     if (!wanted)
         return;
     for (unsigned i = 0; i < X86_JUMP_SIZE; i++) {

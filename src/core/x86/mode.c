@@ -57,6 +57,7 @@ void x86_cs_changed(struct x86_cpu *cpu)
     if (cpu->blk)
         mode |= cpu->blk->mode & X86_MODE_SINGLE;
     cpu->jump_key = x86_jump_key(cpu, mode);
+    cpu->link_key = x86_link_key(cpu, mode);
     x86_mmu_idx_changed(cpu);
 }
 

@@ -241,12 +241,30 @@ struct x86_jump {
 
 /* Of the entries of CPL 3, and of those of other privilege levels. */
 struct x86_jump_set {
-    uint8_t gen;  /* counts flushes; part of the keys */
-    bool private; /* there are blocks in other than global pages */
+    uint8_t gen;       /* counts flushes; part of the keys */
+    uint32_t link_gen; /* the same for cpu->link_key; flushes of single pages count, too */
+    bool private;      /* there are blocks in other than global pages */
     /* Bit n: since the last flush there have been blocks in a page with n in X86_JUMP_PAGES_BITS
      * bits of its number. INVLPG for other pages has nothing to look for. */
     uint64_t pages[1u << (X86_JUMP_PAGES_BITS - 6)];
 };
+
+/*
+ * A tier's ways to code in other pages. An element of tier_map belongs to a page of code in one
+ * mode: it is the linear page ^ cpu->link_key at the time when it was last known (by a fetch) that
+ * this is where the page is mapped. As long as it is equal to that, no fetch is needed: the
+ * translation may have been in the CPU's TLB since then. The tables of targets lead from linear
+ * addresses to the tier's code, which looks into tier_map.
+ */
+struct x86_target {
+    uint64_t linear;
+    const void *code;
+};
+#define X86_TIER_PAGES       16384
+#define X86_TIER_RETURN_BITS 10 /* not more than bits in an offset in a page */
+#define X86_TIER_RETURNS     (1u << X86_TIER_RETURN_BITS)
+#define X86_TIER_TARGET_BITS 12
+#define X86_TIER_TARGETS     (1u << X86_TIER_TARGET_BITS)
 
 struct x86_cpu {
     uint64_t gpr[X86_NGPR];
@@ -266,8 +284,9 @@ struct x86_cpu {
     uint64_t rip_mask;     /* of code: 0xffff, 0xffffffff or all ones */
     uint64_t sp_mask;      /* of the stack pointer, likewise */
 
+    uint64_t link_key;           /* x86_link_key of the mode */
     uint64_t tier_page;          /* the tier's: RIP of the page that its code is in ... */
-    uint64_t tier_temp;          /* ... and room for one value, */
+    uint64_t tier_temp[2];       /* ... and room for values, */
     uint64_t tier_operand;       /* and for the memory operand that the flags come from */
     struct mmu_entry *tier_data; /* mmu.data[mmu_idx] */
     const struct x86_tier *tier; /* or NULL */
@@ -276,8 +295,14 @@ struct x86_cpu {
     struct vmm_segment seg[VMM_NSEG];
 
     struct x86_jump jump[X86_JUMP_SIZE]; /* without content until jump_ready */
-    bool jump_ready;                     /* set by the first x86_run */
-    struct x86_jump_set jump_set[2];     /* index: X86_MODE_CPL3 is set */
+
+    /* The tier's, without content until there is one. */
+    uint64_t tier_map[X86_TIER_PAGES];
+    struct x86_target tier_return[X86_TIER_RETURNS];
+    struct x86_target tier_target[X86_TIER_TARGETS];
+
+    bool jump_ready;                 /* set by the first x86_run */
+    struct x86_jump_set jump_set[2]; /* index: X86_MODE_CPL3 is set */
 
     uint64_t cr0, cr2, cr3, cr4, cr8, xcr0, efer, xss;
     struct vmm_dtable gdt, idt;
