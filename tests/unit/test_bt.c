@@ -589,11 +589,14 @@ static void print_place(const struct pair *p, uint64_t rip)
     printf("\n");
 }
 
-static void poor_host(struct bt *bt)
+static void poor_host(struct x86_cpu *cpu)
 {
+    struct bt *bt = cpu->tier_state;
+
     bt->host = (struct bt_features){0};
     bt->used = 0;
     bt_make_stubs(bt);
+    bt_map_clear(cpu, bt);
 }
 
 /* What is enabled, and what is in the registers; all vector registers of the host's system. */
@@ -638,7 +641,7 @@ static bool run_case(uint64_t seed)
         targets[i] = FAKE_TEXT + c.start[below(c.n)];
     pair_new(&p, percent(70) ? 1 : 3, percent(20) ? SMALL : BT_ARENA);
     if (percent(30)) /* a host that has nothing beyond x86-64 */
-        poor_host(bt_of(p.bt));
+        poor_host(p.bt->cpu);
     /* Selectors are those of the mode. */
     prepare(p.plain, &c, resume, 0, targets, user);
     nresume = make_resume(resume, p.plain, bits64);

@@ -254,6 +254,8 @@ bool x86_dec_scan(struct x86_dec *d, struct x86_op *op, unsigned arg)
     /* Without the feature F3 is ignored. */
     if (arg == X86_TZCNT && !(d->cpu->feat.l7_ebx & 1u << 3))
         arg = X86_BSF;
+    if (d->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) /* Knights Corner's */
+        return false;
     if (arg == X86_LZCNT && !(d->cpu->feat.x1_ecx & 1u << 5))
         arg = X86_BSR;
     if (arg == X86_POPCNT && !(d->cpu->feat.l1_ecx & 1u << 23))
