@@ -54,6 +54,7 @@ static const struct row rows[] = {
     ROW(32, NOP, "\x66\x67\x90"),
     /* Undefined, or not in this mode. */
     ROW(64, UD, "\x0f\x0b"),
+    ROW(64, UD, "\xc4\xc1\x7a\xbd\xce"), /* LZCNT with VEX */
     ROW(64, UD, "\x0f\xb9\xc0"),
     ROW(64, UD, "\x0f\xff\xc0"),
     ROW(64, UD, "\x06"),

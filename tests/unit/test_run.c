@@ -141,6 +141,40 @@ START_TEST(sti_shadow_covers_one_instruction)
 }
 END_TEST
 
+FAKE_ASM(sti_cli, 64, "1: sti\n inc %rax\n inc %rax\n cli\n dec %ecx\n jnz 1b\n hlt\n");
+
+/* Execution goes on behind STI when nobody waits; interrupted there, it is in the shadow still. */
+START_TEST(sti_shadow_when_nobody_waited)
+{
+    for (unsigned n = 120; n < 132; n++) {
+        bool behind, enabled;
+        uint64_t rip;
+
+        fake_long64(f);
+        FAKE_LOAD(f, sti_cli);
+        f->irq = -1;
+        f->cpu->rflags &= ~X86_IF;
+        f->cpu->gpr[VMM_RCX] = 1000;
+        ck_assert_int_eq(fake_run(f, n), X86_STOP_ATTENTION);
+        rip = f->cpu->rip;
+        behind = rip == FAKE_TEXT + 1;
+        enabled = rip > FAKE_TEXT && rip <= FAKE_TEXT + 7;
+        ck_assert_uint_eq(x86_shadow(f->cpu), behind ? VMM_SHADOW_STI : 0);
+        ck_assert_uint_eq(!!(f->cpu->rflags & X86_IF), enabled);
+        f->irq = 0x40;
+        f->irq_once = true;
+        ck_assert_int_eq(fake_step(f), X86_STOP_STEP);
+        ck_assert_uint_eq(f->cpu->rip == FAKE_HANDLERS + 0x40 * 16, enabled && !behind);
+        ck_assert_uint_eq(x86_shadow(f->cpu), rip == FAKE_TEXT ? VMM_SHADOW_STI : 0);
+        if (behind) {
+            ck_assert_uint_eq(f->cpu->rip, FAKE_TEXT + 4);
+            ck_assert_int_eq(fake_step(f), X86_STOP_STEP);
+            ck_assert_uint_eq(f->cpu->rip, FAKE_HANDLERS + 0x40 * 16);
+        }
+    }
+}
+END_TEST
+
 FAKE_ASM(mov_ss, 64, "sti\n nop\n mov %ss, %ebx\n mov %ebx, %ss\n inc %rax\n inc %rax\n hlt\n");
 
 START_TEST(mov_ss_shadow_covers_one_instruction)
@@ -416,6 +450,7 @@ int main(void)
     tcase_add_test(t, wake_stops);
     tcase_add_test(t, handlers_do_not_pile_up);
     tcase_add_test(t, sti_shadow_covers_one_instruction);
+    tcase_add_test(t, sti_shadow_when_nobody_waited);
     tcase_add_test(t, mov_ss_shadow_covers_one_instruction);
     tcase_add_test(t, interrupt_ends_hlt);
     tcase_add_test(t, only_nmi_ends_hlt_without_if);

@@ -180,6 +180,11 @@ static inline bool fake_intr(void *ctx)
     return ((struct fake *)ctx)->irq >= 0;
 }
 
+static inline bool fake_calm(void *ctx)
+{
+    return ((struct fake *)ctx)->irq < 0;
+}
+
 static inline int fake_intr_ack(void *ctx)
 {
     struct fake *f = ctx;
@@ -479,6 +484,7 @@ static inline struct fake *fake_new(void)
                               .tsc = fake_tsc,
                               .set_tsc = fake_set_tsc,
                               .intr = fake_intr,
+                              .calm = fake_calm,
                               .intr_ack = fake_intr_ack,
                               .get_cr8 = fake_get_cr8,
                               .set_cr8 = fake_set_cr8,

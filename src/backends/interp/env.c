@@ -205,6 +205,13 @@ static bool env_intr(void *ctx)
     return core_intr_pending(vcpu);
 }
 
+static bool env_calm(void *ctx)
+{
+    struct vcpu *vcpu = vcpu_of(ctx);
+
+    return !vcpu->irq_window_wanted && !core_intr_pending(vcpu);
+}
+
 static int env_intr_ack(void *ctx)
 {
     return core_intr_ack(vcpu_of(ctx));
@@ -262,6 +269,7 @@ void interp_env_init(struct interp_vcpu *iv)
         .tsc = env_tsc,
         .set_tsc = env_set_tsc,
         .intr = env_intr,
+        .calm = env_calm,
         .intr_ack = env_intr_ack,
         .get_cr8 = env_get_cr8,
         .set_cr8 = env_set_cr8,

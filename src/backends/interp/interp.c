@@ -322,7 +322,7 @@ bool interp_irq_window(struct vcpu *vcpu)
 {
     const struct x86_cpu *cpu = interp_cpu(vcpu);
 
-    return (cpu->rflags & X86_IF) && !cpu->shadow && !cpu->event.valid && !cpu->later.valid;
+    return (cpu->rflags & X86_IF) && !x86_shadow(cpu) && !cpu->event.valid && !cpu->later.valid;
 }
 
 /* ---- state ---- */

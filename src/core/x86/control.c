@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* core/x86/control.c: control registers, XCR0, IA32_EFER and PKRU: checks and side effects (SDM
  * Vol. 3A 2.5, 4.10.4.1, 10.8.5). */
-#include "core/x86/control.h"
+#include "core/x86/segment.h"
 #include "core/x86/sys_handlers.h"
 #include "core/x86/xstate.h"
 
@@ -298,7 +298,15 @@ const struct x86_op *x86_sys_mov_to_cr(struct x86_cpu *cpu, const struct x86_op 
     }
     if (!ok)
         return x86_leave(cpu, op);
-    return x86_next_slow(cpu, x86_op_next(cpu, op));
+    switch (op->imm) {
+    case 2:
+    case 3:
+        return x86_next(cpu, x86_op_next(cpu, op));
+    case 8:
+        return x86_go_checked(cpu, x86_op_next(cpu, op));
+    default:
+        return x86_next_slow(cpu, x86_op_next(cpu, op));
+    }
 }
 
 const struct x86_op *x86_sys_clts(struct x86_cpu *cpu, const struct x86_op *op)

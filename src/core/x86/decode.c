@@ -178,6 +178,13 @@ static bool decode_row(struct x86_dec *d, struct x86_op *op)
     return row->fn ? row->fn(d, op, row->arg) : x86_dec_vec(d, op);
 }
 
+/* What only the first Xeon Phi had, as LZCNT with VEX: the decoder always knows it. */
+static bool is_alien(const struct x86_dec *d)
+{
+    return d->insn.meta.isa_set >= ZYDIS_ISA_SET_KNCE &&
+           d->insn.meta.isa_set <= ZYDIS_ISA_SET_KNC_PF_HINT;
+}
+
 unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, unsigned avail,
                     struct x86_op *op, bool *end)
 {
@@ -189,7 +196,7 @@ unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, uns
     if (ZYAN_SUCCESS(status)) {
         op->len = d.insn.length;
         blank = *op;
-        if (decode_row(&d, op)) {
+        if (!is_alien(&d) && decode_row(&d, op)) {
             *end = d.end;
             return op->len;
         }

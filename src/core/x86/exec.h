@@ -113,6 +113,18 @@ static inline const struct x86_op *x86_next_slow(struct x86_cpu *cpu, uint64_t r
     return NULL;
 }
 
+/* Instructions retired when the current block ends. [run.c] */
+uint64_t x86_retired(const struct x86_cpu *cpu);
+
+/* At the end of a block, and outside of blocks: drops the shadow of an STI that is over. */
+static inline void x86_settle_shadow(struct x86_cpu *cpu)
+{
+    if (x86_unlikely(cpu->sti_passed) && x86_retired(cpu) != cpu->sti_at) {
+        cpu->shadow &= (uint8_t)~VMM_SHADOW_STI;
+        cpu->sti_passed = false;
+    }
+}
+
 /* Serializing instructions: the stores before them are visible to all before anything that follows
  * (SDM Vol. 3A 9.3). New code needs no more: whoever writes it drops the blocks made of the old. */
 static inline void x86_serialize(void)

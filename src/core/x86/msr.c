@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* core/x86/msr.c: the model-specific registers of the CPU itself; RDMSR and WRMSR. */
-#include "core/x86/control.h"
+#include "core/x86/segment.h"
 #include "core/x86/sys_handlers.h"
 
 /* Architectural numbers (SDM Vol. 4 chapter 2). */
@@ -411,5 +411,5 @@ const struct x86_op *x86_sys_wrmsr(struct x86_cpu *cpu, const struct x86_op *op)
     x86_serialize();
     if (!access(cpu, op, true, &value))
         return x86_leave(cpu, op);
-    return x86_next_slow(cpu, x86_op_next(cpu, op));
+    return x86_go_checked(cpu, x86_op_next(cpu, op));
 }

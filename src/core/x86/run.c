@@ -47,26 +47,34 @@ const struct x86_op *x86_fault_err(struct x86_cpu *cpu, const struct x86_op *op,
 
 /* ---- counting ---- */
 
-/* Instructions retired, outside of blocks. */
-static uint64_t retired(const struct x86_cpu *cpu)
+uint64_t x86_retired(const struct x86_cpu *cpu)
 {
     return cpu->retired + (uint64_t)(cpu->countdown_start - cpu->countdown);
 }
 
+/* Instructions retired before the current one. */
+static uint64_t retired_before(const struct x86_cpu *cpu)
+{
+    /* The block's instructions are counted already. */
+    return x86_retired(cpu) - (cpu->blk ? (uint64_t)(cpu->blk->n - cpu->cur_idx) : 0);
+}
+
 static void reload(struct x86_cpu *cpu, uint64_t left)
 {
-    cpu->retired = retired(cpu);
+    cpu->retired = x86_retired(cpu);
     cpu->countdown = cpu->countdown_start = left < X86_POLL ? (int64_t)left : X86_POLL;
 }
 
 uint64_t x86_serial(const struct x86_cpu *cpu)
 {
-    uint64_t serial = retired(cpu) + cpu->rep_serial;
+    return retired_before(cpu) + cpu->rep_serial;
+}
 
-    /* The block's instructions are counted already. */
-    if (cpu->blk)
-        serial -= (uint64_t)(cpu->blk->n - cpu->cur_idx);
-    return serial;
+uint8_t x86_shadow(const struct x86_cpu *cpu)
+{
+    if (cpu->sti_passed && retired_before(cpu) != cpu->sti_at)
+        return cpu->shadow & (uint8_t)~VMM_SHADOW_STI;
+    return cpu->shadow;
 }
 
 /* ---- fetching ---- */
@@ -280,9 +288,9 @@ static bool active(struct x86_cpu *cpu)
  * True if an instruction was retired. */
 static bool execute(struct x86_cpu *cpu, bool single)
 {
-    uint64_t before = retired(cpu), rip = cpu->rip;
+    uint64_t before = x86_retired(cpu), rip = cpu->rip;
     uint32_t rf = cpu->rflags & X86_RF;
-    uint8_t shadow = cpu->shadow;
+    uint8_t shadow = cpu->sti_passed ? 0 : cpu->shadow; /* what ends with this instruction */
     const struct x86_op *op;
     struct x86_block *b = find_block(cpu, single);
 
@@ -302,7 +310,7 @@ static bool execute(struct x86_cpu *cpu, bool single)
     cpu->blk = NULL;
     cpu->jump_key = x86_jump_key(cpu, cpu->mode);
 
-    if (retired(cpu) == before) {
+    if (x86_retired(cpu) == before) {
         cpu->rflags |= rf;
         /* Between two iterations of a string instruction: its breakpoints are behind us. */
         if ((cpu->mode & X86_MODE_SINGLE) && !cpu->event.valid && !cpu->stop && cpu->rip == rip)
@@ -315,6 +323,12 @@ static bool execute(struct x86_cpu *cpu, bool single)
     if (cpu->tf_trap && !(cpu->shadow & VMM_SHADOW_MOV_SS))
         cpu->pending_db |= DR6_BS;
     return true;
+}
+
+/* Whether events could come up behind the next instruction for which the present is too early. */
+static bool in_shadow(const struct x86_cpu *cpu)
+{
+    return cpu->shadow && !(cpu->sti_passed && cpu->env->calm(cpu->env->mmu.ctx));
 }
 
 /* One turn of the slow loop; cpu->stop tells when it is over. */
@@ -338,7 +352,7 @@ static void turn(struct x86_cpu *cpu, bool step)
     }
     if (x86_unlikely(cpu->mode & X86_MODE_SINGLE) && !again && x86_check_exec_breakpoints(cpu))
         return;
-    retired_one = execute(cpu, step || again || cpu->shadow);
+    retired_one = execute(cpu, step || again || in_shadow(cpu));
     cpu->restart = cpu->stop == X86_STOP_ABORT;
     if (step && retired_one && (cpu->stop == X86_STOP_NONE || cpu->stop == X86_STOP_HLT))
         cpu->stop = X86_STOP_STEP;
@@ -348,7 +362,7 @@ static void turn(struct x86_cpu *cpu, bool step)
 
 enum x86_stop x86_run(struct x86_cpu *cpu, uint64_t limit, bool step, uint64_t *done)
 {
-    uint64_t begin = retired(cpu), used;
+    uint64_t begin = x86_retired(cpu), used;
     unsigned turns = 0;
 
     if (x86_unlikely(!cpu->jump_ready))
@@ -357,7 +371,8 @@ enum x86_stop x86_run(struct x86_cpu *cpu, uint64_t limit, bool step, uint64_t *
     cpu->blk = NULL;
     reload(cpu, 0);
     for (;;) {
-        used = retired(cpu) - begin;
+        used = x86_retired(cpu) - begin;
+        x86_settle_shadow(cpu);
         if (cpu->stop)
             break;
         x86_cache_tidy(cpu);
@@ -373,6 +388,7 @@ enum x86_stop x86_run(struct x86_cpu *cpu, uint64_t limit, bool step, uint64_t *
         }
         turn(cpu, step);
     }
+    cpu->sti_passed = false; /* a shadow that is left is one */
     cpu->count.insns += used;
     *done = used;
     return cpu->stop;

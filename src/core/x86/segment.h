@@ -210,6 +210,15 @@ static inline bool x86_far_pointer(struct x86_cpu *cpu, const struct x86_op *op,
  * `old`, and the mode. */
 const struct x86_op *x86_go(struct x86_cpu *cpu, uint64_t rip, uint32_t old);
 
+/* The same after an instruction that may have let an interrupt through in other ways, or may have
+ * called the surroundings. */
+static inline const struct x86_op *x86_go_checked(struct x86_cpu *cpu, uint64_t rip)
+{
+    if (cpu->stop)
+        return x86_next_slow(cpu, rip);
+    return x86_go(cpu, rip, cpu->rflags & ~X86_IF);
+}
+
 /* ---- stacks (stack.c) ---- */
 
 /* A stack that is being pushed to; becomes the CPU's only when all is well. */

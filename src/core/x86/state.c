@@ -71,7 +71,7 @@ static void get_events(const struct x86_cpu *cpu, struct vcpu_regs *r)
     const struct x86_event *e = cpu->later.valid ? &cpu->later : &cpu->event;
 
     r->activity = cpu->activity;
-    r->shadow = cpu->shadow;
+    r->shadow = x86_shadow(cpu);
     r->nmi_blocked = cpu->nmi_blocked;
     r->nmi_pending = cpu->nmi_pending;
     /* The event of INT n and its like is part of the instruction at RIP, which raises it again. */
@@ -165,6 +165,7 @@ static void set_events(struct x86_cpu *cpu, const struct vcpu_regs *r)
 
     cpu->activity = (uint8_t)r->activity;
     cpu->shadow = (uint8_t)r->shadow;
+    cpu->sti_passed = false;
     cpu->nmi_blocked = r->nmi_blocked;
     cpu->nmi_pending = r->nmi_pending;
     cpu->later.valid = false;

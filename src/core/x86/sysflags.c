@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* core/x86/sysflags.c: CLI, STI, PUSHF and POPF, with the virtual interrupt flag (SDM Vol. 3B
  * 21.3.3, 21.4), STAC and CLAC. */
-#include "core/x86/control.h"
+#include "core/x86/segment.h"
 #include "core/x86/sys_handlers.h"
 
 /* What POPF may change at any privilege. */
@@ -35,6 +35,22 @@ const struct x86_op *x86_sys_cli(struct x86_cpu *cpu, const struct x86_op *op)
     return op + 1;
 }
 
+/*
+ * Behind an STI that has set IF. If nobody waits for that, interrupts need no look before the next
+ * one asks for attention, and the block that follows is entered at once; x86_settle_shadow does the
+ * rest.
+ */
+static const struct x86_op *enabled(struct x86_cpu *cpu, const struct x86_op *op)
+{
+    const struct x86_env *env = cpu->env;
+
+    cpu->sti_passed = !(cpu->blk->mode & X86_MODE_SINGLE) && env->calm && env->calm(env->mmu.ctx);
+    if (!cpu->sti_passed)
+        return x86_next_slow(cpu, x86_op_next(cpu, op));
+    cpu->sti_at = x86_retired(cpu);
+    return x86_next(cpu, x86_op_next(cpu, op));
+}
+
 const struct x86_op *x86_sys_sti(struct x86_cpu *cpu, const struct x86_op *op)
 {
     if (x86_likely(cpu->cpl <= iopl(cpu))) {
@@ -42,7 +58,7 @@ const struct x86_op *x86_sys_sti(struct x86_cpu *cpu, const struct x86_op *op)
             return x86_next(cpu, x86_op_next(cpu, op));
         cpu->rflags |= X86_IF;
         cpu->shadow |= VMM_SHADOW_STI;
-        return x86_next_slow(cpu, x86_op_next(cpu, op));
+        return enabled(cpu, op);
     }
     if (!virtual_if(cpu) || (cpu->rflags & X86_VIP))
         return x86_fault_err(cpu, op, X86_GP, 0);
@@ -117,7 +133,7 @@ const struct x86_op *x86_sys_popf(struct x86_cpu *cpu, const struct x86_op *op)
     if (changed & (X86_TF | X86_AC))
         x86_cs_changed(cpu);
     if ((changed & X86_TF) || (changed & cpu->rflags & X86_IF))
-        return x86_next_slow(cpu, x86_op_next(cpu, op));
+        return x86_go(cpu, x86_op_next(cpu, op), old);
     return x86_next(cpu, x86_op_next(cpu, op));
 }
 

@@ -157,7 +157,10 @@ struct x86_env {
     void (*set_tsc)(void *ctx, uint64_t tsc);
     /* A number for RDRAND and RDSEED. NULL, or false: they take the host's. */
     bool (*random)(void *ctx, uint64_t *value);
-    bool (*intr)(void *ctx);    /* the INTR pin */
+    bool (*intr)(void *ctx); /* the INTR pin */
+    /* Nobody waits for interrupts to be possible, neither INTR nor the program. Without side
+     * effects, unlike intr. NULL: not known. */
+    bool (*calm)(void *ctx);
     int (*intr_ack)(void *ctx); /* vector, or -1 */
     uint64_t (*get_cr8)(void *ctx);
     void (*set_cr8)(void *ctx, uint64_t cr8);
@@ -321,6 +324,8 @@ struct x86_cpu {
     struct x86_event event; /* to be delivered */
     struct x86_event later; /* injected by a callback: delivered after its instruction */
     uint8_t shadow;         /* VMM_SHADOW_*: cleared after the next instruction */
+    bool sti_passed;        /* execution went on behind STI: its shadow is over, unless ... */
+    uint64_t sti_at;        /* ... so many instructions are retired */
     bool nmi_blocked, nmi_pending;
     uint8_t activity;        /* VMM_ACTIVE ... */
     uint64_t monitor_linear; /* armed by MONITOR */
@@ -386,6 +391,9 @@ static inline void x86_wake(struct x86_cpu *cpu)
 {
     atomic_store_explicit(&cpu->attention, 1, memory_order_release);
 }
+
+/* The shadow that the next instruction is in; in a callback, the current one. */
+uint8_t x86_shadow(const struct x86_cpu *cpu);
 
 /* The number of the current instruction: the same when it is executed again after an abort. */
 uint64_t x86_serial(const struct x86_cpu *cpu);
