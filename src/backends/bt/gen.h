@@ -6,6 +6,7 @@
 #include <Zydis/Zydis.h>
 
 #include "backends/bt/bt.h"
+#include "core/x86/vec_emit.h"
 
 #define GEN_MAX_SLOW (X86_BLOCK_MAX * 8)
 
@@ -37,6 +38,7 @@ struct gen_simd {
     const void *back; /* ... which comes back here */
     uint32_t need;    /* BT_SIMD_* */
     uint8_t i;        /* op */
+    struct gen_recipe recipe;
 };
 
 /* A decoded instruction. */
@@ -44,6 +46,8 @@ struct gen_insn {
     bool known;
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
+    bool is_vec; /* a vector instruction that can be copied: */
+    struct vec_copy vec;
 };
 
 /*
@@ -59,6 +63,8 @@ struct gen_group {
     int64_t lo, hi;             /* range, from the base as it is before `first` */
     int64_t delta;              /* of the base since then */
     bool write;
+    uint8_t align; /* of vector operands, else 0 or 1: ... */
+    int64_t phase; /* ... this place is aligned */
 };
 
 struct gen {
@@ -212,8 +218,11 @@ bool gen_may_group(const struct gen_insn *in);
 
 /* Writes the current op's code; false: nothing is written, its handler has to do it. [insn.c] */
 bool gen_insn(struct gen *g);
-/* The same for vector instructions. [vec.c] */
+/* The same for vector instructions; what they are is found out first, and what they need. [vec.c]
+ */
 bool gen_vec(struct gen *g);
+void gen_find_vec(const struct gen *g, unsigned i, struct gen_insn *in);
+uint32_t gen_vec_needs(const struct gen_insn *in);
 /* The same for the op that ends the block. [branch.c] */
 bool gen_branch(struct gen *g);
 /* Some of gen_insn. [stack.c] */

@@ -22,6 +22,7 @@ struct effect {
     uint8_t base, index, scale;
     int64_t disp;
     unsigned size;
+    uint8_t align; /* of a vector operand */
     bool write;
     uint8_t moves; /* register that changes by `by`, or NONE */
     int64_t by;
@@ -112,8 +113,11 @@ static bool find_effect(const struct gen *g, unsigned i, struct effect *e)
         const ZydisDecodedOperand *o = &in->opnd[k];
 
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
-            if (!gpr_slot(o->reg.value, &slot))
+            if (!gpr_slot(o->reg.value, &slot)) {
+                if (in->is_vec)
+                    continue;
                 return false;
+            }
             if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
                 e->changes |= 1u << slot;
         } else if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && m != ZYDIS_MNEMONIC_LEA &&
@@ -128,6 +132,7 @@ static bool find_effect(const struct gen *g, unsigned i, struct effect *e)
             e->disp = op->disp;
             e->size = o->size / 8;
             e->write = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+            e->align = in->is_vec ? in->vec.form.align : 0;
         }
     }
     if (ret || m == ZYDIS_MNEMONIC_PUSH || m == ZYDIS_MNEMONIC_POP) {
@@ -147,6 +152,14 @@ static bool usable(const struct gen *g, uint8_t slot)
     return slot == X86_ZERO || (slot < 16 && gen_host(g, slot) != H_NONE);
 }
 
+/* One test shows whether all operands are aligned that must be. */
+static bool in_phase(const struct gen_group *group, const struct effect *e)
+{
+    unsigned align = e->align < group->align ? e->align : group->align;
+
+    return align <= 1 || !((e->disp + group->delta - group->phase) & (align - 1));
+}
+
 static bool fits(const struct gen_group *group, const struct effect *e)
 {
     int64_t lo = e->disp + group->delta, hi = lo + e->size;
@@ -155,7 +168,7 @@ static bool fits(const struct gen_group *group, const struct effect *e)
         return false;
     lo = lo < group->lo ? lo : group->lo;
     hi = hi > group->hi ? hi : group->hi;
-    return hi - lo <= MAX_RANGE && lo == (int32_t)lo;
+    return hi - lo <= MAX_RANGE && lo == (int32_t)lo && in_phase(group, e);
 }
 
 static void take(struct gen_group *group, const struct effect *e, unsigned i)
@@ -165,6 +178,10 @@ static void take(struct gen_group *group, const struct effect *e, unsigned i)
     group->lo = lo < group->lo ? lo : group->lo;
     group->hi = hi > group->hi ? hi : group->hi;
     group->write |= e->write;
+    if (e->align > group->align) {
+        group->align = e->align;
+        group->phase = e->disp + group->delta;
+    }
     group->accesses++;
     group->last = i;
 }

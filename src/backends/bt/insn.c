@@ -683,6 +683,8 @@ unsigned gen_flags_use(const struct gen_insn *in)
     const struct row *row = &rows[in->insn.mnemonic];
     unsigned use = 0;
 
+    if (in->is_vec)
+        return GEN_FAULTS | (in->vec.form.flags ? GEN_SETS | GEN_CHANGES : 0);
     for (unsigned i = 0; i < in->insn.operand_count; i++)
         if (in->opnd[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
             in->insn.mnemonic != ZYDIS_MNEMONIC_LEA)
@@ -729,6 +731,8 @@ unsigned gen_flags_use(const struct gen_insn *in)
 
 bool gen_may_group(const struct gen_insn *in)
 {
+    if (in->is_vec)
+        return !(in->vec.form.gread >> VEC_G_RAX);
     switch (in->insn.mnemonic) {
     case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_ENDBR64:

@@ -332,7 +332,7 @@ void gen_simd(struct gen *g, uint32_t need)
         memcpy(s->test, &s->need, 4);
         return;
     }
-    gen_spill_flags(g);
+    gen_free_flags(g);
     g->simd_now = ++g->nsimd;
     g->simd_of[g->i] = g->simd_now;
     s = &g->simd[g->simd_now];
@@ -342,6 +342,8 @@ void gen_simd(struct gen *g, uint32_t need)
     em32(&g->e, need);
     s->site = em_jcc_later(&g->e, CC_NZ);
     s->back = em_rx(&g->e);
+    if (!g->in_cc)
+        s->recipe = g->recipe;
 }
 
 static void call_load(struct gen *g, uint32_t need)
@@ -352,9 +354,9 @@ static void call_load(struct gen *g, uint32_t need)
     em_patch(&g->e, g->e.p - 4, g->bt->stubs.simd_load);
 }
 
-static void slow_if_refused(struct gen *g, unsigned i)
+static void slow_if_refused(struct gen *g, unsigned i, struct gen_recipe recipe)
 {
-    g->slow[g->nslow++] = (struct gen_slow){.site = em_jcc_later(&g->e, CC_C), .i = (uint8_t)i};
+    g->slow[g->nslow++] = (struct gen_slow){em_jcc_later(&g->e, CC_C), (uint8_t)i, recipe};
 }
 
 void gen_simd_loads(struct gen *g)
@@ -364,7 +366,7 @@ void gen_simd_loads(struct gen *g)
 
         em_here(&g->e, s->site);
         call_load(g, s->need);
-        slow_if_refused(g, s->i);
+        slow_if_refused(g, s->i, s->recipe);
         em_jmp(&g->e, s->back);
     }
 }
@@ -379,5 +381,5 @@ void gen_simd_again(struct gen *g, unsigned i)
     if (!need)
         return;
     call_load(g, need);
-    slow_if_refused(g, i);
+    slow_if_refused(g, i, (struct gen_recipe){0});
 }

@@ -115,6 +115,7 @@ static void decode_all(struct gen *g, struct gen_insn *all)
         all[i].known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&z, g->code + op->off, op->len,
                                                            &all[i].insn, all[i].opnd)) &&
                        all[i].insn.length == op->len;
+        gen_find_vec(g, i, &all[i]);
     }
     g->all = all;
 }
@@ -130,6 +131,33 @@ void gen_select(struct gen *g, unsigned i)
 
 /* ---- groups of accesses ---- */
 
+/* The vector state that the ops of a group need: nothing may be slow between them. */
+static void need_simd(struct gen *g, const struct gen_group *group)
+{
+    uint32_t need = 0;
+
+    for (unsigned i = group->first; i <= group->last; i++)
+        need |= gen_vec_needs(&g->all[i]);
+    if (need)
+        gen_simd(g, need);
+}
+
+static void check_phase(struct gen *g, const struct gen_group *group)
+{
+    uint8_t low = (uint8_t)(group->align - 1u);
+    int32_t phase = (int32_t)(group->phase - group->lo) & low;
+
+    if (group->align <= 1)
+        return;
+    if (phase) {
+        em_rm(&g->e, false, OP_LEA, H_RCX, em_at(H_RAX, phase));
+        EM(&g->e, 0xf6, 0xc1, low); /* TEST CL */
+    } else {
+        EM(&g->e, 0xa8, low); /* TEST AL */
+    }
+    gen_slow_if(g, CC_NZ);
+}
+
 /* The ops of a group; the one that cannot be written, or b->n: all are. */
 static unsigned write_group(struct gen *g, const struct gen_group *group)
 {
@@ -142,10 +170,12 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
         m.index = (uint8_t)gen_host(g, group->index);
         m.scale = group->scale;
     }
+    need_simd(g, group);
     gen_keep_flags(g, group->first, group->last);
     gen_free_flags(g);
     em_rm(&g->e, g->is64, OP_LEA, H_RAX, m);
     gen_probe(g, size, group->write);
+    check_phase(g, group);
     g->group = *group;
     g->group.delta = 0;
     g->held = true;
@@ -170,6 +200,7 @@ static unsigned try_group(struct gen *g)
     uint8_t *p = g->e.p;
     bool in_host = g->in_host, in_cc = g->in_cc;
     unsigned nslow = g->nslow, first = g->i, limit = g->b->n - 1u, bad;
+    unsigned simd_now = g->simd_now, nsimd = g->nsimd;
     struct gen_recipe recipe = g->recipe;
     struct gen_group group;
 
@@ -189,6 +220,9 @@ static unsigned try_group(struct gen *g)
         g->in_host = in_host;
         g->in_cc = in_cc;
         g->nslow = nslow;
+        g->simd_now = simd_now;
+        g->nsimd = nsimd;
+        memset(&g->simd_need[first], 0, (group.last - first + 1) * sizeof(g->simd_need[0]));
         if (bad == first)
             break;
         limit = bad - 1;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/bt/vec.c: vector and mask instructions, with the guest's registers in the host's. */
 #include "backends/bt/gen.h"
-#include "core/x86/vec_emit.h"
 
 /*
  * An instruction is copied as it is but for its memory operand, which becomes [RAX] or [RCX], and
@@ -75,17 +74,36 @@ static void put_registers(struct gen *g, const struct vec_copy *c)
         gen_put(g, VMM_RCX, H_RCX);
 }
 
-static bool copy(struct gen *g, const struct vec_copy *c)
+/* The instruction, with `rm` for its memory operand: base and displacement. */
+static void put(struct gen *g, const struct vec_core *core, struct em_rm rm)
 {
-    gen_simd(g, needs(c));
-    if (c->form.mem_size) {
+    unsigned rest = core->modrm + 1;
+
+    if (!rm.mem || !rm.disp) {
+        em_bytes(&g->e, core->code, core->len);
+        return;
+    }
+    em_bytes(&g->e, core->code, core->modrm);
+    em8(&g->e, core->code[core->modrm] | 0x80u);
+    em32(&g->e, (uint32_t)rm.disp); /* that of EVEX with 8 bits would be scaled */
+    em_bytes(&g->e, core->code + rest, core->len - rest);
+}
+
+static bool copy(struct gen *g, const struct vec_copy *c, uint32_t need)
+{
+    struct em_rm rm = em_reg(0);
+
+    gen_simd(g, need);
+    if (c->form.mem_size && g->held) {
+        rm = gen_held(g, g->op->disp);
+    } else if (c->form.mem_size) {
         if (!address(g, c))
             return false;
         if (uses(c, VEC_G_RAX)) /* the base is RCX then */
             em_rr(&g->e, true, OP_LOAD, H_RCX, H_RAX);
     }
     get_registers(g, c);
-    em_bytes(&g->e, c->core.code, c->core.len);
+    put(g, &c->core, rm);
     put_registers(g, c);
     if (c->form.flags)
         gen_flags_set(g);
@@ -93,9 +111,9 @@ static bool copy(struct gen *g, const struct vec_copy *c)
 }
 
 /* PCMPESTRI and its like have operands in RAX and RDX, and results in RCX. */
-static bool implied_registers(const struct x86_dec *d)
+static bool implied_registers(ZydisMnemonic mnemonic)
 {
-    switch (d->insn.mnemonic) {
+    switch (mnemonic) {
     case ZYDIS_MNEMONIC_PCMPESTRI:
     case ZYDIS_MNEMONIC_PCMPESTRM:
     case ZYDIS_MNEMONIC_VPCMPESTRI:
@@ -109,26 +127,49 @@ static bool implied_registers(const struct x86_dec *d)
 /* VZEROUPPER, VZEROALL: as many registers as the mode has. */
 static bool zero(struct gen *g)
 {
-    if (!g->is64)
+    struct x86_dec d = {.cpu = g->cpu, .mode = g->b->mode, .insn = g->insn};
+
+    if (!g->is64 || !vec_may_execute(&d))
         return false;
     gen_simd(g, BT_SIMD_AVX | W_VEX);
     EM(&g->e, 0xc5, g->insn.mnemonic == ZYDIS_MNEMONIC_VZEROALL ? 0xfc : 0xf8, 0x77);
     return true;
 }
 
+/* Decodes it with the general registers where they are now. */
+static bool decode(const struct gen *g, unsigned i, const struct gen_insn *in, struct vec_copy *c)
+{
+    struct x86_dec d = {
+        .cpu = g->cpu, .mode = g->b->mode, .code = g->code + g->b->ops[i].off, .insn = in->insn};
+    struct vec_target target = {.base = H_RAX, .gpr = g->host, .scratch = H_RCX};
+
+    memcpy(d.opnd, in->opnd, sizeof(d.opnd));
+    if (implied_registers(in->insn.mnemonic))
+        target.base = H_RCX;
+    return vec_dec_copy(&d, &target, c) && c->form.class != VEC_MMX && !c->form.mmx;
+}
+
+void gen_find_vec(const struct gen *g, unsigned i, struct gen_insn *in)
+{
+    in->is_vec = in->known && decode(g, i, in, &in->vec);
+}
+
+uint32_t gen_vec_needs(const struct gen_insn *in)
+{
+    return in->is_vec ? needs(&in->vec) : 0;
+}
+
 bool gen_vec(struct gen *g)
 {
-    struct x86_dec d = {.cpu = g->cpu, .mode = g->b->mode, .code = g->bytes, .insn = g->insn};
-    struct vec_target target = {.base = H_RAX, .gpr = bt_host, .scratch = H_RCX};
+    const struct gen_insn *in = &g->all[g->i];
     struct vec_copy c;
 
-    memcpy(d.opnd, g->opnd, sizeof(d.opnd));
-    if (g->insn.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
-        g->insn.mnemonic == ZYDIS_MNEMONIC_VZEROALL)
-        return vec_may_execute(&d) && zero(g);
-    if (implied_registers(&d))
-        target.base = H_RCX;
-    if (!vec_dec_copy(&d, &target, &c) || c.form.class == VEC_MMX || c.form.mmx)
+    if (in->insn.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
+        in->insn.mnemonic == ZYDIS_MNEMONIC_VZEROALL)
+        return zero(g);
+    if (!in->is_vec)
         return false;
-    return copy(g, &c);
+    if (!in->vec.form.gread)
+        return copy(g, &in->vec, needs(&in->vec));
+    return decode(g, g->i, in, &c) && copy(g, &c, needs(&c));
 }

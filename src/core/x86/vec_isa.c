@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* core/x86/vec_isa.c: which instruction set extensions may be executed. */
 #include <cpuid.h>
+#include <pthread.h>
 
 #include "core/x86/vec.h"
 #include "core/x86/vec_features.h"
@@ -85,7 +86,7 @@ static const struct rule rules[] = {
 
 /* What the host's processor and operating system support. AVX-512 counts only with AVX512BW, as
  * thunks load 64-bit mask registers. */
-static void host_words(uint32_t w[W_N])
+static void find_host_words(uint32_t w[W_N])
 {
     uint32_t a, b, c, d, xcr0 = 0, hi;
     bool avx512;
@@ -111,35 +112,39 @@ static void host_words(uint32_t w[W_N])
     }
 }
 
-static bool usable(const struct x86_cpu *cpu, const uint32_t host[W_N], unsigned word, unsigned bit)
+static uint32_t host_words[W_N];
+
+static void fill_host_words(void)
+{
+    find_host_words(host_words);
+}
+
+static bool usable(const struct x86_cpu *cpu, unsigned word, unsigned bit)
 {
     const uint32_t guest[W_N] = {cpu->feat.l1_edx, cpu->feat.l1_ecx, cpu->feat.l7_ebx,
                                  cpu->feat.l7_ecx, cpu->feat.l7_edx, cpu->feat.l7_1_eax};
     static const uint32_t known[W_N] = {X86_VEC_1_EDX, X86_VEC_1_ECX, X86_VEC_7_EBX,
                                         X86_VEC_7_ECX, X86_VEC_7_EDX, X86_VEC_7_1_EAX};
 
-    return (guest[word] & host[word] & known[word]) >> bit & 1;
+    return (guest[word] & host_words[word] & known[word]) >> bit & 1;
 }
 
 bool vec_has(const struct x86_dec *d)
 {
-    uint32_t host[W_N];
+    static pthread_once_t once = PTHREAD_ONCE_INIT; /* hypervisors trap CPUID */
 
+    pthread_once(&once, fill_host_words);
     for (unsigned i = 0; i < sizeof rules / sizeof rules[0]; i++) {
         const struct rule *r = &rules[i];
 
         if (r->isa != d->insn.meta.isa_set)
             continue;
-        host_words(host);
         /* VEX forms of AES, PCLMULQDQ and GFNI are of AVX too, EVEX ones of AVX-512. */
-        if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
-            !usable(d->cpu, host, W_1_ECX, 28))
+        if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && !usable(d->cpu, W_1_ECX, 28))
             return false;
-        if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX &&
-            !usable(d->cpu, host, W_7_EBX, 16))
+        if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && !usable(d->cpu, W_7_EBX, 16))
             return false;
-        return usable(d->cpu, host, r->word, r->bit) &&
-               (!r->vl || usable(d->cpu, host, W_7_EBX, AVX512VL));
+        return usable(d->cpu, r->word, r->bit) && (!r->vl || usable(d->cpu, W_7_EBX, AVX512VL));
     }
     return false;
 }
