@@ -38,8 +38,8 @@ struct app {
     int running; /* the guest is: 0 while its last output drains */
     int ran;     /* the guest was started */
     int crashed;
-    int status;       /* exit status so far */
-    char message[80]; /* for stderr, once the terminal is restored */
+    int status;        /* exit status so far */
+    char message[300]; /* for stderr, once the terminal is restored */
 };
 
 /* The guest is not to run any more; its output is still written out if `drain`. */
@@ -73,6 +73,21 @@ static void reboot(struct app *app)
     }
 }
 
+/* What vcpu_run failed with; in lock step also where. */
+static void tell_error(struct app *app)
+{
+    struct machine *machine = &app->machine;
+    struct vmm_error error = {.size = sizeof(error)};
+    const char *report = vm_lockstep_report(machine->vm);
+
+    vm_last_error(machine->vm, &error);
+    snprintf(app->message, sizeof(app->message), "vcpu_run: %s",
+             error.code == machine->end_error ? error.text : vmm_strerror(machine->end_error));
+    if (report != NULL) {
+        fprintf(stderr, "\n%s", report);
+    }
+}
+
 static void on_ended(uv_async_t *async)
 {
     struct app *app = async->data;
@@ -83,8 +98,7 @@ static void on_ended(uv_async_t *async)
     }
     machine_stop(machine);
     if (machine->end_error != 0) {
-        snprintf(app->message, sizeof(app->message), "vcpu_run: %s",
-                 vmm_strerror(machine->end_error));
+        tell_error(app);
         finish(app, STATUS_HOST, 1);
         return;
     }

@@ -43,7 +43,8 @@ struct vm;
  * other backends. */
 #define VMM_VM_TRANSLATE_ALL 32u
 /* bt executes everything twice, translated and by the software CPU, and compares: vcpu_run fails
- * with VMM_E_INTERNAL at the first difference, which vm_last_error names. Slow: for tests, and for
+ * with VMM_E_INTERNAL at the first difference, which vm_last_error and
+ * vm_lockstep_report name. Slow: for tests, and for
  * reports of defects. Without effect on other backends. */
 #define VMM_VM_LOCKSTEP 64u
 
@@ -186,6 +187,12 @@ struct vm_stats {
 
 /* ANY. VMM_E_INVAL if stats->size is not set. */
 int vm_get_stats(struct vm *vm, struct vm_stats *stats);
+
+/*
+ * With VMM_VM_LOCKSTEP: what differed first, with the code around it, as lines of text for people;
+ * NULL if nothing did. Lives as long as the VM. ANY.
+ */
+const char *vm_lockstep_report(struct vm *vm);
 
 /*
  * Asks each backend of this build whether it works here; fills up to `n` reports, best first, and

@@ -277,6 +277,7 @@ struct vm {
     uint64_t tsc_mult;             /* guest TSC ticks per ns, 32.32 */
     _Atomic uint64_t tsc_start;    /* ticks at which the TSC was 0: the last reset */
 
+    char *lockstep_report; /* under error_lock; backend: what vm_lockstep_report returns, or NULL */
     struct mem_map *mem; /* changed with the world stopped and mem_lock held for writing */
     struct core_rwlock mem_lock;
 

@@ -155,3 +155,15 @@ void vm_last_error(struct vm *vm, struct vmm_error *err)
     os_mutex_unlock(&vm->error_lock);
     core_copy_out(err, &copy, sizeof(copy));
 }
+
+const char *vm_lockstep_report(struct vm *vm)
+{
+    const char *report;
+
+    if (!vm)
+        return NULL;
+    os_mutex_lock(&vm->error_lock);
+    report = vm->lockstep_report;
+    os_mutex_unlock(&vm->error_lock);
+    return report;
+}

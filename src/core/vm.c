@@ -442,6 +442,7 @@ int vm_destroy(struct vm *vm)
     core_doorbells_fini(vm);
     core_mem_fini(vm);
     vm->ops->vm_fini(vm);
+    free(vm->lockstep_report);
     core_timers_free(vm);
     for (uint32_t i = 0; i < vm->max_vcpus; i++)
         free(atomic_load(&vm->vcpus[i]));

@@ -65,6 +65,9 @@ CASES = {
     "guest-kvm-smp": repo_guest("guest.elf", cpus=2, append="auto brief", backend="kvm",
                             compare="interp"),
     "guest-bt": repo_guest("guest.elf", append="auto brief", backend="bt", compare="interp"),
+    # In lock step with the software CPU.
+    "guest-bt-check": repo_guest("guest.elf", append="auto brief", args=["--check"], backend="bt"),
+    "guest-bt-check-smp": repo_guest("guest.elf", cpus=2, args=["--check"], backend="bt"),
     "guest-bt-smp": repo_guest("guest.elf", cpus=4, backend="bt"),
     # Prints, computes, forks, sleeps and powers off.
     "cloud": linux("cloud", "full",
@@ -78,6 +81,8 @@ CASES = {
                       [r"guest: 1 of 1 processors", MD5, r"guest: forked 300\b",
                        r"guest: sum 2001000", r"guest: slept", r"guest: pipes work",
                        r"guest: done"], backend="bt"),
+    "cloud-bt-check": linux("cloud", "boot", [r"guest: done"], args=["--no-reboot", "--check"],
+                            backend="bt"),
     "cloud-bt-smp": linux("cloud", "smp",
                           [r"guest: 2 of 2 processors", r"guest: counted 2000 and 2000",
                            r"guest: done"],

@@ -104,7 +104,7 @@ static uint64_t next_length(struct check *c, uint64_t budget)
     c->rng ^= c->rng << 25;
     c->rng ^= c->rng >> 27;
     n = c->rng >> 32;
-    n = n % 16 ? 500 + (n >> 4) % 12000 : 1 + (n >> 4) % 64;
+    n = n % 16 ? 500 + (n >> 4) % (CHECK_MAX_INSNS - 500) : 1 + (n >> 4) % 64;
     return n < budget ? n : budget;
 }
 
@@ -139,9 +139,8 @@ static int segment(struct check *c, enum x86_stop *stop, uint64_t *done)
 {
     struct x86_cpu *plain = c->iv.cpu, *tested = c->tested;
     uint64_t limit = next_length(c, c->iv.vcpu->insn_budget), tested_done, cr8;
-    struct check_diff diff;
+    struct check_diffs diffs;
     enum x86_stop tested_stop;
-    bool differ;
 
     notice_changes(c);
     check_pages_begin(c);
@@ -159,16 +158,13 @@ static int segment(struct check *c, enum x86_stop *stop, uint64_t *done)
     c->input = 0;
     c->cr8 = cr8;
     *stop = check_execute(plain, limit, done);
-    differ = check_differ(c, &diff);
+    check_differ(c, &diffs);
+    check_add_counts(&diffs, tested_stop, tested_done, *stop, *done);
     c->phase = CHECK_LIVE;
-    if (!differ && (tested_stop != *stop || tested_done != *done)) {
-        diff = (struct check_diff){"instructions", tested_done, *done};
-        differ = true;
-    }
-    if (c->no_memory)
-        differ = c->no_memory = false; /* what the copies held was not what it should be */
     publish(c);
-    return differ ? check_find(c, *done > tested_done ? *done : tested_done) : 0;
+    if (c->no_memory)
+        diffs.n = c->no_memory = 0; /* what the copies held was not what it should be */
+    return diffs.n ? check_find(c, *done > tested_done ? *done : tested_done) : 0;
 }
 
 static int run_segment(struct check *c, enum x86_stop *stop, uint64_t *done)

@@ -11,13 +11,13 @@
  * vCPU: it works on guest memory, and the program sees its state. The tested one has the translator
  * and only ever works on copies of pages.
  *
- * A segment is a run of some thousand instructions that begins with both in one state and with
- * empty TLBs. The tested CPU executes it first, then the plain one; then their states and all pages
- * that either of them has touched must be equal. No event of the outside gets into a segment, and
- * nothing gets out: what would access a device, or an MSR that is more than a register, aborts both
- * CPUs in front of the instruction, which the plain CPU then executes alone ("live"), as it does
- * take interrupts. The time stamp counter and random numbers are recorded and played back. With
- * several vCPUs the world stands still during a segment.
+ * A segment is a run of up to CHECK_MAX_INSNS instructions that begins with both in one state and
+ * with empty TLBs. The tested CPU executes it first, then the plain one; then their states and all
+ * pages that either of them has touched must be equal. No event of the outside gets into a segment,
+ * and nothing gets out: what would access a device, or an MSR that is more than a register, aborts
+ * both CPUs in front of the instruction, which the plain CPU then executes alone ("live"), as it
+ * does take interrupts. The time stamp counter and random numbers are recorded and played back.
+ * With several vCPUs the world stands still during a segment.
  *
  * When the two differ, the segment is replayed on copies of its first state, with growing counts of
  * instructions, to find the first one after which they do (check_find.c).
@@ -37,12 +37,16 @@ struct check_page {
 };
 
 #define CHECK_PAGES_BITS 14
-#define CHECK_MAX_INSNS  16384u /* of a segment */
+#define CHECK_MAX_INSNS  50000u /* of a segment */
 
-/* The first thing that two states differ in. */
-struct check_diff {
-    char what[32];
-    uint64_t tested, plain;
+/* What the CPUs differ in. */
+#define CHECK_DIFFS 16u
+struct check_diffs {
+    unsigned n; /* may be more than there is room for */
+    struct check_diff {
+        char what[32];
+        uint64_t tested, plain;
+    } d[CHECK_DIFFS];
 };
 
 enum check_phase {
@@ -101,8 +105,11 @@ void check_pages_share(struct check *c);
 
 /* Copies what makes a CPU's state. `loaded`: `to` is to run with it. [check_state.c] */
 void check_copy_state(struct x86_cpu *to, const struct x86_cpu *from, bool loaded);
-/* Whether the CPUs' states or pages differ; then *diff says what. */
-bool check_differ(struct check *c, struct check_diff *diff);
+/* Whether the CPUs' states or pages differ: in what. */
+bool check_differ(struct check *c, struct check_diffs *diffs);
+/* Also compares how the CPUs came to their states. */
+void check_add_counts(struct check_diffs *diffs, enum x86_stop tested_stop, uint64_t tested_done,
+                      enum x86_stop plain_stop, uint64_t plain_done);
 
 /* Runs to the limit or a stop other than a request. */
 enum x86_stop check_execute(struct x86_cpu *cpu, uint64_t limit, uint64_t *done);

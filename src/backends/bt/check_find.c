@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/bt/check_find.c: lock step: from a segment that differs to the instruction that did. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "backends/bt/check.h"
 #include "core/x86/cache.h"
@@ -22,7 +23,7 @@ static void load(struct check *c, struct x86_cpu *cpu, const struct x86_cpu *fro
  * From the segment's first state: `skip` instructions by the plain CPU, and then, from the state
  * that gives, up to `n` by both. Whether they differ.
  */
-static bool replay(struct check *c, uint64_t skip, uint64_t n, struct check_diff *diff)
+static bool replay(struct check *c, uint64_t skip, uint64_t n, struct check_diffs *diffs)
 {
     struct x86_cpu *plain = c->iv.cpu;
     enum x86_stop stops[2];
@@ -41,45 +42,61 @@ static bool replay(struct check *c, uint64_t skip, uint64_t n, struct check_diff
     stops[0] = check_execute(c->tested, n, &done[0]);
     c->input = input;
     stops[1] = check_execute(plain, n, &done[1]);
-    if (check_differ(c, diff))
-        return true;
-    *diff = (struct check_diff){"instructions", done[0], done[1]};
-    return stops[0] != stops[1] || done[0] != done[1];
+    check_differ(c, diffs);
+    check_add_counts(diffs, stops[0], done[0], stops[1], done[1]);
+    return diffs->n;
 }
 
 /* The smallest number of instructions after which they differ; they do after `n`. */
-static uint64_t first_count(struct check *c, uint64_t n, struct check_diff *diff)
+static uint64_t first_count(struct check *c, uint64_t n, struct check_diffs *diffs)
 {
     uint64_t low = 0, high = n;
 
     while (high - low > 1) {
         uint64_t middle = low + (high - low) / 2;
 
-        if (replay(c, 0, middle, diff))
+        if (replay(c, 0, middle, diffs))
             high = middle;
         else
             low = middle;
     }
-    replay(c, 0, high, diff);
+    replay(c, 0, high, diffs);
     return high;
 }
 
-/* The last instruction from which on the same difference comes about; `last` if none does: it needs
- * what was executed before. */
-static uint64_t find_cause(struct check *c, uint64_t last, struct check_diff *diff)
+/* The last instruction from which on a difference of the same kind comes about within `ahead`
+ * instructions behind the first difference; `last` if there is none. */
+static uint64_t cause_within(struct check *c, uint64_t last, unsigned ahead,
+                             struct check_diffs *diffs)
 {
     uint64_t first = last > LOOK_BACK ? last - LOOK_BACK : 0;
 
     for (uint64_t i = last; i-- > first;)
-        for (uint64_t n = last - i; n <= last - i + LOOK_AHEAD; n++) {
-            struct check_diff now;
+        for (uint64_t n = last - i; n <= last - i + ahead; n++) {
+            struct check_diffs now;
 
-            if (!replay(c, i, n, &now) || strcmp(now.what, diff->what) != 0)
+            if (!replay(c, i, n, &now) || strcmp(now.d[0].what, diffs->d[0].what) != 0)
                 continue;
-            *diff = now;
+            *diffs = now;
             return i;
         }
     return last;
+}
+
+/*
+ * Translated code is only entered if all of it is within the count, so what is wrong may be the
+ * work of any instruction in front of the place where it shows. It is looked for by replaying from
+ * each of them. Code that begins elsewhere may end elsewhere, so the second try goes further; if
+ * that fails too, the difference needs what was executed before: the first instruction is named
+ * that may have done it.
+ */
+static uint64_t find_cause(struct check *c, uint64_t last, struct check_diffs *diffs)
+{
+    uint64_t cause = cause_within(c, last, 0, diffs);
+
+    if (cause == last)
+        cause = cause_within(c, last, LOOK_AHEAD, diffs);
+    return cause == last ? last - 1 : cause;
 }
 
 /* ---- telling ---- */
@@ -99,7 +116,7 @@ static void place_at(struct check *c, uint64_t skip, struct place *place)
     static const ZydisStackWidth widths[] = {ZYDIS_STACK_WIDTH_16, ZYDIS_STACK_WIDTH_32,
                                              ZYDIS_STACK_WIDTH_64};
     struct x86_cpu *plain = c->iv.cpu;
-    struct check_diff ignored;
+    struct check_diffs ignored;
     uint64_t linear;
     unsigned n = 0, mode;
     ZydisDecoder decoder;
@@ -140,8 +157,52 @@ static void print_bytes(char *to, const struct place *place)
         to += sprintf(to, "%02x ", place->bytes[i]);
 }
 
-static int tell(struct check *c, uint64_t insn, const struct check_diff *diff)
+/* One line of the listing. */
+static void list(FILE *to, struct check *c, uint64_t insn, bool cause)
 {
+    struct place place;
+    char bytes[64];
+
+    place_at(c, insn, &place);
+    print_bytes(bytes, &place);
+    fprintf(to, "%c %12llu  %016llx  %-32s %s\n", cause ? '>' : ' ',
+            (unsigned long long)(c->first + insn), (unsigned long long)place.rip, bytes,
+            place.text);
+}
+
+/* The whole story, for vm_lockstep_report. */
+static void report(struct check *c, uint64_t cause, uint64_t seen, const struct check_diffs *diffs)
+{
+    struct vm *vm = c->iv.vcpu->vm;
+    uint64_t from = cause > 8 ? cause - 8 : 0, to = seen + 2;
+    char *text = NULL;
+    size_t size;
+    FILE *f = open_memstream(&text, &size);
+
+    if (!f)
+        return;
+    fprintf(f, "vCPU %u: difference %-20s translated  software CPU\n", c->iv.vcpu->id, "");
+    for (unsigned i = 0; i < diffs->n && i < CHECK_DIFFS; i++)
+        fprintf(f, "  %-32s %#18llx %#18llx\n", diffs->d[i].what,
+                (unsigned long long)diffs->d[i].tested, (unsigned long long)diffs->d[i].plain);
+    if (diffs->n > CHECK_DIFFS)
+        fprintf(f, "  and %u more\n", diffs->n - CHECK_DIFFS);
+    fprintf(f, "code, as the software CPU executes it; seen after instruction %llu:\n",
+            (unsigned long long)(c->first + seen - 1));
+    for (uint64_t i = from; i < to; i++)
+        list(f, c, i, i == cause);
+    fclose(f);
+    os_mutex_lock(&vm->error_lock);
+    if (vm->lockstep_report)
+        free(text);
+    else
+        vm->lockstep_report = text;
+    os_mutex_unlock(&vm->error_lock);
+}
+
+static int tell(struct check *c, uint64_t insn, const struct check_diffs *diffs)
+{
+    const struct check_diff *first = &diffs->d[0];
     struct vcpu *vcpu = c->iv.vcpu;
     struct place place;
     char bytes[64];
@@ -152,22 +213,24 @@ static int tell(struct check *c, uint64_t insn, const struct check_diff *diff)
                    "vCPU %u differs at instruction %llu, rip %#llx: %s(%s): %s is %#llx translated "
                    "and %#llx in the software CPU",
                    vcpu->id, (unsigned long long)(c->first + insn), (unsigned long long)place.rip,
-                   bytes, place.text, diff->what, (unsigned long long)diff->tested,
-                   (unsigned long long)diff->plain);
+                   bytes, place.text, first->what, (unsigned long long)first->tested,
+                   (unsigned long long)first->plain);
 }
 
 static int find(struct check *c, uint64_t n)
 {
-    struct check_diff diff;
-    uint64_t count;
+    struct check_diffs diffs;
+    uint64_t count, cause;
 
-    if (!replay(c, 0, n, &diff)) {
+    if (!replay(c, 0, n, &diffs)) {
         c->nforeign++;
         return 0;
     }
     c->broken = true;
-    count = first_count(c, n, &diff);
-    return tell(c, find_cause(c, count, &diff), &diff);
+    count = first_count(c, n, &diffs);
+    cause = find_cause(c, count, &diffs);
+    report(c, cause, count, &diffs);
+    return tell(c, cause, &diffs);
 }
 
 int check_find(struct check *c, uint64_t n)
