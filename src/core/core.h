@@ -278,7 +278,7 @@ struct vm {
     _Atomic uint64_t tsc_start;    /* ticks at which the TSC was 0: the last reset */
 
     char *lockstep_report; /* under error_lock; backend: what vm_lockstep_report returns, or NULL */
-    struct mem_map *mem; /* changed with the world stopped and mem_lock held for writing */
+    struct mem_map *mem;   /* changed with the world stopped and mem_lock held for writing */
     struct core_rwlock mem_lock;
 
     struct io_map *io[2];   /* MMIO, ports: changed with the world stopped and vm->lock held */
