@@ -440,6 +440,7 @@ static void put_branch(struct code *c)
 
 #include "bt_sys.h"
 #include "bt_vec.h"
+#include "bt_ways.h"
 
 static void put_insn(struct code *c)
 {
@@ -457,6 +458,8 @@ static void put_insn(struct code *c)
         put8(c, 0x83), put8(c, (percent(50) ? 0xc0u : 0xe8u) | c->base), put8(c, below(40));
     } else if (percent(5)) {
         put_system(c);
+    } else if (percent(4)) {
+        put_way(c);
     } else if (percent(c->vectors))
         put_vector(c);
     else if (kind < 22)
@@ -567,6 +570,10 @@ static void prepare(struct fake *f, const struct code *c, const uint8_t *resume,
         f->cpu->sysenter_esp = FAKE_STACK0 - 1024;
     }
     f->cpu->kernel_gs_base = FAKE_DATA;
+    for (unsigned i = 0; i < CODE_SIZE >> 12; i++) {
+        fake_put(f, FAKE_PT + ((ALIAS >> 12) + i) * 8, 8, (FAKE_TEXT + i * 0x1000) | 7);
+        fake_put(f, FAKE_PT32 + ((ALIAS >> 12) + i) * 4, 4, (FAKE_TEXT + i * 0x1000) | 7);
+    }
     fake_put(f, FAKE_TSS + 36, 8, FAKE_STACK0);
     memcpy(f->mem + RESUME, resume, nresume);
     memcpy(f->mem + FAKE_TEXT, c->bytes, sizeof(c->bytes));
@@ -659,6 +666,8 @@ static bool run_case(uint64_t seed)
 
         if (percent(5))
             BOTH(&p, f) f->irq = 0x40;
+        if (percent(5))
+            remap(&p, bits64);
         BOTH(&p, f) f->nlog = 0;
         stop[0] = fake_run(p.plain, n);
         stop[1] = fake_run(p.bt, n);

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Ways between translated blocks: what they lead to dies, is mapped elsewhere, or belongs to
+ * another mode. */
+#include <check.h>
+
+#include "backends/bt/bt.h"
+#include "core/x86/control.h"
+#include "x86_fake.h"
+
+static struct fake *translating(void)
+{
+    struct fake *f = fake_new();
+
+    ck_assert_int_eq(bt_attach(f->cpu, 1, BT_ARENA), 0);
+    fake_long64(f);
+    return f;
+}
+
+static void finish(struct fake *f)
+{
+    bt_detach(f->cpu);
+    fake_free(f);
+}
+
+/* ---- targets that die ---- */
+
+/* The function changes what it returns to: the immediate of a MOV. */
+FAKE_ASM(
+    call_dies, 64,
+    "mov $100, %ecx\n 1: call 3f\n 2: mov $0, %eax\n add %rax, %rbx\n dec %ecx\n jnz 1b\n hlt\n"
+    ".balign 64\n 3: mov %cl, 2b+1(%rip)\n ret");
+
+START_TEST(return_to_changed_code)
+{
+    struct fake *f = translating();
+
+    ck_assert_int_eq(FAKE_EXEC(f, call_dies), FAKE_HLT);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], 5050);
+    finish(f);
+}
+END_TEST
+
+/* The same with an indirect jump, and with the code far away. */
+FAKE_ASM(jump_dies, 64,
+         "lea 3f(%rip), %rdx\n mov $100, %ecx\n 1: mov %cl, 1(%rdx)\n jmp *%rdx\n"
+         "2: dec %ecx\n jnz 1b\n hlt\n .skip 5000\n 3: mov $0, %eax\n add %rax, %rbx\n jmp 2b");
+
+START_TEST(jump_to_changed_code)
+{
+    struct fake *f = translating();
+
+    ck_assert_int_eq(FAKE_EXEC(f, jump_dies), FAKE_HLT);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], 5050);
+    finish(f);
+}
+END_TEST
+
+/* A return address that has changed since the call, and one that was never pushed by a call. */
+FAKE_ASM(other_return, 64,
+         "mov $100, %ecx\n 1: call 3f\n jmp 4f\n 2: add $3, %rbx\n lea 4f(%rip), %rax\n push "
+         "%rax\n ret\n"
+         "3: addq $2, (%rsp)\n inc %rbx\n ret\n 4: dec %ecx\n jnz 1b\n hlt");
+
+START_TEST(return_elsewhere)
+{
+    struct fake *f = translating();
+
+    ck_assert_int_eq(FAKE_EXEC(f, other_return), FAKE_HLT);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], 400);
+    finish(f);
+}
+END_TEST
+
+/* 5000 calls deep, from two places, whose return addresses have the same lower bits. */
+FAKE_ASM(deep, 64,
+         "mov $5000, %ecx\n call 1f\n hlt\n 1: dec %ecx\n jz 2f\n test $1, %cl\n jz 3f\n"
+         "call 1b\n 4: inc %rbx\n 2: ret\n .skip 1024 - 5 - (. - 4b)\n"
+         "3: call 1b\n add $2, %rbx\n ret");
+
+START_TEST(deep_recursion)
+{
+    struct fake *f = translating();
+
+    f->cpu->gpr[VMM_RSP] = FAKE_DATA + 0x20000;
+    ck_assert_int_eq(FAKE_EXEC(f, deep), FAKE_HLT);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], 2500 + 2 * 2499);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RSP], FAKE_DATA + 0x20000);
+    finish(f);
+}
+END_TEST
+
+/* ---- pages that are mapped elsewhere ---- */
+
+#define CALLER   FAKE_TEXT
+#define CALLEE   (FAKE_TEXT + 0x2000u)
+#define CALLEE_2 (FAKE_TEXT + 0x3000u)
+#define CALLER_2 (FAKE_TEXT + 0x4000u)
+#define PTE(at)  (FAKE_PT + (at) / 4096 * 8)
+
+FAKE_ASM(direct, 64, "1: call 1b + 0x2000\n add %rax, %rbx\n dec %ecx\n jnz 1b\n hlt");
+FAKE_ASM(indirect, 64, "1: call *%rdx\n add %rax, %rbx\n dec %ecx\n jnz 1b\n hlt");
+FAKE_ASM(by_jump, 64,
+         "1: push %rsi\n jmp 1b + 0x2000\n nop\n add %rax, %rbx\n dec %ecx\n jnz 1b\n hlt");
+FAKE_ASM(gives_1, 64, "mov $1, %eax\n ret");
+FAKE_ASM(gives_2, 64, "mov $2, %eax\n ret");
+
+static void run_more(struct fake *f, unsigned insns, uint64_t rbx)
+{
+    ck_assert_int_eq(fake_run(f, insns), X86_STOP_ATTENTION);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], rbx);
+}
+
+/* What the translated code knows of a mapping holds until the TLB is flushed, and no longer. */
+static void remap_callee(const uint8_t *begin, const uint8_t *end, unsigned flush)
+{
+    struct fake *f = translating();
+    bool jump = begin == by_jump_begin;
+    unsigned n = jump ? 700 : 600;
+
+    fake_load(f, CALLER, begin, end);
+    fake_load(f, CALLEE, gives_1_begin, gives_1_end);
+    fake_load(f, CALLEE_2, gives_2_begin, gives_2_end);
+    f->cpu->gpr[VMM_RCX] = 1u << 30;
+    f->cpu->gpr[VMM_RDX] = CALLEE;
+    f->cpu->gpr[VMM_RSI] = CALLER + 7; /* behind the NOP */
+    for (unsigned i = 0; i < 3; i++) {
+        run_more(f, n, 100 + 400 * i);
+        fake_put(f, PTE(CALLEE), 8, CALLEE_2 | 7);
+        run_more(f, n, 200 + 400 * i);
+        if (flush == 0)
+            x86_flush_tlb(f->cpu);
+        else if (flush == 1)
+            x86_flush_tlb_nonglobal(f->cpu);
+        else
+            x86_flush_tlb_page(f->cpu, CALLEE);
+        run_more(f, n, 400 + 400 * i);
+        fake_put(f, PTE(CALLEE), 8, CALLEE | 7);
+        x86_flush_tlb(f->cpu);
+    }
+    finish(f);
+}
+
+START_TEST(callee_is_remapped)
+{
+    for (unsigned flush = 0; flush < 3; flush++) {
+        remap_callee(direct_begin, direct_end, flush);
+        remap_callee(indirect_begin, indirect_end, flush);
+        remap_callee(by_jump_begin, by_jump_end, flush);
+    }
+}
+END_TEST
+
+/* The callee maps another page where its caller is. */
+FAKE_ASM(caller_1, 64,
+         "1: call 1b + 0x2000\n mov $1, %eax\n add %rax, %rbx\n dec %ecx\n jnz 1b\n hlt");
+FAKE_ASM(caller_2, 64,
+         "1: call 1b + 0x2000\n mov $2, %eax\n add %rax, %rbx\n dec %ecx\n jnz 1b\n hlt");
+FAKE_ASM(toggles, 64, "xorl $0x4000, 0x7080\n invlpg 0x10000\n ret");
+FAKE_ASM(toggles_only, 64, "xorl $0x4000, 0x7080\n ret");
+_Static_assert(PTE(CALLER) == 0x7080 && CALLER == 0x10000 && (CALLER ^ CALLER_2) == 0x4000,
+               "as in the code");
+
+static uint64_t remap_caller(const uint8_t *begin, const uint8_t *end)
+{
+    struct fake *f = translating();
+    uint64_t sum;
+
+    fake_load(f, CALLER, caller_1_begin, caller_1_end);
+    fake_load(f, CALLER_2, caller_2_begin, caller_2_end);
+    fake_load(f, CALLEE, begin, end);
+    f->cpu->gpr[VMM_RCX] = 100;
+    ck_assert_int_eq(fake_go(f), FAKE_HLT);
+    sum = f->cpu->gpr[VMM_RBX];
+    finish(f);
+    return sum;
+}
+
+START_TEST(caller_is_remapped)
+{
+    ck_assert_uint_eq(remap_caller(toggles_begin, toggles_end), 150);
+    ck_assert_uint_eq(remap_caller(toggles_only_begin, toggles_only_end), 100);
+}
+END_TEST
+
+/* ---- modes ---- */
+
+/* What a call of the kernel has left is not for user mode, which has the same page mapped at the
+ * same address. */
+FAKE_ASM(calls_once, 64, "call 1f\n hlt\n .balign 64\n 1: ret");
+FAKE_ASM(returns_there, 64, "push $0x10005\n ret");
+
+START_TEST(returns_keep_to_their_mode)
+{
+    struct fake *f = translating();
+    uint64_t before;
+
+    fake_load(f, CALLEE, returns_there_begin, returns_there_end);
+    ck_assert_int_eq(FAKE_EXEC(f, calls_once), FAKE_HLT);
+    fake_user(f);
+    fake_put(f, FAKE_TSS + 4, 8, FAKE_STACK0);
+    f->cpu->rip = CALLEE;
+    before = f->cpu->count.translations;
+    ck_assert_int_eq(fake_go(f), X86_GP);
+    ck_assert_uint_eq(fake_stack(f, 1, 8), CALLER + 5);
+    /* The code that returns; HLT alone is not worth one. */
+    ck_assert_uint_ge(f->cpu->count.translations, before + 1);
+    finish(f);
+}
+END_TEST
+
+/* Generations that come again are not taken for those of old. */
+START_TEST(generations_start_over)
+{
+    struct fake *f = translating();
+    struct bt *bt = f->cpu->tier_state;
+    unsigned known = 0;
+
+    fake_load(f, CALLER, direct_begin, direct_end);
+    fake_load(f, CALLEE, gives_1_begin, gives_1_end);
+    f->cpu->gpr[VMM_RCX] = 1u << 30;
+    run_more(f, 600, 100);
+    for (unsigned i = 0; i < bt->npages; i++)
+        known += f->cpu->tier_map[i] != 0;
+    ck_assert_uint_eq(known, 2);
+    f->cpu->jump_set[0].link_gen = 0xfffff;
+    x86_flush_tlb(f->cpu);
+    for (unsigned i = 0; i < X86_TIER_PAGES; i++)
+        ck_assert_uint_eq(f->cpu->tier_map[i], 0);
+    run_more(f, 600, 200);
+    finish(f);
+}
+END_TEST
+
+/* More pages of code than there are elements of the map: all starts over. */
+START_TEST(pages_are_given_back)
+{
+    struct fake *f = translating();
+    struct bt *bt = f->cpu->tier_state;
+
+    for (unsigned i = 0; i < 3; i++) {
+        fake_load(f, CALLER, direct_begin, direct_end);
+        fake_load(f, CALLEE, gives_1_begin, gives_1_end);
+        f->cpu->gpr[VMM_RCX] = 1u << 30;
+        f->cpu->rip = CALLER;
+        run_more(f, 600, 100 * (i + 1));
+        ck_assert_uint_eq(bt->npages, BT_NO_PAGE + 3);
+        x86_cache_invalidate(f->cpu, CALLER, 0x3000);
+        ck_assert_ptr_nonnull(bt->free_pages);
+    }
+    bt->free_pages = NULL;
+    bt->npages = X86_TIER_PAGES;
+    run_more(f, 600, 400);
+    ck_assert_uint_eq(f->cpu->count.code_flushes, 1);
+    finish(f);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("bt_ways");
+    TCase *t = tcase_create("bt_ways");
+    SRunner *r = srunner_create(s);
+    int failed;
+
+    tcase_add_test(t, return_to_changed_code);
+    tcase_add_test(t, jump_to_changed_code);
+    tcase_add_test(t, return_elsewhere);
+    tcase_add_test(t, deep_recursion);
+    tcase_add_test(t, callee_is_remapped);
+    tcase_add_test(t, caller_is_remapped);
+    tcase_add_test(t, returns_keep_to_their_mode);
+    tcase_add_test(t, generations_start_over);
+    tcase_add_test(t, pages_are_given_back);
+    suite_add_tcase(s, t);
+    srunner_run_all(r, CK_NORMAL);
+    failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
