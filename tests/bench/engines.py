@@ -82,6 +82,7 @@ class Session:
     def __init__(self, engine, command, cwd=None, cpus=None, timeout=300):
         self.engine = engine
         self.text = ""
+        self.seen = ""  # what came before the last answer
         self.errors = tempfile.TemporaryFile(mode="w+")
         self.start = time.monotonic()
         pin = None if cpus is None else (lambda: os.sched_setaffinity(0, cpus))
@@ -104,7 +105,7 @@ class Session:
         while True:
             match = re.search(pattern, self.text)
             if match:
-                before = self.text[:match.start()]
+                before = self.seen = self.text[:match.start()]
                 self.text = self.text[match.end():]
                 panic = re.search(r"(Kernel panic|BUG:|Oops|segfault|WARNING: CPU).*", before)
                 if panic:
@@ -137,7 +138,7 @@ class Session:
             return None
         if status != 0 or size == 0:
             raise Failure("%s: %s: exit status %d\n%s"
-                          % (self.engine, command, status, self.tail()))
+                          % (self.engine, command, status, self.seen[-3000:] + self.tail()))
         return dict(time=ns / 1e9, wall=wall, hash=match.group(5),
                     cpu=cpu_ns / 1e9 if self.engine == "native" else cpu)
 

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Fetches guest images from the machine's Debian archive into guests/ (or $VMM_GUESTS), once.
 #
-#   fetch.sh NAME...    NAME: cloud generic rt i386 memtest busybox seabios ovmf xen kvm, or all
+#   fetch.sh NAME...    NAME: cloud generic rt i386 memtest busybox seabios ovmf xen kvm
+#                       programs, or all
 #
 # Each NAME ends up as one or more files, whose paths are printed:
 #   cloud, generic, rt  NAME/vmlinuz and NAME/version
@@ -13,6 +14,7 @@
 #   ovmf                ovmf/OVMF.fd
 #   xen                 xen/xen (an ELF image)
 #   kvm                 kvm/vmlinuz, kvm/version and the kernel's modules of KVM
+#   programs            programs/root.cpio: gcc, python3, openssl, stress-ng and what they need
 # Exit status: 0 all there, 75 something cannot be downloaded here (the reason is printed), 1 misuse.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -83,6 +85,55 @@ fetch_kernel() { # NAME META-PACKAGE
     cp vmlinuz version "$guests/$1/"
 }
 
+# The packages with all that they depend on, but for what serves only other uses of them.
+PROGRAMS="gcc libc6-dev python3 openssl stress-ng"
+NOT_NEEDED='perl.*|libperl.*|mime-support|mailcap|media-types|install-info|tar|dpkg|rpcsvc-proto|.*debconf.*|\
+lib(asan8|tsan2|ubsan1|lsan0|itm1|quadmath0|gprofng0)|.*-mesa0|libdb5.3|libgdbm.*|\
+readline-common|linux-libc-dev-.*'
+# Modules of Python's own tests that compute and need nothing but memory.
+PYTHON_TESTS="grammar long int float complex math cmath fractions decimal struct re json hashlib zlib bz2
+    string unicode bytes sort bisect heapq dict set list tuple deque array generators
+    exceptions random statistics itertools functools textwrap base64 binascii csv pickle"
+
+list_programs() {
+    # shellcheck disable=SC2086
+    apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+        --no-replaces --no-enhances $PROGRAMS |
+        grep '^[a-z0-9]' | sort -u | grep -vxE "$(tr -d '\\\n' <<<"$NOT_NEEDED")"
+}
+
+fetch_programs() {
+    local deb name packages
+    mapfile -t packages < <(list_programs)
+    [ ${#packages[@]} -gt 20 ] || unavailable "the archive lacks one of $PROGRAMS"
+    apt-get -q download "${packages[@]}" libpython3.11-testsuite >download.log 2>&1 ||
+        unavailable "cannot download programs: $(grep -m1 '^E:' download.log)"
+    mkdir root tests
+    dpkg-deb -x libpython3.11-testsuite_*.deb tests
+    rm libpython3.11-testsuite_*.deb
+    for deb in ./*.deb; do
+        dpkg-deb -x "$deb" root || unavailable "cannot unpack $deb"
+    done
+    # The modules that hold no tests are what tests share.
+    for name in $PYTHON_TESTS; do
+        mv tests/usr/lib/python3.11/test/test_"$name"{,.py} root/usr/lib/python3.11/test/ 2>/dev/null
+    done
+    rm -rf tests/usr/lib/python3.11/test/test_*
+    cp -rn tests/usr/lib/python3.11/test root/usr/lib/python3.11/
+    (
+        cd root || exit 1
+        rm -rf usr/share/{doc,man,info,locale,lintian,bug,perl*,X11,python3,gcc} var etc/init.d \
+            usr/bin/*-{lto-dump-12,ld.gold,dwp,gp-*} usr/lib/x86_64-linux-gnu/gconv \
+            usr/lib/gcc/x86_64-linux-gnu/12/{lto1,lto-wrapper,g++-mapper-server,plugin,lib?san*} \
+            usr/lib/python3/dist-packages usr/lib/python3.11/{ensurepip,idlelib,lib2to3,pydoc_data}
+        find usr -name '*.a' -size +256k ! -name 'libc.a' ! -name 'libgcc*' ! -name 'libm-*' ! -name 'libmvec*' -delete
+    )
+    (cd root && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >root.cpio ||
+        unavailable "no cpio"
+    ls ./*.deb >version
+    cp root.cpio version "$guests/programs/"
+}
+
 fetch_one() {
     local deb package
     case $1 in
@@ -129,6 +180,7 @@ fetch_one() {
         gunzip xen.gz || unavailable "no gzip file in $deb"
         cp xen "$guests/xen/"
         ;;
+    programs) fetch_programs ;;
     kvm)
         get_kernel linux-image-cloud-amd64 vmlinuz
         deb=$(ls ./linux-image-*.deb)
@@ -140,11 +192,11 @@ fetch_one() {
     esac
 }
 
-[ $# -gt 0 ] || { sed -n '3,17s/^# \{0,1\}//p' "$0" >&2; exit 1; }
-[ "$*" = all ] && set -- cloud generic rt i386 memtest busybox seabios ovmf xen kvm
+[ $# -gt 0 ] || { sed -n '3,19s/^# \{0,1\}//p' "$0" >&2; exit 1; }
+[ "$*" = all ] && set -- cloud generic rt i386 memtest busybox seabios ovmf xen kvm programs
 for name; do
     case $name in
-    cloud | generic | rt | kvm) last=version ;;
+    cloud | generic | rt | kvm | programs) last=version ;;
     memtest) last=memtest32.bin ;;
     busybox | i386) last=busybox ;;
     seabios) last=bios-256k.bin ;;
