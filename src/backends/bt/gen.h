@@ -23,6 +23,18 @@ struct gen_slow {
     uint8_t *site;
     uint8_t i;                /* op */
     struct gen_recipe recipe; /* of the flags, if they are not in cc */
+    uint8_t group;            /* index into apart + 1: the look for a group has failed */
+};
+
+/* A group, for when its common look into the TLB fails. */
+struct gen_apart {
+    uint8_t first, last; /* ops */
+    bool in_cc;          /* behind the look ... */
+    struct gen_recipe recipe;
+    unsigned simd_now;
+    const void *back; /* ... and behind the group */
+    bool back_host;
+    const void *code; /* or NULL: handlers do it */
 };
 
 /* A jump to another block, whose way is written behind the block's code. */
@@ -107,6 +119,8 @@ struct gen {
     unsigned simd_at[X86_BLOCK_MAX + 1]; /* ... and simd_now */
     struct gen_slow slow[GEN_MAX_SLOW];
     unsigned nslow;
+    struct gen_apart apart[X86_BLOCK_MAX];
+    unsigned napart;
     struct gen_exit exit[BT_MAX_LINKS];
     unsigned nexits;
 };
@@ -204,6 +218,12 @@ void gen_simd_again(struct gen *g, unsigned i);
 
 /* ---- groups of accesses [group.c] ---- */
 
+/* Behind the look into the TLB for g->group, whose slow paths begin at `nslow`, and behind its last
+ * op; then, behind the block's code, its ops one by one. [apart.c] */
+void gen_group_begins(struct gen *g, unsigned nslow);
+void gen_group_ends(struct gen *g);
+void gen_apart(struct gen *g);
+
 /* Finds the group that begins with the current op: false if there is none of two accesses. */
 bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group);
 /* Follows the base over the current op, which is written. */
@@ -211,6 +231,8 @@ void gen_follow_base(struct gen *g);
 
 /* ---- instructions ---- */
 
+/* One op in line; false: nothing is written. [translate.c] */
+bool gen_try(struct gen *g, bool last);
 /* Makes op i the current one. */
 void gen_select(struct gen *g, unsigned i);
 /* Whether an instruction may be in a group. [insn.c] */

@@ -356,7 +356,8 @@ static void call_load(struct gen *g, uint32_t need)
 
 static void slow_if_refused(struct gen *g, unsigned i, struct gen_recipe recipe)
 {
-    g->slow[g->nslow++] = (struct gen_slow){em_jcc_later(&g->e, CC_C), (uint8_t)i, recipe};
+    g->slow[g->nslow++] =
+        (struct gen_slow){.site = em_jcc_later(&g->e, CC_C), .i = (uint8_t)i, .recipe = recipe};
 }
 
 void gen_simd_loads(struct gen *g)

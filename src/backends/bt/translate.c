@@ -75,8 +75,7 @@ static void write_slow(struct gen *g, unsigned i)
 
 /* ---- the block ---- */
 
-/* One op in line, or nothing written. */
-static bool try_inline(struct gen *g, bool last)
+bool gen_try(struct gen *g, bool last)
 {
     uint8_t *p = g->e.p;
     bool in_host = g->in_host, in_cc = g->in_cc;
@@ -161,7 +160,7 @@ static void check_phase(struct gen *g, const struct gen_group *group)
 /* The ops of a group; the one that cannot be written, or b->n: all are. */
 static unsigned write_group(struct gen *g, const struct gen_group *group)
 {
-    unsigned size = (unsigned)(group->hi - group->lo), ret = g->b->ends ? g->b->n - 1u : ~0u;
+    unsigned size = (unsigned)(group->hi - group->lo), nslow, ret = g->b->ends ? g->b->n - 1u : ~0u;
     struct em_rm m = {.mem = true, .reg = H_NONE, .index = H_NONE, .disp = (int32_t)group->lo};
 
     if (group->base != X86_ZERO)
@@ -174,10 +173,12 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
     gen_keep_flags(g, group->first, group->last);
     gen_free_flags(g);
     em_rm(&g->e, g->is64, OP_LEA, H_RAX, m);
+    nslow = g->nslow;
     gen_probe(g, size, group->write);
     check_phase(g, group);
     g->group = *group;
     g->group.delta = 0;
+    gen_group_begins(g, nslow);
     g->held = true;
     for (unsigned i = group->first; i <= group->last; i++) {
         gen_select(g, i);
@@ -211,8 +212,11 @@ static unsigned try_group(struct gen *g)
         bad = write_group(g, &group);
         g->held = false;
         gen_select(g, first);
-        if (bad == g->b->n)
+        if (bad == g->b->n) {
+            if (!g->held_ret)
+                gen_group_ends(g);
             return group.last - first + 1;
+        }
         g->held_ret = false;
         g->kept = false;
         g->recipe = recipe;
@@ -254,7 +258,7 @@ static unsigned write_ops(struct gen *g)
             }
             continue;
         }
-        if (g->all[i].known && try_inline(g, last)) {
+        if (g->all[i].known && gen_try(g, last)) {
             g->is_inline[i] = true;
             in_run = false;
             count++;
@@ -366,6 +370,7 @@ static void end(struct gen *g)
     write_refusal(g);
     gen_far_miss(g);
     gen_exits(g);
+    gen_apart(g);
     gen_simd_loads(g);
     for (unsigned i = 0; i < g->b->n; i++)
         write_slow(g, i);
