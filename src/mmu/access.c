@@ -53,7 +53,7 @@ static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access
     e->write = mmu_empty_tag(i);
     if (idx >= MMU_NINDEX || watched(mmu, linear))
         return;
-    mmu_note_filled(mmu, idx << MMU_TLB_BITS | i);
+    mmu_note_filled(mmu, w->global, idx << MMU_TLB_BITS | i);
     e->host = page->host;
     e->gpa = w->gpa | (w->global ? MMU_ENTRY_GLOBAL : 0);
     if (mmu_allowed(mmu, idx, MMU_READ, w, &error))
@@ -270,7 +270,7 @@ int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code
     if (!mmu->env->page(mmu->env->ctx, w.gpa, &page) || !page.executable)
         return MMU_OK;
     code->host = page.host;
-    mmu_note_filled(mmu, MMU_FILLED_EXEC | (unsigned)!user << MMU_XTLB_BITS | i);
+    mmu_note_filled(mmu, w.global, MMU_FILLED_EXEC | (unsigned)!user << MMU_XTLB_BITS | i);
     e->tag = linear & MMU_PAGE_MASK;
     e->gpa = w.gpa | (w.global ? MMU_ENTRY_GLOBAL : 0);
     e->host = page.host;

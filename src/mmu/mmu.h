@@ -167,15 +167,36 @@ enum mmu_paging { MMU_PAGING_NONE, MMU_PAGING_32, MMU_PAGING_PAE, MMU_PAGING_4LE
 #define MMU_NONCANON 2 /* non-canonical address: #GP(0) or #SS(0) */
 #define MMU_ABORT    3 /* the surroundings want the instruction to stop without effect */
 
-/* Entries that may have tags are listed up to this number, as few are quickly flushed. */
-#define MMU_FILLED      64
-#define MMU_FILLED_EXEC 0x8000u /* in `filled`: an entry of `exec`, else one of `data` */
+/* Entries that may have tags are listed up to a number, as few are quickly flushed. */
+#define MMU_FILLED      256
+#define MMU_FILLED_EXEC 0x8000u /* in a list: an entry of `exec`, else one of `data` */
+
+struct mmu_filled {
+    unsigned n;                 /* more than MMU_FILLED: all may have tags */
+    uint16_t entry[MMU_FILLED]; /* which table, and which entry of it */
+};
+
+/*
+ * Where walks may begin (the paging-structure caches of SDM Vol. 3A 4.10.3): tables of the two
+ * lowest levels that were reached through entries with their accessed bits set, and what the
+ * entries above allow. All go with every flush, and with INVLPG, by the generation in their tags.
+ */
+#define MMU_PATH_BITS 6
+#define MMU_PATHS     (1u << MMU_PATH_BITS)
+
+struct mmu_path {
+    uint64_t tag;   /* mmu_path_tag */
+    uint64_t table; /* guest-physical */
+    struct mmu_page page;
+    bool user, writable, nx;
+};
 
 struct mmu {
     struct mmu_entry data[MMU_NTABLES][MMU_TLB_SIZE];
     struct mmu_exec_entry exec[2][MMU_XTLB_SIZE]; /* user, kernel */
-    uint16_t filled[MMU_FILLED];                  /* which table, and which entry of it */
-    unsigned nfilled;                             /* more than MMU_FILLED: all may have tags */
+    struct mmu_filled local, global;              /* entries of pages that are not global, or are */
+    struct mmu_path path[2][MMU_PATHS];           /* level 1 and 2 */
+    uint64_t path_gen;
 
     const struct mmu_env *env;
 

@@ -32,33 +32,53 @@ static void clear_all(struct mmu *mmu)
     memset(mmu->exec, 0xff, sizeof(mmu->exec));
 }
 
-static void clear_filled(struct mmu *mmu)
+/* An entry that is listed; `all`: even if it has become a global page's. */
+static void clear_listed(struct mmu *mmu, unsigned which, bool all)
 {
-    for (unsigned n = 0; n < mmu->nfilled; n++) {
-        unsigned which = mmu->filled[n];
+    if (which & MMU_FILLED_EXEC) {
+        struct mmu_exec_entry *x =
+            &mmu->exec[which >> MMU_XTLB_BITS & 1][which & (MMU_XTLB_SIZE - 1)];
 
-        if (which & MMU_FILLED_EXEC)
-            mmu->exec[which >> MMU_XTLB_BITS & 1][which & (MMU_XTLB_SIZE - 1)].tag = MMU_NO_TAG;
-        else
-            clear_entry(mmu, which >> MMU_TLB_BITS, which & (MMU_TLB_SIZE - 1));
+        if (all || !(x->gpa & MMU_ENTRY_GLOBAL))
+            x->tag = MMU_NO_TAG;
+    } else {
+        unsigned idx = which >> MMU_TLB_BITS, i = which & (MMU_TLB_SIZE - 1);
+
+        if (all || !(mmu->data[idx][i].gpa & MMU_ENTRY_GLOBAL))
+            clear_entry(mmu, idx, i);
     }
+}
+
+static void clear_filled(struct mmu *mmu, struct mmu_filled *f, bool all)
+{
+    for (unsigned n = 0; n < f->n; n++)
+        clear_listed(mmu, f->entry[n], all);
+    f->n = 0;
+}
+
+static bool has_overflowed(const struct mmu_filled *f)
+{
+    return f->n > MMU_FILLED;
 }
 
 void mmu_flush_all(struct mmu *mmu)
 {
-    if (mmu->nfilled > MMU_FILLED)
+    if (has_overflowed(&mmu->local) || has_overflowed(&mmu->global)) {
         clear_all(mmu);
-    else
-        clear_filled(mmu);
-    mmu->nfilled = 0;
+        mmu->local.n = mmu->global.n = 0;
+    } else {
+        clear_filled(mmu, &mmu->local, true);
+        clear_filled(mmu, &mmu->global, true);
+    }
     clear_large(mmu);
+    mmu_flush_paths(mmu);
     mmu->flush_gen++;
     mmu->flushes++;
 }
 
-void mmu_flush_nonglobal(struct mmu *mmu)
+/* Global pages are the kernel's; what user mode cached goes altogether. */
+static void clear_nonglobal(struct mmu *mmu)
 {
-    /* Global pages are the kernel's; what user mode cached goes altogether. */
     clear_table(mmu, MMU_USER);
     for (unsigned idx = MMU_KERNEL; idx < MMU_NINDEX; idx++)
         for (unsigned i = 0; i < MMU_TLB_SIZE; i++)
@@ -68,6 +88,16 @@ void mmu_flush_nonglobal(struct mmu *mmu)
     for (unsigned i = 0; i < MMU_XTLB_SIZE; i++)
         if (!(mmu->exec[1][i].gpa & MMU_ENTRY_GLOBAL))
             mmu->exec[1][i].tag = MMU_NO_TAG;
+    mmu->local.n = 0;
+}
+
+void mmu_flush_nonglobal(struct mmu *mmu)
+{
+    if (has_overflowed(&mmu->local))
+        clear_nonglobal(mmu);
+    else
+        clear_filled(mmu, &mmu->local, false);
+    mmu_flush_paths(mmu);
     mmu->flush_gen++;
     mmu->flushes++;
 }
@@ -79,6 +109,7 @@ void mmu_flush_page(struct mmu *mmu, uint64_t linear)
     unsigned i = mmu_slot(linear);
     unsigned x = (linear >> MMU_PAGE_SHIFT) & (MMU_XTLB_SIZE - 1);
 
+    mmu_flush_paths(mmu);
     if (page >= mmu->large_lo[half] && page <= mmu->large_hi[half]) {
         mmu_flush_all(mmu);
         return;
@@ -106,8 +137,9 @@ void mmu_flush_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
 
     if (!len)
         return;
+    mmu_flush_paths(mmu);
     mmu->flush_gen++;
-    if (!mmu->nfilled)
+    if (!mmu->local.n && !mmu->global.n)
         return;
     for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
         for (unsigned i = 0; i < MMU_TLB_SIZE; i++) {
@@ -131,6 +163,7 @@ void mmu_protect_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
 {
     uint64_t page = gpa & MMU_PAGE_MASK, size = gpa - page + len;
 
+    mmu_flush_paths(mmu);
     for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
         for (unsigned i = 0; i < MMU_TLB_SIZE; i++) {
             struct mmu_entry *e = &mmu->data[idx][i];
@@ -149,11 +182,11 @@ void mmu_set_watch(struct mmu *mmu, const uint64_t *pages, unsigned n)
 
 void mmu_init(struct mmu *mmu, const struct mmu_env *env)
 {
-    memset(&mmu->filled, 0, sizeof(*mmu) - offsetof(struct mmu, filled));
+    memset(&mmu->local, 0, sizeof(*mmu) - offsetof(struct mmu, local));
     clear_table(mmu, MMU_USER_ALIGN);
     mmu->env = env;
     mmu->linear_bits = 32;
-    mmu->nfilled = MMU_FILLED + 1;
+    mmu->local.n = MMU_FILLED + 1;
     mmu_flush_all(mmu);
 }
 
@@ -189,6 +222,7 @@ bool mmu_set_mode(struct mmu *mmu, const struct mmu_mode *mode, bool load_pdpte)
             return false;
         memcpy(mmu->pdpte, pdpte, sizeof(pdpte));
     }
+    mmu_flush_paths(mmu);
     mmu->paging = paging;
     mmu->root =
         paging == MMU_PAGING_32 ? mode->cr3 & 0xfffff000u : mode->cr3 & 0x000ffffffffff000ull;

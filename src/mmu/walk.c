@@ -39,12 +39,16 @@ struct slot {
     bool updated;
 };
 
-/* Reads an entry. Tables that are not in memory read as all ones, which have reserved bits set. */
-static void slot_read(struct mmu *mmu, uint64_t gpa, unsigned size, struct slot *s)
+/* Reads an entry; `page` is where it is, if that is known. Tables that are not in memory read as
+ * all ones, which have reserved bits set. */
+static void slot_read(struct mmu *mmu, uint64_t gpa, unsigned size, const struct mmu_page *page,
+                      struct slot *s)
 {
     s->gpa = gpa;
     s->updated = false;
-    if (!mmu->env->page(mmu->env->ctx, gpa, &s->page)) {
+    if (page) {
+        s->page = *page;
+    } else if (!mmu->env->page(mmu->env->ctx, gpa, &s->page)) {
         s->host = NULL;
         s->value = ~(uint64_t)0;
         return;
@@ -134,13 +138,58 @@ bool mmu_allowed(const struct mmu *mmu, unsigned idx, enum mmu_access access,
     return true;
 }
 
+/* ---- paths ---- */
+
+/* The number of the region that a table of `level` maps. */
+static uint64_t region(const struct format *f, unsigned level, uint64_t linear)
+{
+    return linear >> (MMU_PAGE_SHIFT + level * f->index_bits);
+}
+
+static struct mmu_path *path_of(struct mmu *mmu, unsigned level, uint64_t region_)
+{
+    return &mmu->path[level - 1][region_ & (MMU_PATHS - 1)];
+}
+
+/* The lowest table that is known on the way to `linear`; its level, or 0. */
+static unsigned find_path(struct mmu *mmu, const struct format *f, uint64_t linear,
+                          const struct mmu_path **path)
+{
+    for (unsigned level = 1; level <= 2 && level < f->levels; level++) {
+        uint64_t r = region(f, level, linear);
+
+        *path = path_of(mmu, level, r);
+        if ((*path)->tag == (mmu->path_gen ^ r))
+            return level;
+    }
+    return 0;
+}
+
+/* Keeps the way to a table. `above`: what the entries above it allow. */
+static void keep_path(struct mmu *mmu, const struct format *f, unsigned level, uint64_t linear,
+                      const struct slot *s, const struct mmu_walk *above)
+{
+    uint64_t r = region(f, level, linear);
+
+    *path_of(mmu, level, r) = (struct mmu_path){.tag = mmu->path_gen ^ r,
+                                                .table = s->gpa & MMU_PAGE_MASK,
+                                                .page = s->page,
+                                                .user = above->user,
+                                                .writable = above->writable,
+                                                .nx = above->nx};
+}
+
+/* `from`: the level of a table to begin with, and the path there; 0: the top. */
 static int walk_once(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access,
-                     bool update, struct mmu_walk *w, bool *again)
+                     bool update, unsigned from, const struct mmu_path *path, struct mmu_walk *w,
+                     bool *again)
 {
     const struct format *f = &formats[mmu->paging];
     struct slot slots[MAX_LEVELS];
+    struct mmu_walk above[MAX_LEVELS]; /* what the entries above each slot allow */
     uint64_t table = mmu->root, code[MAX_LEVELS], e;
-    unsigned n = 0, ncode = 0, level, shift = 0;
+    unsigned n = 0, ncode = 0, level, top = f->levels, shift = 0;
+    bool known = true; /* all entries so far have their accessed bits */
     uint32_t access_bits = access == MMU_WRITE ? MMU_PF_W : 0, error;
 
     if (idx == MMU_USER || idx == MMU_USER_ALIGN)
@@ -149,9 +198,14 @@ static int walk_once(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_ac
         access_bits |= MMU_PF_I;
 
     *again = false;
-    w->user = w->writable = true;
-    w->nx = false;
-    if (mmu->paging == MMU_PAGING_PAE) {
+    *w = (struct mmu_walk){.user = true, .writable = true};
+    if (from) {
+        top = from;
+        table = path->table;
+        w->user = path->user;
+        w->writable = path->writable;
+        w->nx = path->nx;
+    } else if (mmu->paging == MMU_PAGING_PAE) {
         uint64_t pdpte = mmu->pdpte[(linear >> 30) & 3];
 
         if (!(pdpte & PTE_P))
@@ -159,13 +213,15 @@ static int walk_once(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_ac
         table = pdpte & ADDR_MASK;
     }
 
-    for (level = f->levels;; level--) {
+    for (level = top;; level--) {
         unsigned index;
-        struct slot *s = &slots[n++];
+        struct slot *s = &slots[n];
 
+        above[n++] = *w;
         shift = MMU_PAGE_SHIFT + (level - 1) * f->index_bits;
         index = (linear >> shift) & ((1u << f->index_bits) - 1);
-        slot_read(mmu, table + (uint64_t)index * f->entry_size, f->entry_size, s);
+        slot_read(mmu, table + (uint64_t)index * f->entry_size, f->entry_size,
+                  from && level == top ? &path->page : NULL, s);
         e = s->value;
         if (!(e & PTE_P))
             return fault(mmu, linear, access_bits);
@@ -200,6 +256,12 @@ static int walk_once(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_ac
     for (unsigned i = 0; update && !*again && i < n; i++)
         *again = !slot_update(&slots[i], f->entry_size,
                               i == n - 1 && access == MMU_WRITE ? PTE_A | PTE_D : PTE_A);
+    /* The tables of the two lowest levels, unless they are the top one or known already. */
+    for (unsigned i = 1; update && !*again && known && i < n; i++) {
+        known = slots[i - 1].value & PTE_A;
+        if (known && top - i <= 2)
+            keep_path(mmu, f, top - i, linear, &slots[i], &above[i]);
+    }
     e = slots[n - 1].value;
     /* Last, as other threads may get a turn meanwhile: the slots' pointers are not valid then. */
     for (unsigned i = 0; i < n; i++)
@@ -214,6 +276,7 @@ static int walk_once(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_ac
 int mmu_walk(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access, bool update,
              struct mmu_walk *w)
 {
+    const struct mmu_path *path;
     bool again;
     int r;
 
@@ -225,12 +288,22 @@ int mmu_walk(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access acc
                                .dirty = true};
         return MMU_OK;
     }
+    /* A fault is not due to what has been kept of old entries (SDM Vol. 3A 4.10.4.1). */
+    if (update) {
+        unsigned from = find_path(mmu, &formats[mmu->paging], linear, &path);
+
+        if (from) {
+            r = walk_once(mmu, idx, linear, access, true, from, path, w, &again);
+            if (r == MMU_OK && !again)
+                return r;
+        }
+    }
     /* Each retry means that another vCPU has changed the entry; a bound keeps a hostile one from
      * holding us here: then the access bits stay as they are. */
     for (unsigned tries = 0; tries < 64; tries++) {
-        r = walk_once(mmu, idx, linear, access, update, w, &again);
+        r = walk_once(mmu, idx, linear, access, update, 0, NULL, w, &again);
         if (!again)
             return r;
     }
-    return walk_once(mmu, idx, linear, access, false, w, &again);
+    return walk_once(mmu, idx, linear, access, false, 0, NULL, w, &again);
 }

@@ -3,6 +3,8 @@
 #ifndef MMU_WALK_H
 #define MMU_WALK_H
 
+#include <string.h>
+
 #include "mmu/mmu.h"
 
 /* Result of a walk: where the page is, and what the entries allow. */
@@ -17,13 +19,26 @@ struct mmu_walk {
     uint8_t pkey;
 };
 
-/* Lists an entry that is being filled, `which` as in mmu->filled. */
-static inline void mmu_note_filled(struct mmu *mmu, unsigned which)
+/* Lists an entry that is being filled, `which` as in struct mmu_filled. */
+static inline void mmu_note_filled(struct mmu *mmu, bool global, unsigned which)
 {
-    if (mmu->nfilled < MMU_FILLED)
-        mmu->filled[mmu->nfilled] = (uint16_t)which;
-    if (mmu->nfilled <= MMU_FILLED)
-        mmu->nfilled++;
+    struct mmu_filled *f = global ? &mmu->global : &mmu->local;
+
+    if (f->n < MMU_FILLED)
+        f->entry[f->n] = (uint16_t)which;
+    if (f->n <= MMU_FILLED)
+        f->n++;
+}
+
+#define MMU_PATH_GEN_SHIFT 44 /* linear addresses >> 21 are below */
+
+/* Forgets all paths. */
+static inline void mmu_flush_paths(struct mmu *mmu)
+{
+    mmu->path_gen += 1ull << MMU_PATH_GEN_SHIFT;
+    if (!mmu->path_gen) /* tags of old are as the new ones */
+        memset(mmu->path, 0, sizeof(mmu->path));
+    mmu->path_gen += !mmu->path_gen ? 1ull << MMU_PATH_GEN_SHIFT : 0;
 }
 
 /* Walks for an access; `update`: sets accessed and dirty bits. MMU_OK or MMU_FAULT. */

@@ -42,10 +42,12 @@ static struct {
 static unsigned nios;
 static uint64_t written_gpa;
 static unsigned nwritten;
+static unsigned npages; /* questions where a page is */
 
 static bool env_page(void *ctx, uint64_t gpa, struct mmu_page *page)
 {
     (void)ctx;
+    npages++;
     if (gpa >= MEM_SIZE)
         return false;
     page->host = mem + (gpa & MMU_PAGE_MASK);
@@ -351,6 +353,80 @@ START_TEST(flushes)
 }
 END_TEST
 
+/* The pages asked for by a read: 1 for the page itself, and 1 for each table that is looked for. */
+static unsigned asks(uint64_t linear, int wanted)
+{
+    uint8_t b;
+
+    npages = 0;
+    ck_assert_int_eq(mmu_read(mmu, MMU_USER, linear, &b, 1), wanted);
+    return npages;
+}
+
+#define PT2 (ROOT + 0x4000)
+
+/* Walks begin at the lowest table that is known, until something is flushed. */
+START_TEST(paths)
+{
+    long_mode(0, 0, ALL);
+    put64(PD + 8 * 3, PT2 | ALL);
+    for (unsigned i = 0; i < 8; i++) {
+        put64(PT + 8 * i, 0x9000 | ALL);
+        put64(PT2 + 8 * i, 0xa000 | ALL);
+    }
+    ck_assert_uint_eq(asks(LINEAR, MMU_OK), 5);
+    ck_assert_uint_eq(asks(LINEAR + 0x1000, MMU_OK), 1);
+    ck_assert_uint_eq(asks(LINEAR + 0x200000, MMU_OK), 2); /* the other page table */
+    ck_assert_uint_eq(asks(LINEAR + 0x201000, MMU_OK), 1);
+    ck_assert_uint_eq(asks(LINEAR + 0x2000, MMU_OK), 1);
+    mmu_flush_page(mmu, LINEAR);
+    ck_assert_uint_eq(asks(LINEAR + 0x3000, MMU_OK), 5);
+    mmu_flush_nonglobal(mmu);
+    ck_assert_uint_eq(asks(LINEAR + 0x3000, MMU_OK), 5);
+    mmu_flush_gpa(mmu, PT, 4096);
+    ck_assert_uint_eq(asks(LINEAR + 0x4000, MMU_OK), 5);
+    /* The accessed bits of what is above were set on the first way. */
+    ck_assert_uint_eq(get64(PD + 24), PT2 | ALL | A);
+    /* A fault looks at everything again. */
+    put64(PD + 16, PT | P | W);
+    mmu_flush_all(mmu);
+    check_fault(mmu_read(mmu, MMU_USER, LINEAR, &(uint8_t){0}, 1), LINEAR, MMU_PF_P | MMU_PF_U);
+    ck_assert_int_eq(mmu_read(mmu, MMU_KERNEL, LINEAR, &(uint8_t){0}, 1), MMU_OK);
+    put64(PD + 16, PT | ALL);
+    ck_assert_uint_eq(asks(LINEAR, MMU_OK), 5);
+    /* Rights of the entries above count on the short way. */
+    put64(PD + 16, PT | P | U);
+    mmu_flush_all(mmu);
+    ck_assert_uint_eq(asks(LINEAR, MMU_OK), 5);
+    check_fault(mmu_write(mmu, MMU_USER, LINEAR + 0x1000, &(uint8_t){0}, 1), LINEAR + 0x1000,
+                MMU_PF_P | MMU_PF_U | MMU_PF_W);
+}
+END_TEST
+
+/* More entries than are listed: a flush finds all of them. */
+START_TEST(flushes_of_many)
+{
+    uint8_t b;
+
+    long_mode(0, 0, ALL);
+    for (unsigned i = 0; i < 512; i++)
+        put64(PT + 8 * i, 0x9000 | ALL | (i % 16 ? 0 : G));
+    for (unsigned n = 100; n <= 500; n += 200) {
+        for (unsigned i = 0; i < n; i++)
+            ck_assert_int_eq(mmu_read(mmu, MMU_USER, LINEAR + 0x1000 * i, &b, 1), MMU_OK);
+        for (unsigned i = 0; i < n; i++)
+            ck_assert_ptr_nonnull(mmu_fast_read(mmu, MMU_USER, LINEAR + 0x1000 * i, 1));
+        mmu_flush_nonglobal(mmu);
+        for (unsigned i = 0; i < n; i++)
+            if (i % 16)
+                ck_assert_ptr_null(mmu_fast_read(mmu, MMU_USER, LINEAR + 0x1000 * i, 1));
+        mmu_flush_all(mmu);
+        for (unsigned i = 0; i < n; i++)
+            ck_assert_ptr_null(mmu_fast_read(mmu, MMU_USER, LINEAR + 0x1000 * i, 1));
+    }
+}
+END_TEST
+
 /* Changes of page tables show whether a fetch still goes by what was cached. */
 START_TEST(flushes_of_fetches)
 {
@@ -583,6 +659,8 @@ int main(void)
     tcase_add_test(tc, large_pages_and_invlpg);
     tcase_add_test(tc, flushes);
     tcase_add_test(tc, flushes_of_fetches);
+    tcase_add_test(tc, paths);
+    tcase_add_test(tc, flushes_of_many);
     tcase_add_test(tc, empty_entries_match_nothing);
     tcase_add_test(tc, page_crossing);
     tcase_add_test(tc, mmio_in_aligned_pieces);
