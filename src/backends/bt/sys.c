@@ -113,6 +113,7 @@ static bool gen_sahf(struct gen *g)
     em_rr(&g->e, false, 0x0b, H_RAX, H_RCX); /* OR */
     op_imm32(g, OP_IMM32, EXT_OR, em_reg(H_RAX), 0x200);
     em_insn(&g->e, (struct em_op){.op = OP_STORE, .half = true}, H_RAX, GEN_FIELD(cc));
+    g->recipe.len = 0; /* that of the flags before */
     return true;
 }
 
