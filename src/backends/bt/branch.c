@@ -21,7 +21,7 @@ static unsigned test_cc(struct gen *g, unsigned code)
     return code & 1 ? CC_Z : CC_NZ;
 }
 
-static int condition(ZydisMnemonic m)
+int gen_condition(ZydisMnemonic m)
 {
     switch (m) {
     case ZYDIS_MNEMONIC_JO:
@@ -85,9 +85,9 @@ static bool gen_jcc(struct gen *g, unsigned code)
         return false;
     if (!g->in_cc)
         gen_need_flags(g);
-    if (g->in_host)
+    if (g->in_host && !g->region)
         gen_save_flags(g);
-    else
+    else if (!g->in_host)
         code = test_cc(g, code);
     gen_exit_if(g, code, target);
     gen_exit_here(g, next(g), false);
@@ -131,7 +131,8 @@ static bool gen_jmp(struct gen *g)
     if (g->opnd[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         if (!relative(g, &target))
             return false;
-        gen_spill_flags(g);
+        if (!g->region)
+            gen_spill_flags(g);
         gen_exit_here(g, target, true);
         return true;
     }
@@ -162,7 +163,10 @@ static bool gen_call(struct gen *g)
     if (g->opnd[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         if (!relative(g, &target))
             return false;
-        gen_spill_flags(g);
+        if (g->region)
+            gen_free_flags(g);
+        else
+            gen_spill_flags(g);
         gen_check_direct(g, target);
         push_return(g);
         gen_exit_here(g, target, false);
@@ -208,7 +212,7 @@ static bool gen_ret(struct gen *g)
 
 bool gen_branch(struct gen *g)
 {
-    int code = condition(g->insn.mnemonic);
+    int code = gen_condition(g->insn.mnemonic);
 
     if (code >= 0)
         return gen_jcc(g, (unsigned)code);

@@ -36,11 +36,12 @@
 /* The host register of a guest register; H_NONE: it stays in x86_cpu. */
 extern const uint8_t bt_host[16];
 
-#define BT_ARENA     (32u << 20) /* bytes of code memory for each vCPU */
-#define BT_MAX_CODE  (24u << 10) /* room that one translation may need */
-#define BT_HOT       32          /* executions before a block is translated */
-#define BT_HASH_BITS 14
-#define BT_MAX_LINKS 2
+#define BT_ARENA       (32u << 20) /* bytes of code memory for each vCPU */
+#define BT_MAX_CODE    (24u << 10) /* room that one translation may need */
+#define BT_HOT         32          /* executions before a block is translated */
+#define BT_HOTTER_THAN 300         /* executions of a translation before it is one of a region */
+#define BT_HASH_BITS   14
+#define BT_MAX_LINKS   2
 
 /* Where a direct jump to a block comes in. */
 enum bt_way {
@@ -86,8 +87,30 @@ struct bt_trans {
     uint32_t mode;
     uint32_t offset; /* of the block in its page */
     unsigned nlinks;
-    struct bt_link link[BT_MAX_LINKS];
-    x86_fn *fn[]; /* the handlers of all ops, ops[n] included */
+    struct bt_link *link;
+    uint32_t heat;             /* which element of cpu->tier_heat counts its executions */
+    struct bt_region *region;  /* that begins with it, or NULL */
+    struct bt_member *regions; /* that it is in */
+    x86_fn *fn[];              /* the handlers of all ops, ops[n] included */
+};
+
+/* Several blocks translated together. As struct bt_trans in front of its code. [region.c] */
+#define BT_REGION_CODE  (64u << 10) /* room that one may need */
+#define BT_REGION_LINKS 128
+#define BT_ENTRY_BYTES  5 /* at `chain` */
+struct bt_member {
+    struct bt_member *next; /* of those of the same block */
+    struct bt_region *region;
+    struct bt_trans *t;
+};
+struct bt_region {
+    struct bt_trans *head;
+    const uint8_t *entry;
+    uint8_t saved[BT_ENTRY_BYTES]; /* what was at its head's `chain` */
+    unsigned n;
+    struct bt_member member[16];
+    struct bt_link link[BT_REGION_LINKS];
+    struct bt_trans t; /* has the links only */
 };
 
 /* Entries of code that all translations share. */
@@ -122,7 +145,11 @@ struct bt {
     size_t start;     /* behind the shared code */
     bool patched;     /* code that may have been executed has been changed */
     unsigned hot;
-    bool exact; /* for comparisons: flags that are undefined as handlers leave them, too */
+    unsigned hotter;     /* executions of a translation until it becomes a region */
+    unsigned nheat;      /* elements of tier_heat that have been given away */
+    unsigned deaths;     /* of regions */
+    struct region *room; /* to make one; or NULL */
+    bool exact;          /* for comparisons: flags that are undefined as handlers leave them, too */
     struct bt_stubs stubs;
     struct gen_insn *decoded; /* room for a block's instructions */
     struct bt_trans *newest;
@@ -166,9 +193,12 @@ void bt_simd_out(struct em *e, const struct bt_stubs *s);
 
 /* Handler of inline ops. [tier.c] */
 x86_fn bt_stop;
-/* Called by translated code; with BT_LEAVE in `i` it does not go on there. [tier.c] */
-#define BT_LEAVE 0x100u
-const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned i);
+/* Called by translated code. `what`: the handlers of which op, up to which; with BT_LEAVE it does
+ * not go on there, with BT_HOTTER it only asks for a region. [tier.c] */
+#define BT_CALL(i, until) ((i) | (until) << 8)
+#define BT_LEAVE          0x10000u
+#define BT_HOTTER         0x20000u
+const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned what);
 const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t);
 
 /* A block's translation, or NULL. [tier.c] */
@@ -190,6 +220,17 @@ static inline int32_t bt_map_field(const struct bt *bt, const struct bt_page *pa
     return BT_FIELD(tier_map) + (int32_t)(page - bt->page) * 8;
 }
 
+/* Makes a region that begins with a block; false: not now. It ends with any of its blocks.
+ * [region.c] */
+bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *head);
+/* Ends all regions that a block is in. */
+void bt_regions_end(struct bt *bt, struct bt_trans *t);
+
+/* The translation of a block, or NULL. [link.c] */
+struct bt_trans *bt_link_find(struct bt *bt, uint64_t gpa, uint32_t mode);
+/* The links of a translation only. */
+void bt_links_enter(struct bt *bt, struct bt_trans *t);
+void bt_links_remove(struct bt *bt, struct bt_trans *t);
 /* Lets a link lead to a translation. [link.c] */
 void bt_link_bind(struct bt *bt, struct bt_link *l, const struct bt_trans *t);
 /* Enters a translation: links what jumps to it and where it jumps to. [link.c] */

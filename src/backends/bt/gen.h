@@ -41,6 +41,7 @@ struct gen_apart {
 struct gen_exit {
     uint8_t *site;
     int64_t offset; /* of the target, from the beginning of the block's page */
+    bool checked;   /* a target that is not canonical is the last op's fault */
 };
 
 /* A place where the guest's vector state must be in the host's registers from there on. */
@@ -86,8 +87,9 @@ struct gen {
     struct x86_block *b;
     struct bt_trans *t; /* writable */
     struct bt_page *page;
-    uint8_t *far_miss; /* a jump */
-    unsigned i;        /* current op */
+    uint8_t *far_miss;  /* a jump */
+    const void *heated; /* behind the count of executions */
+    unsigned i;         /* current op */
     const struct x86_op *op;
     bool is64;
     const uint8_t *host; /* registers by slot: at the edges of translations bt_host */
@@ -117,12 +119,18 @@ struct gen {
     const void *at[X86_BLOCK_MAX + 1];   /* code of inline ops ... */
     bool host_at[X86_BLOCK_MAX + 1];     /* ... and in_host there */
     unsigned simd_at[X86_BLOCK_MAX + 1]; /* ... and simd_now */
-    struct gen_slow slow[GEN_MAX_SLOW];
     unsigned nslow;
     struct gen_apart apart[X86_BLOCK_MAX];
     unsigned napart;
     struct gen_exit exit[BT_MAX_LINKS];
     unsigned nexits;
+
+    struct region *region;  /* NULL: the block stands for itself */
+    struct bt_trans *owner; /* of the links */
+    unsigned extra;         /* instructions that are paid for beyond the block's */
+    bool live_end;          /* the flags are needed behind the block */
+
+    struct gen_slow slow[GEN_MAX_SLOW]; /* the last member: often copied up to nslow */
 };
 
 /* The host register of a guest register in the code being written; H_NONE: it is in x86_cpu. */
@@ -229,6 +237,23 @@ bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group);
 /* Follows the base over the current op, which is written. */
 void gen_follow_base(struct gen *g);
 
+/* ---- blocks [translate.c] ---- */
+
+/* The bytes of a block, if they are still what it was made of. */
+bool gen_fetch(struct x86_cpu *cpu, const struct x86_block *b, uint8_t *bytes);
+/* Decodes the block's instructions from g->code. */
+void gen_decode(struct gen *g, struct gen_insn *all);
+/* Writes the block; the number of ops in line. */
+unsigned gen_write_ops(struct gen *g);
+/* What the slow paths of op i do; X86_BLOCK_MAX: of exits. */
+void gen_write_slow(struct gen *g, unsigned i);
+
+/* ---- regions [region.c] ---- */
+
+/* As gen_exit_if and gen_exit_here. */
+void gen_region_exit_if(struct gen *g, unsigned cc, int64_t offset);
+void gen_region_exit(struct gen *g, int64_t offset, bool checked);
+
 /* ---- instructions ---- */
 
 /* One op in line; false: nothing is written. [translate.c] */
@@ -258,6 +283,8 @@ bool gen_has_high(const struct gen *g);
 bool gen_high(struct gen *g);
 /* DIV, IDIV. [div.c] */
 bool gen_div(struct gen *g);
+/* The number of a condition in Jcc, -1 for other instructions. [branch.c] */
+int gen_condition(ZydisMnemonic m);
 /* The slot of a general register; false for others, and for AH, CH, DH and BH. [insn.c] */
 bool gen_reg_slot(ZydisRegister reg, uint8_t *slot);
 

@@ -32,9 +32,9 @@ static void set(struct bt *bt, const struct bt_link *l, const struct bt_trans *t
     patch(bt, l->site, !t ? l->out : l->way == BT_RETURN ? t->far : t->chain);
 }
 
-static const struct bt_trans *find(struct bt *bt, uint64_t gpa, uint32_t mode)
+struct bt_trans *bt_link_find(struct bt *bt, uint64_t gpa, uint32_t mode)
 {
-    for (const struct bt_trans *t = bt->trans[bucket(gpa, mode)]; t; t = t->next)
+    for (struct bt_trans *t = bt->trans[bucket(gpa, mode)]; t; t = t->next)
         if (t->gpa == gpa && t->mode == mode)
             return t;
     return NULL;
@@ -94,6 +94,11 @@ void bt_link_enter(struct bt *bt, struct bt_trans *t)
         bt->newest->newer = t;
     bt->newest = t;
     redirect(bt, t, t);
+    bt_links_enter(bt, t);
+}
+
+void bt_links_enter(struct bt *bt, struct bt_trans *t)
+{
     for (unsigned i = 0; i < t->nlinks; i++) {
         struct bt_link *l = &t->link[i];
         const struct bt_trans *target;
@@ -101,10 +106,16 @@ void bt_link_enter(struct bt *bt, struct bt_trans *t)
         if (l->way == BT_CROSS)
             continue;
         insert(bt, l);
-        target = find(bt, l->gpa, l->mode);
+        target = bt_link_find(bt, l->gpa, l->mode);
         if (target)
             set(bt, l, target);
     }
+}
+
+void bt_links_remove(struct bt *bt, struct bt_trans *t)
+{
+    for (unsigned i = 0; i < t->nlinks; i++)
+        take_out(bt, &t->link[i]);
 }
 
 void bt_link_remove(struct bt *bt, struct bt_trans *t)
@@ -119,8 +130,7 @@ void bt_link_remove(struct bt *bt, struct bt_trans *t)
     *(t->newer ? &t->newer->older : &bt->newest) = t->older;
     if (t->older)
         t->older->newer = t->newer;
-    for (unsigned i = 0; i < t->nlinks; i++)
-        take_out(bt, &t->link[i]);
+    bt_links_remove(bt, t);
     bt_page_put(bt, t->page);
     /* Tables of targets may still lead here. */
     far = bt->rw + (t->far - bt->rx);

@@ -2,17 +2,27 @@
 /* backends/bt/live.c: for how long the arithmetic flags matter. */
 #include "backends/bt/gen.h"
 
+/* The op ends the block with a direct jump. */
+static bool jumps(const struct gen *g, unsigned i)
+{
+    return g->b->ends && i == g->b->n - 1u && g->all[i].known &&
+           g->all[i].insn.mnemonic == ZYDIS_MNEMONIC_JMP &&
+           g->all[i].opnd[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+}
+
 bool gen_flags_live(const struct gen *g, unsigned i)
 {
     while (++i < g->b->n) {
         unsigned use = gen_flags_use(&g->all[i]);
 
+        if (g->region && jumps(g, i))
+            break;
         if (use & (GEN_READS | GEN_FAULTS))
             return true;
         if (use & GEN_SETS)
             return false;
     }
-    return true;
+    return !g->region || g->live_end;
 }
 
 bool gen_flags_last(const struct gen *g, unsigned i)
@@ -20,12 +30,14 @@ bool gen_flags_last(const struct gen *g, unsigned i)
     while (++i < g->b->n) {
         unsigned use = gen_flags_use(&g->all[i]);
 
+        if (jumps(g, i) || gen_condition(g->all[i].insn.mnemonic) >= 0)
+            break;
         if (use & GEN_FAULTS)
             return i < g->b->n - 1u || !g->b->ends;
         if (use & GEN_SETS)
             return false;
     }
-    return false;
+    return g->region && g->live_end;
 }
 
 /* Whether the recipe is needed behind an op of these that changes one of its registers. */

@@ -37,19 +37,38 @@ static struct x86_block *make_current(struct x86_cpu *cpu, const struct bt_trans
     return t->block;
 }
 
-/* From op `i` up to the next inline one: it, or NULL when the block is left. */
-const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned i)
+/* It has been executed often. */
+static void hotter(struct x86_cpu *cpu, struct bt *bt, const struct bt_trans *rx)
 {
-    bool leave = i & BT_LEAVE;
-    struct x86_block *b = make_current(cpu, t);
-    const struct x86_op *op = &b->ops[i & ~BT_LEAVE];
+    struct bt_trans *t = bt_translation(rx->block);
+    bool made = t && !t->region && bt_region_translate(cpu, bt, t);
 
+    cpu->tier_heat[rx->heat] = made ? bt->hotter : bt->hotter * 16;
+}
+
+/* From one op up to another: it, or NULL when the block is left. */
+const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned what)
+{
+    struct bt *bt = bt_of(cpu);
+    unsigned i = what & 0xff, until = what >> 8 & 0xff, deaths = bt->deaths;
+    struct x86_block *b = make_current(cpu, t);
+    const struct x86_op *op = &b->ops[i];
+
+    if (what & BT_HOTTER) {
+        hotter(cpu, bt, t);
+        bt_serialize(bt);
+        return op;
+    }
     cpu->count.handler_calls++;
-    op = t->fn[i & ~BT_LEAVE](cpu, op);
-    while (op && op->fn != bt_stop)
-        op = op->fn(cpu, op);
-    bt_serialize(bt_of(cpu)); /* a store may have dropped blocks that this one jumps to */
-    return op && leave ? x86_leave(cpu, op) : op;
+    do {
+        op = t->fn[op - b->ops](cpu, op);
+        if (op && op->fn != bt_stop) /* the block is dead */
+            op = op->fn(cpu, op);
+    } while (op && op < &b->ops[until]);
+    bt_serialize(bt); /* a store may have dropped blocks that this one jumps to */
+    if (op && ((what & BT_LEAVE) || bt->deaths != deaths))
+        return x86_leave(cpu, op);
+    return op;
 }
 
 const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t)
@@ -171,8 +190,10 @@ static void dropped(struct x86_cpu *cpu, struct x86_block *b)
 
     struct bt_trans *t = bt_translation(b);
 
-    if (t)
+    if (t) {
+        bt_regions_end(bt, t);
         bt_link_remove(bt, t);
+    }
     b->ops[b->n].r = NONE;
     b->entry = bt->stubs.decode;
 }
@@ -232,6 +253,9 @@ int bt_attach(struct x86_cpu *cpu, unsigned hot, size_t size)
     bt->rx = rx;
     bt->size = size;
     bt->hot = hot;
+    bt->hotter = hot < BT_HOT ? hot * 4 : BT_HOTTER_THAN;
+    for (unsigned i = 0; i < X86_TIER_HEAT; i++)
+        cpu->tier_heat[i] = bt->hotter;
     bt->host = host_features();
     bt_make_stubs(bt);
     cpu->simd_lack = ~0u;
@@ -248,7 +272,7 @@ void bt_detach(struct x86_cpu *cpu)
     struct bt *bt = bt_of(cpu);
 
     if (bt)
-        free(bt->decoded);
+        free(bt->decoded), free(bt->room);
     free(bt);
     cpu->tier_state = NULL;
     cpu->tier = NULL;

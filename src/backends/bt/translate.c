@@ -5,6 +5,8 @@
 #include "backends/bt/gen.h"
 #include "core/x86/decode.h"
 
+#define NO_OP 0xff
+
 /* ---- calls of handlers ---- */
 
 static void trans_argument(struct gen *g)
@@ -17,23 +19,38 @@ static void trans_argument(struct gen *g)
     em_patch(&g->e, site, (const uint8_t *)g->t + g->e.to_rx);
 }
 
-static void call_handlers(struct gen *g, unsigned i)
+/* Handlers count by blocks. */
+static void adjust_count(struct gen *g, unsigned ext)
 {
+    if (g->extra)
+        em_imm(&g->e, true, ext, GEN_FIELD(countdown), (int32_t)g->extra);
+}
+
+/* The place of `what`. */
+static uint8_t *call_handlers(struct gen *g, unsigned what)
+{
+    uint8_t *site;
+
+    adjust_count(g, EXT_ADD);
     trans_argument(g);
-    em_const(&g->e, H_RCX, i);
+    em_const(&g->e, H_RCX, what);
+    site = g->e.p - 4;
     em8(&g->e, 0xe8);
     g->e.p += 4;
     em_patch(&g->e, g->e.p - 4, g->bt->stubs.slow);
+    adjust_count(g, EXT_SUB);
+    return site;
 }
 
 static void go_tail(struct gen *g)
 {
+    adjust_count(g, EXT_ADD);
     trans_argument(g);
     em_jmp(&g->e, g->bt->stubs.tail);
 }
 
 /* The slow path of op i: all its jumps come here. The registers are those before the op. */
-static void write_slow(struct gen *g, unsigned i)
+void gen_write_slow(struct gen *g, unsigned i)
 {
     unsigned k = i + 1;
     const struct gen_recipe *recipe = NULL;
@@ -52,17 +69,17 @@ static void write_slow(struct gen *g, unsigned i)
         gen_cook(g, recipe);
         gen_store_cc(g);
     }
-    if (g->b->ends && i == g->b->n - 1u) {
+    if (i == X86_BLOCK_MAX || (g->b->ends && i == g->b->n - 1u)) {
         go_tail(g);
-        return;
-    }
-    call_handlers(g, i | (g->leaves[i] ? BT_LEAVE : 0));
-    if (g->leaves[i]) {
-        EM(&g->e, 0x0f, 0x0b); /* UD2: not reached */
         return;
     }
     while (!g->is_inline[k])
         k++;
+    call_handlers(g, BT_CALL(i, k) | (g->leaves[i] ? BT_LEAVE : 0));
+    if (g->leaves[i]) {
+        EM(&g->e, 0x0f, 0x0b); /* UD2: not reached */
+        return;
+    }
     if (g->held_ret && k == g->b->n - 1u) {
         go_tail(g);
         return;
@@ -103,7 +120,7 @@ bool gen_try(struct gen *g, bool last)
     return false;
 }
 
-static void decode_all(struct gen *g, struct gen_insn *all)
+void gen_decode(struct gen *g, struct gen_insn *all)
 {
     ZydisDecoder z;
 
@@ -234,12 +251,23 @@ static unsigned try_group(struct gen *g)
     return 0;
 }
 
+/* Handlers have been called up to op i. */
+static void end_run(uint8_t **run, unsigned first, unsigned i)
+{
+    uint32_t what = BT_CALL(first, i);
+
+    if (*run)
+        memcpy(*run, &what, 4);
+    *run = NULL;
+}
+
 /* The number of ops in line. */
-static unsigned write_ops(struct gen *g)
+unsigned gen_write_ops(struct gen *g)
 {
     struct x86_block *b = g->b;
     unsigned count = 0;
-    bool in_run = false; /* a handler is to be called, or has been */
+    uint8_t *run = NULL; /* handlers are called, beginning with `first` */
+    unsigned first = 0;
 
     for (unsigned i = 0; i < b->n; i++) {
         bool last = b->ends && i == b->n - 1u;
@@ -249,7 +277,7 @@ static unsigned write_ops(struct gen *g)
         group = last || !g->all[i].known ? 0 : try_group(g);
         if (group) {
             g->is_inline[i] = true;
-            in_run = false;
+            end_run(&run, first, i);
             count += group;
             i += group - 1;
             if (i == b->n - 1u && b->ends) {
@@ -260,11 +288,12 @@ static unsigned write_ops(struct gen *g)
         }
         if (g->all[i].known && gen_try(g, last)) {
             g->is_inline[i] = true;
-            in_run = false;
+            end_run(&run, first, i);
             count++;
             continue;
         }
         if (last) { /* whatever it does, it does not come back */
+            end_run(&run, first, i);
             gen_spill_flags(g);
             g->is_inline[g->i] = true;
             g->at[g->i] = em_rx(&g->e);
@@ -272,16 +301,17 @@ static unsigned write_ops(struct gen *g)
             go_tail(g);
             return count;
         }
-        if (!in_run) {
+        if (!run) {
             gen_spill_flags(g);
-            call_handlers(g, g->i);
-            in_run = true;
+            run = call_handlers(g, g->i);
+            first = i;
         }
         g->in_host = false;
         g->in_cc = true;
         g->simd_now = 0;
         g->recipe.len = 0;
     }
+    end_run(&run, first, b->n);
     if (!b->ends) {
         g->is_inline[b->n] = true;
         g->at[b->n] = em_rx(&g->e);
@@ -315,8 +345,7 @@ static void write_refusal(struct gen *g)
     em_jmp(e, g->bt->stubs.leave);
 }
 
-/* The bytes of the block, if they are still what it was made of. */
-static bool fetch(struct x86_cpu *cpu, const struct x86_block *b, uint8_t *bytes)
+bool gen_fetch(struct x86_cpu *cpu, const struct x86_block *b, uint8_t *bytes)
 {
     struct mmu_page page;
 
@@ -336,7 +365,7 @@ static x86_fn *begin(struct gen *g)
     } entry;
     uint8_t *body;
 
-    g->t = t;
+    g->t = g->owner = t;
     *t = (struct bt_trans){.block = b,
                            .page = g->page,
                            .gpa = b->gpa,
@@ -344,7 +373,9 @@ static x86_fn *begin(struct gen *g)
                            .offset = (uint32_t)(b->gpa & ~MMU_PAGE_MASK)};
     for (unsigned i = 0; i <= b->n; i++)
         t->fn[i] = b->ops[i].fn;
-    g->e = (struct em){(uint8_t *)&t->fn[b->n + 1], g->bt->rx - g->bt->rw};
+    t->link = (struct bt_link *)&t->fn[b->n + 1];
+    t->heat = g->bt->nheat++ & (X86_TIER_HEAT - 1);
+    g->e = (struct em){(uint8_t *)(t->link + BT_MAX_LINKS), g->bt->rx - g->bt->rw};
     entry.object = em_rx(&g->e);
     EM(&g->e, 0xf3, 0x0f, 0x1e, 0xfa); /* ENDBR64 */
     EM(&g->e, 0x48, 0x8d, 0x05);       /* LEA RAX, [RIP + body] */
@@ -356,10 +387,13 @@ static x86_fn *begin(struct gen *g)
     {
         uint8_t *attention, *used_up = write_entry(g, &attention);
 
-        g->slow[g->nslow++] = (struct gen_slow){.site = used_up, .i = X86_BLOCK_MAX};
-        g->slow[g->nslow++] = (struct gen_slow){.site = attention, .i = X86_BLOCK_MAX};
+        g->slow[g->nslow++] = (struct gen_slow){.site = used_up, .i = NO_OP};
+        g->slow[g->nslow++] = (struct gen_slow){.site = attention, .i = NO_OP};
     }
     em_here(&g->e, body);
+    em_imm(&g->e, false, EXT_SUB, em_at(H_RBP, BT_FIELD(tier_heat) + (int32_t)t->heat * 4), 1);
+    g->slow[g->nslow++] = (struct gen_slow){.site = em_jcc_later(&g->e, CC_Z), .i = NO_OP};
+    g->heated = em_rx(&g->e);
     return entry.fn;
 }
 
@@ -368,12 +402,15 @@ static void end(struct gen *g)
     em_here(&g->e, g->slow[0].site);
     em_here(&g->e, g->slow[1].site);
     write_refusal(g);
+    em_here(&g->e, g->slow[2].site);
+    call_handlers(g, BT_HOTTER);
+    em_jmp(&g->e, g->heated);
     gen_far_miss(g);
     gen_exits(g);
     gen_apart(g);
     gen_simd_loads(g);
     for (unsigned i = 0; i < g->b->n; i++)
-        write_slow(g, i);
+        gen_write_slow(g, i);
     g->bt->used = ((size_t)(g->e.p - g->bt->rw) + 15) & ~(size_t)15;
 }
 
@@ -393,21 +430,20 @@ struct bt_trans *bt_translate(struct x86_cpu *cpu, struct bt *bt, struct x86_blo
     g.page = page;
     if (!page)
         return NULL;
-    if (!fetch(cpu, b, bytes)) {
+    if (!gen_fetch(cpu, b, bytes)) {
         bt_page_put(bt, page);
         return NULL;
     }
     g.code = bytes;
-    decode_all(&g, bt->decoded);
+    gen_decode(&g, bt->decoded);
     entry = begin(&g);
-    if (!write_ops(&g)) {
+    if (!gen_write_ops(&g)) {
         bt_page_put(bt, page);
         return NULL;
     }
     end(&g);
     for (unsigned i = 0; i <= b->n; i++)
-        if (g.is_inline[i])
-            b->ops[i].fn = bt_stop;
+        b->ops[i].fn = bt_stop;
     b->ops[0].fn = entry;
     return g.t;
 }

@@ -91,7 +91,7 @@ void gen_check_target(struct gen *g)
 
 static struct bt_link *new_link(struct gen *g, unsigned way, int64_t offset)
 {
-    struct bt_trans *t = g->t;
+    struct bt_trans *t = g->owner;
     struct bt_link *l = &t->link[t->nlinks++];
 
     *l = (struct bt_link){.way = (uint8_t)way, .mode = t->mode};
@@ -131,20 +131,27 @@ static void write_cross(struct gen *g, int64_t offset, bool checked)
 
 void gen_exit_if(struct gen *g, unsigned cc, int64_t offset)
 {
-    g->exit[g->nexits++] = (struct gen_exit){em_jcc_later(&g->e, cc), offset};
+    if (g->region) {
+        gen_region_exit_if(g, cc, offset);
+        return;
+    }
+    g->exit[g->nexits++] = (struct gen_exit){em_jcc_later(&g->e, cc), offset, true};
 }
 
 void gen_exit_here(struct gen *g, int64_t offset, bool checked)
 {
-    if (in_page(offset))
-        g->exit[g->nexits++] = (struct gen_exit){em_jmp_later(&g->e), offset};
+    if (g->region)
+        gen_region_exit(g, offset, checked);
+    else if (in_page(offset))
+        g->exit[g->nexits++] = (struct gen_exit){em_jmp_later(&g->e), offset, checked};
     else
         write_cross(g, offset, checked);
 }
 
 void gen_goto(struct gen *g, int64_t offset)
 {
-    gen_spill_flags(g);
+    if (!g->region)
+        gen_spill_flags(g);
     gen_exit_here(g, offset, false);
 }
 
@@ -154,7 +161,7 @@ static void write_exit(struct gen *g, const struct gen_exit *x)
 
     em_here(&g->e, x->site);
     if (!in_page(x->offset)) {
-        write_cross(g, x->offset, true);
+        write_cross(g, x->offset, x->checked);
         return;
     }
     l = new_link(g, BT_IN_PAGE, x->offset);
@@ -166,7 +173,8 @@ static void write_exit(struct gen *g, const struct gen_exit *x)
 
 void gen_exits(struct gen *g)
 {
-    g->i = g->b->n - 1u; /* whose fault it is if a target is not canonical */
+    g->i = g->region ? X86_BLOCK_MAX
+                     : g->b->n - 1u; /* whose fault it is if a target is not canonical */
     for (unsigned i = 0; i < g->nexits; i++)
         write_exit(g, &g->exit[i]);
 }

@@ -229,7 +229,7 @@ struct x86_dr {
 
 struct x86_counters {
     uint64_t insns, irqs, exceptions, halts, blocks_decoded, blocks_flushed, block_lookups, thunks,
-        translations, code_flushes, handler_calls;
+        translations, code_flushes, handler_calls, regions;
 };
 
 /* Direct-mapped cache from linear addresses and modes to blocks; flushed with the TLB. The key of a
@@ -263,6 +263,7 @@ struct x86_target {
     uint64_t linear;
     const void *code;
 };
+#define X86_TIER_HEAT        4096
 #define X86_TIER_PAGES       16384
 #define X86_TIER_RETURN_BITS 10 /* not more than bits in an offset in a page */
 #define X86_TIER_RETURNS     (1u << X86_TIER_RETURN_BITS)
@@ -301,6 +302,7 @@ struct x86_cpu {
 
     /* The tier's, without content until there is one. */
     uint64_t tier_map[X86_TIER_PAGES];
+    uint32_t tier_heat[X86_TIER_HEAT]; /* count executions down */
     struct x86_target tier_return[X86_TIER_RETURNS];
     struct x86_target tier_target[X86_TIER_TARGETS];
 

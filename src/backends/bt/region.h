@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/region.h: several blocks of one page that are translated together. */
+#ifndef BACKENDS_BT_REGION_H
+#define BACKENDS_BT_REGION_H
+
+#include "backends/bt/gen.h"
+
+#define REGION_BLOCKS   16
+#define REGION_INSNS    160
+#define REGION_VERSIONS 3 /* of each block, and one more that takes all */
+#define REGION_EDGES    (REGION_BLOCKS * (REGION_VERSIONS + 1) * 2)
+
+/* Where the flags are when a block is entered. */
+struct region_state {
+    bool in_host, in_cc;
+    struct gen_recipe recipe;
+};
+
+/* The code of a block for one state. */
+struct region_version {
+    struct region_state state;
+    const uint8_t *code; /* NULL: not written yet */
+    struct gen *gen;     /* as it was behind the block, for the slow paths */
+};
+
+struct region_block {
+    struct bt_trans *t; /* of the block alone: its handlers */
+    uint8_t bytes[X86_BLOCK_MAX * 15];
+    struct gen_insn *all;
+    int64_t next[2]; /* where it goes on, as offsets in the page ... */
+    int to[2];       /* ... and which block of the region that is, or -1 */
+    unsigned nnext;
+    bool other;          /* it may go on elsewhere, too */
+    bool live, live_end; /* the flags are needed at its beginning, behind it */
+    bool reads_first;    /* by its instructions, before anything else clobbers them */
+    unsigned need;       /* instructions that are paid for when it is entered */
+    unsigned nversions;
+    struct region_version version[REGION_VERSIONS + 1];
+};
+
+/* A way from the end of a version that has code of its own behind all others. */
+struct region_edge {
+    uint8_t *site;
+    struct region_state state;
+    struct region_block *from, *to; /* to NULL: out of the region ... */
+    struct region_version *version;
+    int64_t offset; /* ... to there */
+    bool checked;
+    bool refused; /* by the count, or for a request */
+    bool written; /* but for the jump at its end */
+};
+
+struct region {
+    unsigned n;
+    unsigned order[REGION_BLOCKS]; /* blocks in reverse postorder */
+    unsigned rank[REGION_BLOCKS];
+    struct region_block block[REGION_BLOCKS];
+    struct gen_insn insn[REGION_INSNS];
+    unsigned ninsns;
+    struct region_edge edge[REGION_EDGES * 2];
+    unsigned nedges;
+    struct gen base;             /* of all versions */
+    struct region_edge *tail;    /* whose jump is the last thing written ... */
+    struct region_version *next; /* ... and what had best follow */
+    struct region_block *next_block;
+    struct region_block *current;
+    uint8_t cc;       /* of a conditional branch that has come first ... */
+    int64_t taken;    /* ... and where it goes */
+    bool conditional; /* there is one */
+    bool failed;
+};
+
+#endif
