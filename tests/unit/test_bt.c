@@ -115,7 +115,7 @@ static uint64_t rng;
 
 /* What the cases so far have been made of: a test of the test. */
 static struct {
-    uint64_t insns, translations, exceptions, blocks_flushed, code_flushes;
+    uint64_t insns, translations, exceptions, blocks_flushed, code_flushes, regions;
 } sum;
 
 static uint64_t rnd(void)
@@ -476,8 +476,21 @@ static void put_insn(struct code *c)
         put_branch(c);
 }
 
+/* An instruction not far from a place: for loops, and ways that part and meet. */
+static unsigned nearby(const struct code *c, unsigned place)
+{
+    unsigned i = 0;
+    int near;
+
+    while (i + 1 < c->n && c->start[i + 1] <= place)
+        i++;
+    near = (int)i - 12 + (int)below(24);
+    return near < 0 ? 0 : near < (int)c->n ? (unsigned)near : c->n - 1;
+}
+
 static void make_code(struct code *c, bool bits64)
 {
+    unsigned loops = percent(50) ? 0 : below(100);
     unsigned size = percent(50) ? 300 : CODE_SIZE - 64;
     bool noise = percent(10);
 
@@ -485,7 +498,7 @@ static void make_code(struct code *c, bool bits64)
     while (c->len < size && c->n < MAX_INSNS)
         put_insn(c);
     for (unsigned i = 0; i < c->nrel; i++) {
-        unsigned near = below(c->n);
+        unsigned near = percent(loops) ? nearby(c, c->rel[i]) : below(c->n);
         uint32_t rel = c->start[near] - (c->rel[i] + 4);
 
         memcpy(c->bytes + c->rel[i], &rel, 4);
@@ -647,6 +660,9 @@ static bool run_case(uint64_t seed)
     for (unsigned i = 0; i < 8; i++)
         targets[i] = FAKE_TEXT + c.start[below(c.n)];
     pair_new(&p, percent(70) ? 1 : 3, percent(20) ? SMALL : BT_ARENA);
+    bt_of(p.bt)->hotter = 1 + below(4);
+    for (unsigned i = 0; i < X86_TIER_HEAT; i++)
+        p.bt->cpu->tier_heat[i] = bt_of(p.bt)->hotter;
     if (percent(30)) /* a host that has nothing beyond x86-64 */
         poor_host(p.bt->cpu);
     /* Selectors are those of the mode. */
@@ -687,6 +703,7 @@ static bool run_case(uint64_t seed)
     sum.exceptions += p.bt->cpu->count.exceptions;
     sum.blocks_flushed += p.bt->cpu->count.blocks_flushed;
     sum.code_flushes += p.bt->cpu->count.code_flushes;
+    sum.regions += p.bt->cpu->count.regions;
     pair_free(&p);
     return ok;
 }
@@ -699,6 +716,7 @@ START_TEST(random_code)
     ck_assert_uint_gt(sum.exceptions, 60 * 50);
     ck_assert_uint_gt(sum.blocks_flushed, 60 * 5);
     ck_assert_uint_gt(sum.code_flushes, 5);
+    ck_assert_uint_gt(sum.regions, 60 * 5);
 }
 END_TEST
 
@@ -888,10 +906,11 @@ int main(int argc, char **argv)
         for (uint64_t i = 0; i < n && bad < 5; i++)
             bad += !run_case(first + i);
         printf("%llu failed; %llu instructions, %llu translations, %llu exceptions, %llu blocks "
-               "flushed, code %llu times\n",
+               "flushed, code %llu times, %llu regions\n",
                (unsigned long long)bad, (unsigned long long)sum.insns,
                (unsigned long long)sum.translations, (unsigned long long)sum.exceptions,
-               (unsigned long long)sum.blocks_flushed, (unsigned long long)sum.code_flushes);
+               (unsigned long long)sum.blocks_flushed, (unsigned long long)sum.code_flushes,
+               (unsigned long long)sum.regions);
         return bad != 0;
     }
     s = suite_create("bt");
