@@ -41,6 +41,7 @@ void gen_spill_flags(struct gen *g)
 {
     gen_save_flags(g);
     g->in_host = false;
+    g->recipe.len = 0; /* what comes may change cc */
 }
 
 void gen_free_flags(struct gen *g)
