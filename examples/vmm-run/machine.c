@@ -86,6 +86,7 @@ static int create_vm(struct machine *machine)
         .select = names[0] != NULL ? VMM_SELECT_REQUIRE : VMM_SELECT_AUTO,
         .backends = names[0] != NULL ? names : NULL,
         .irqchip = VMM_IRQCHIP_PC,
+        .code_cache = machine->options->code_cache,
         .irqchip_mode = machine->options->irqchip,
         .max_vcpus = machine->options->cpus,
         .error = &error,

@@ -11,9 +11,10 @@ struct options {
     const char *backend; /* NULL: the best one */
     uint32_t irqchip;    /* VMM_IRQCHIP_MODE_* */
     uint32_t cpus;
-    uint64_t memory;    /* bytes */
-    const char *kernel; /* also the firmware or flat image */
-    uint32_t format;    /* VMM_BOOT_* */
+    uint64_t memory;     /* bytes */
+    uint64_t code_cache; /* bytes; 0: the default */
+    const char *kernel;  /* also the firmware or flat image */
+    uint32_t format;     /* VMM_BOOT_* */
     const char *append;
     char *modules[MAX_MODULES]; /* owned; each "FILE" or "FILE arguments" */
     uint32_t nmodules;

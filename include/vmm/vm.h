@@ -47,6 +47,13 @@ struct vm;
  * vm_lockstep_report name. Slow: for tests, and for
  * reports of defects. Without effect on other backends. */
 #define VMM_VM_LOCKSTEP 64u
+/* bt generates only instructions that every x86-64 processor has: for tests. Without effect on
+ * other backends. */
+#define VMM_VM_BASELINE 128u
+
+/* The least vm_config.code_cache. */
+#define VMM_CODE_CACHE_MIN (1u << 20)
+#define VMM_CODE_CACHE_MAX (1u << 30)
 
 /* It works, but slowly or with much repair: AUTO takes it only if nothing else works. */
 #define VMM_BACKEND_DEGRADED 1u
@@ -74,6 +81,9 @@ struct vm_config {
     uint64_t tsc_khz;                   /* guest TSC frequency, 1 MHz to 100 GHz; 0: the host's */
     uint32_t irqchip_mode;              /* VMM_IRQCHIP_MODE_*; AUTO without an irqchip */
     uint32_t reserved;
+    /* Bytes of generated code that each vCPU keeps (bt), VMM_CODE_CACHE_MIN to _MAX; 0: 32 MiB.
+     * When it is full, code is dropped and generated again: a small one costs time only. */
+    uint64_t code_cache;
 };
 
 /*

@@ -250,6 +250,7 @@ struct vm {
     uint32_t flags;                    /* backend: VMM_VM_* */
     uint32_t max_vcpus;                /* backend */
     uint64_t tsc_khz;                  /* backend: of the guest */
+    uint64_t code_cache;               /* backend: vm_config's */
     uint32_t irqchip_kind;             /* backend: VMM_IRQCHIP_*: whether there is one at all */
     uint32_t irqchip_mode;             /* backend: VMM_IRQCHIP_MODE_*, where it is */
     struct irqchip *irqchip;           /* NULL: VMM_IRQCHIP_NONE, or all of it in the kernel */

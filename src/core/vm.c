@@ -10,7 +10,7 @@
 
 #define VM_FLAGS                                                                                   \
     (VMM_VM_EXIT_HYPERCALL | VMM_VM_EXIT_CPUID | VMM_VM_EXIT_HLT | VMM_VM_KVM_PV |                 \
-     VMM_VM_TRUST_HOST | VMM_VM_TRANSLATE_ALL | VMM_VM_LOCKSTEP)
+     VMM_VM_TRUST_HOST | VMM_VM_TRANSLATE_ALL | VMM_VM_LOCKSTEP | VMM_VM_BASELINE)
 
 /* A vm_create under way: the caller's config, and where a failure goes. */
 struct creation {
@@ -206,6 +206,11 @@ static int check_config(struct creation *c, const struct vm_config *given)
     if (config->tsc_khz && (config->tsc_khz < TSC_KHZ_MIN || config->tsc_khz > TSC_KHZ_MAX))
         return refuse(c, VMM_E_INVAL, NULL, "tsc_khz is %llu, but %u to %u are possible",
                       (unsigned long long)config->tsc_khz, TSC_KHZ_MIN, TSC_KHZ_MAX);
+    if (config->code_cache &&
+        (config->code_cache < VMM_CODE_CACHE_MIN || config->code_cache > VMM_CODE_CACHE_MAX))
+        return refuse(c, VMM_E_INVAL, NULL, "code_cache is %llu, but %u to %u are possible",
+                      (unsigned long long)config->code_cache, VMM_CODE_CACHE_MIN,
+                      VMM_CODE_CACHE_MAX);
     if (!config->reports)
         config->nreports = 0;
     if (bad_reports(config->reports, config->nreports))
@@ -397,6 +402,7 @@ int vm_create(const struct vm_config *config, struct vm **out)
     vm->max_vcpus = c.config.max_vcpus;
     vm->irqchip_kind = c.config.irqchip;
     vm->irqchip_mode = c.config.irqchip_mode;
+    vm->code_cache = c.config.code_cache;
     vm->tsc_khz = c.config.tsc_khz ? c.config.tsc_khz : os_tsc_khz();
     vm->error.size = sizeof(vm->error);
     atomic_store(&vm->next_timer, UINT64_MAX);

@@ -54,6 +54,24 @@ static bool parse_value(struct report_options *o, const char *arg, const char *v
     return true;
 }
 
+static bool parse_flag(struct report_options *o, const char *arg)
+{
+    static const struct {
+        const char *arg;
+        uint32_t flag;
+    } flags[] = {{"--trust", VMM_VM_TRUST_HOST},
+                 {"--hot", VMM_VM_TRANSLATE_ALL},
+                 {"--check", VMM_VM_LOCKSTEP},
+                 {"--baseline", VMM_VM_BASELINE}};
+
+    for (unsigned i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
+        if (strcmp(arg, flags[i].arg) == 0) {
+            o->flags |= flags[i].flag;
+            return true;
+        }
+    return false;
+}
+
 bool report_parse(struct report_options *o, int argc, char **argv)
 {
     bool ok = true;
@@ -62,10 +80,8 @@ bool report_parse(struct report_options *o, int argc, char **argv)
     for (int i = 1; i < argc && ok; i++) {
         if (strcmp(argv[i], "--list") == 0) {
             o->list = true;
-        } else if (strcmp(argv[i], "--trust") == 0) {
-            o->trust = true;
-        } else if (strcmp(argv[i], "--hot") == 0) {
-            o->hot = true;
+        } else if (parse_flag(o, argv[i])) {
+            continue;
         } else if (i + 1 < argc && parse_value(o, argv[i], argv[i + 1], &ok)) {
             i++;
         } else {
@@ -75,8 +91,9 @@ bool report_parse(struct report_options *o, int argc, char **argv)
     }
     if (!ok)
         fprintf(stderr,
-                "usage: %s [--backend NAME] [--trust] [--hot] [--known FILE] [--list]\n"
-                "       [--format text|tap|markdown] [--log FILE] [--timeout SECONDS] [PATTERN]\n",
+                "usage: %s [--backend NAME] [--trust] [--hot] [--check] [--baseline]\n"
+                "       [--known FILE] [--list] [--format text|tap|markdown] [--log FILE]\n"
+                "       [--timeout SECONDS] [PATTERN]\n",
                 argv[0]);
     if (ok && o->log) {
         all.log = fopen(o->log, "w");

@@ -16,8 +16,7 @@ struct report_options {
     const char *pattern; /* part of a case's name */
     enum { REPORT_TEXT, REPORT_TAP, REPORT_MARKDOWN } format;
     bool list;
-    bool trust;        /* VMM_VM_TRUST_HOST, of the backends that know it */
-    bool hot;          /* VMM_VM_TRANSLATE_ALL, likewise */
+    uint32_t flags;    /* VMM_VM_* of --trust, --hot, --check, --baseline; for all backends */
     const char *known; /* a file of cases that fail by defects of the host: name, tab, defect; of
                           those with '-' before the name the machine does not survive the attempt */
     const char *log;   /* a file that gets the results as TAP too */
@@ -25,8 +24,8 @@ struct report_options {
 };
 
 /*
- * PROGRAM [--backend NAME] [--trust] [--hot] [--known FILE] [--list] [--format text|tap|markdown]
- *         [--log FILE] [--timeout SECONDS] [PATTERN]
+ * PROGRAM [--backend NAME] [--trust] [--hot] [--check] [--baseline] [--known FILE] [--list]
+ *         [--format text|tap|markdown] [--log FILE] [--timeout SECONDS] [PATTERN]
  * False: said why.
  */
 bool report_parse(struct report_options *o, int argc, char **argv);

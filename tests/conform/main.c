@@ -140,10 +140,7 @@ int main(int argc, char **argv)
         run_all(&o);
         return 0;
     }
-    if (o.trust)
-        conform_flags |= VMM_VM_TRUST_HOST;
-    if (o.hot)
-        conform_flags |= VMM_VM_TRANSLATE_ALL;
+    conform_flags = o.flags;
     if (!report_backends(&o, reports, &n))
         return 1;
     for (uint32_t i = 0; i < n; i++) {

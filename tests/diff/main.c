@@ -14,7 +14,8 @@
 struct options {
     uint64_t seed, count;
     unsigned insns, max_failures;
-    bool code32, hot, verbose;
+    uint32_t flags; /* VMM_VM_* */
+    bool code32, verbose;
     const char *backend;
 };
 
@@ -152,9 +153,10 @@ static int number(const char *text, uint64_t *out)
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option list[] = {
-        {"seed", 1, NULL, 's'},    {"count", 1, NULL, 'c'},   {"insns", 1, NULL, 'i'},
-        {"code32", 0, NULL, '3'},  {"backend", 1, NULL, 'b'}, {"max-failures", 1, NULL, 'm'},
-        {"verbose", 0, NULL, 'v'}, {"hot", 0, NULL, 'h'},     {NULL, 0, NULL, 0},
+        {"seed", 1, NULL, 's'},     {"count", 1, NULL, 'c'},   {"insns", 1, NULL, 'i'},
+        {"code32", 0, NULL, '3'},   {"backend", 1, NULL, 'b'}, {"max-failures", 1, NULL, 'm'},
+        {"verbose", 0, NULL, 'v'},  {"hot", 0, NULL, 'h'},     {"check", 0, NULL, 'k'},
+        {"baseline", 0, NULL, 'l'}, {NULL, 0, NULL, 0},
     };
     uint64_t v = 0;
     int opt;
@@ -184,7 +186,13 @@ static int parse(int argc, char **argv, struct options *o)
             o->backend = optarg;
             break;
         case 'h':
-            o->hot = true;
+            o->flags |= VMM_VM_TRANSLATE_ALL;
+            break;
+        case 'k':
+            o->flags |= VMM_VM_LOCKSTEP;
+            break;
+        case 'l':
+            o->flags |= VMM_VM_BASELINE;
             break;
         case 'v':
             o->verbose = true;
@@ -206,7 +214,8 @@ int main(int argc, char **argv)
     if (parse(argc, argv, &o) != 0) {
         fprintf(stderr,
                 "usage: diff [--seed N] [--count N] [--insns 1..%u] [--code32]\n"
-                "            [--backend NAME] [--hot] [--max-failures N] [--verbose]\n",
+                "            [--backend NAME] [--hot] [--check] [--baseline] [--max-failures N]\n"
+                "            [--verbose]\n",
                 DIFF_MAX_UNITS);
         return 1;
     }
@@ -216,7 +225,7 @@ int main(int argc, char **argv)
         return 77;
     }
     diff_gen_init(diff_native_layout()->offset[2] != 0, diff_native_layout()->offset[5] != 0);
-    if (diff_guest_start(o.backend, o.hot ? VMM_VM_TRANSLATE_ALL : 0) != 0)
+    if (diff_guest_start(o.backend, o.flags) != 0)
         return 1;
     for (; done < o.count && failures < o.max_failures; done++) {
         static struct diff_state n;

@@ -257,10 +257,7 @@ int main(int argc, char **argv)
         run_all(&o);
         return 0;
     }
-    if (o.trust)
-        backend_flags |= VMM_VM_TRUST_HOST;
-    if (o.hot)
-        backend_flags |= VMM_VM_TRANSLATE_ALL;
+    backend_flags = o.flags;
     if (!report_backends(&o, reports, &n))
         return 1;
     for (uint32_t i = 0; i < n; i++) {

@@ -47,6 +47,19 @@ static void bt_vcpu_fini(struct vcpu *vcpu)
     free(iv);
 }
 
+_Static_assert(VMM_CODE_CACHE_MIN >= 8 * BT_MAX_CODE, "room for some translations");
+
+int bt_attach_vcpu(struct x86_cpu *cpu, const struct vcpu *vcpu)
+{
+    const struct vm *vm = vcpu->vm;
+    size_t size = vm->code_cache ? (size_t)vm->code_cache & ~(size_t)(MMU_PAGE_SIZE - 1) : BT_ARENA;
+    int err = bt_attach(cpu, vm->flags & VMM_VM_TRANSLATE_ALL ? 1 : BT_HOT, size);
+
+    if (!err && (vm->flags & VMM_VM_BASELINE))
+        ((struct bt *)cpu->tier_state)->host = (struct bt_features){0};
+    return err;
+}
+
 static int bt_vcpu_init(struct vcpu *vcpu)
 {
     struct interp_vcpu *iv;
@@ -62,7 +75,7 @@ static int bt_vcpu_init(struct vcpu *vcpu)
         free(iv);
         return err;
     }
-    err = bt_attach(iv->cpu, vcpu->vm->flags & VMM_VM_TRANSLATE_ALL ? 1 : BT_HOT, BT_ARENA);
+    err = bt_attach_vcpu(iv->cpu, vcpu);
     if (err) {
         bt_vcpu_fini(vcpu);
         return err == EPERM || err == EACCES ? VMM_E_PERM : VMM_E_NOMEM;

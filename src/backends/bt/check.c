@@ -18,7 +18,6 @@ static struct x86_cpu *state_holder(void)
 
 static int make_tested(struct check *c, struct vcpu *vcpu)
 {
-    unsigned hot = vcpu->vm->flags & VMM_VM_TRANSLATE_ALL ? 1 : BT_HOT;
     int err;
 
     c->tested = x86_create(&c->env, vcpu->id);
@@ -29,7 +28,7 @@ static int make_tested(struct check *c, struct vcpu *vcpu)
         return ENOMEM;
     err = x86_thunks_create(c->tested);
     if (!err)
-        err = bt_attach(c->tested, hot, BT_ARENA);
+        err = bt_attach_vcpu(c->tested, vcpu);
     if (!err)
         ((struct bt *)c->tested->tier_state)->exact = true;
     return err;

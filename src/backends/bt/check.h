@@ -91,6 +91,9 @@ int bt_check_open(struct vcpu *vcpu);
 void bt_check_close(struct vcpu *vcpu);
 int bt_check_run(struct vcpu *vcpu, bool step);
 
+/* Gives a CPU the translator that the vCPU's VM is configured to have: 0 or an errno. [bt.c] */
+int bt_attach_vcpu(struct x86_cpu *cpu, const struct vcpu *vcpu);
+
 /* ---- the parts ---- */
 
 /* Puts the CPUs' surroundings between them and the core's. [check_env.c] */

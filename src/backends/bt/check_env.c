@@ -188,6 +188,12 @@ static bool check_intr(void *ctx)
     return false;
 }
 
+static bool check_calm(void *ctx)
+{
+    (void)ctx;
+    return true;
+}
+
 static int check_intr_ack(void *ctx)
 {
     (void)ctx;
@@ -337,6 +343,11 @@ static bool plain_intr(void *ctx)
     return (LIVE(ctx) ? of(ctx)->real.intr : check_intr)(ctx);
 }
 
+static bool plain_calm(void *ctx)
+{
+    return (LIVE(ctx) ? of(ctx)->real.calm : check_calm)(ctx);
+}
+
 static int plain_intr_ack(void *ctx)
 {
     return (LIVE(ctx) ? of(ctx)->real.intr_ack : check_intr_ack)(ctx);
@@ -389,6 +400,7 @@ void check_env_init(struct check *c)
         .random = check_random,
         .set_tsc = check_set_tsc,
         .intr = check_intr,
+        .calm = check_calm,
         .intr_ack = check_intr_ack,
         .get_cr8 = check_get_cr8,
         .set_cr8 = check_set_cr8,
@@ -407,6 +419,7 @@ void check_env_init(struct check *c)
     plain->random = plain_random;
     plain->set_tsc = plain_set_tsc;
     plain->intr = plain_intr;
+    plain->calm = plain_calm;
     plain->intr_ack = plain_intr_ack;
     plain->get_cr8 = plain_get_cr8;
     plain->set_cr8 = plain_set_cr8;
