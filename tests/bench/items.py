@@ -42,7 +42,7 @@ ITEMS = [
     _item("vector", "./float nbody", 2000000),
     _item("vector", "./float mandelbrot", 1500),
     _item("vector", "./float spectral", 4000),
-    _item("vector", "./float x87", 40000000),
+    _item("vector", "./float x87", 10000000),
     _item("vector", "./memory copy", 1000000),
     _item("vector", "./memory set", 1000000),
     _item("vector", "./memory length", 2000000),
