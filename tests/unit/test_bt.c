@@ -625,13 +625,25 @@ static void vector_state(const struct pair *p)
     static const uint32_t components[] = {3, 7, 0xe7, 0xe7};
     uint64_t xcr0 = components[below(4)], use = percent(50) ? xcr0 : xcr0 & 3;
     uint64_t random = rnd();
+    uint32_t pointers = percent(70) ? 0 : (1u << 6 | 1u << 13) & (uint32_t)rnd();
 
     BOTH(p, f)
     {
         struct x86_fpu *fpu = &f->cpu->fpu;
 
+        f->cpu->feat.l7_ebx &= ~pointers;
+        fpu->fcw = random % 16 ? 0x37f : 0x340 | (random >> 8 & 0xc3f);
+        fpu->fsw = random >> 20 & 0x7800;
+        fpu->ftw = (uint8_t)(random >> 32);
+        for (unsigned i = 0; i < 8; i++) {
+            double v = (double)(int64_t)(random * (i + 1)) / 4096;
+            long double wide = v;
+
+            memcpy(fpu->x87[i], &wide, 10);
+        }
+
         f->cpu->xcr0 = xcr0;
-        fpu->xinuse = use;
+        fpu->xinuse = use | X86_XCR0_X87;
         for (unsigned i = 0; i < (use & 0x80 ? 32 : 16); i++)
             for (unsigned k = 0; k < (use & 0x40 ? 8 : use & 4 ? 4 : 2); k++) {
                 uint64_t v = (random + i) * (k + 1) * 0x9e3779b97f4a7c15;

@@ -131,7 +131,9 @@ struct bt_stubs {
 #define BT_SIMD_AVX      0x02u
 #define BT_SIMD_AVX512   0x04u
 #define BT_SIMD_FP       0x08u /* MXCSR, with all exceptions masked */
+#define BT_SIMD_X87      0x10u /* with all exceptions masked; also MMX */
 #define BT_SIMD_W_SHIFT  8
+#define BT_SIMD_W_X87    0x0100u
 #define BT_SIMD_W_SSE    0x0200u
 #define BT_SIMD_W_AVX    0x0400u
 #define BT_SIMD_W_OPMASK 0x2000u
@@ -160,7 +162,7 @@ struct bt {
     struct bt_link *links[1u << BT_HASH_BITS];
     struct bt_features {
         bool popcnt, lzcnt, bmi1, bmi2, movbe, adx, crc32, serialize;
-        bool avx, avx512; /* with the host's system; AVX-512 with 64-bit masks */
+        bool xsave, avx, avx512; /* with the host's system; AVX-512 with 64-bit masks */
     } host;
 };
 

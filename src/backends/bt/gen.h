@@ -59,7 +59,8 @@ struct gen_insn {
     bool known;
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
-    bool is_vec; /* a vector instruction that can be copied: */
+    bool is_vec, is_x87; /* a vector or x87 instruction that can be copied, ... */
+    bool x87_control;    /* ... or one that has no form: */
     struct vec_copy vec;
 };
 
@@ -270,6 +271,11 @@ bool gen_insn(struct gen *g);
 bool gen_vec(struct gen *g);
 void gen_find_vec(const struct gen *g, unsigned i, struct gen_insn *in);
 uint32_t gen_vec_needs(const struct gen_insn *in);
+/* Writes it, with `rm` (base and displacement) for its memory operand, if it has one. */
+void gen_put_core(struct gen *g, const struct vec_core *core, struct em_rm rm);
+/* The same for x87 instructions. [x87.c] */
+bool gen_x87(struct gen *g);
+void gen_find_x87(const struct gen *g, unsigned i, struct gen_insn *in);
 /* The same for the op that ends the block. [branch.c] */
 bool gen_branch(struct gen *g);
 /* Some of gen_insn. [stack.c] */

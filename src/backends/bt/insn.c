@@ -800,6 +800,6 @@ bool gen_insn(struct gen *g)
         return gen_modrm(g) || gen_short(g) || gen_mov64(g) || gen_sys(g);
     default:
         return rows[g->insn.mnemonic].known ? gen_modrm(g) || gen_short(g)
-                                            : gen_sys(g) || gen_vec(g);
+                                            : gen_sys(g) || gen_vec(g) || gen_x87(g);
     }
 }

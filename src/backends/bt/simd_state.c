@@ -14,9 +14,11 @@
  * out goes through bt_simd_out.
  */
 
-#define LEVELS   (BT_SIMD_SSE | BT_SIMD_AVX | BT_SIMD_AVX512)
-#define MASKS    0x1f80u /* of MXCSR */
-#define USE(bit) (1u << (bit))
+#define LEVELS      (BT_SIMD_SSE | BT_SIMD_AVX | BT_SIMD_AVX512)
+#define MASKS       0x1f80u /* of MXCSR */
+#define X87_MASKS   0x3fu
+#define X87_PENDING (X87_ES << 16) /* FSW follows FCW */
+#define USE(bit)    (1u << (bit))
 
 /* Offset of `reg` from RBP. */
 static int32_t vec_field(unsigned reg)
@@ -136,6 +138,56 @@ static void put_store_low(struct em *e, const struct bt_features *host)
         em_here(e, done[--n]);
 }
 
+/* PUSH, POP */
+static void push(struct em *e, unsigned reg)
+{
+    em8(e, 0x50 | reg);
+}
+
+static void pop(struct em *e, unsigned reg)
+{
+    em8(e, 0x58 | reg);
+}
+
+/* XSAVE64 or XRSTOR64 (`ext`) of the x87 state alone. Changes RAX and RDX. */
+static void move_x87(struct em *e, unsigned ext)
+{
+    em_const(e, H_RAX, X86_XCR0_X87);
+    em_rr(e, false, OP_XOR, H_RDX, H_RDX);
+    em_insn(e, (struct em_op){.map = 1, .op = 0xae, .wide = true}, ext, GEN_FIELD(fpu.fcw));
+}
+
+/* FLDCW, FNSTCW */
+static void move_fcw(struct em *e, unsigned ext)
+{
+    em_insn(e, (struct em_op){.op = 0xd9}, ext, GEN_FIELD(simd_fcw));
+}
+
+/* The host has no idea of the guest's instruction and data pointers: fpu has them already. For the
+ * program the stack must be empty, and nothing pending when its control word comes back. */
+static void put_store_x87(struct em *e)
+{
+    _Static_assert(offsetof(struct x86_fpu, fcw) % 64 == 0, "XSAVE's alignment");
+    _Static_assert(offsetof(struct x86_fpu, x87) == offsetof(struct x86_fpu, fcw) + 32, "layout");
+    _Static_assert(offsetof(struct x86_fpu, area_header) == offsetof(struct x86_fpu, fcw) + 512,
+                   "layout");
+    push(e, H_RAX);
+    push(e, H_RCX);
+    push(e, H_RDX);
+    em_insn(e, (struct em_op){.map = 1, .op = 0xb7}, H_RCX, GEN_FIELD(fpu.fop));
+    em_rm(e, false, 0xff, 6, GEN_FIELD(fpu.fip)); /* PUSH m64 */
+    em_rm(e, false, 0xff, 6, GEN_FIELD(fpu.fdp));
+    move_x87(e, 4);
+    em_rm(e, false, 0x8f, 0, GEN_FIELD(fpu.fdp));
+    em_rm(e, false, 0x8f, 0, GEN_FIELD(fpu.fip));
+    em_insn(e, (struct em_op){.op = OP_STORE, .half = true}, H_RCX, GEN_FIELD(fpu.fop));
+    EM(e, 0xdb, 0xe2, 0x0f, 0x77); /* FNCLEX; EMMS */
+    move_fcw(e, 5);
+    pop(e, H_RDX);
+    pop(e, H_RCX);
+    pop(e, H_RAX);
+}
+
 /* Called with something live; changes RDX and flags. */
 static void put_store(struct em *e, const struct bt_features *host)
 {
@@ -145,6 +197,11 @@ static void put_store(struct em *e, const struct bt_features *host)
     skip = test_reg(e, H_RDX, BT_SIMD_FP, CC_NZ);
     swap_mxcsr(e, BT_FIELD(fpu.mxcsr), BT_FIELD(simd_mxcsr));
     em_here(e, skip);
+    if (host->xsave) {
+        skip = test_reg(e, H_RDX, BT_SIMD_X87, CC_NZ);
+        put_store_x87(e);
+        em_here(e, skip);
+    }
     put_store_low(e, host);
     if (host->avx512) {
         skip = test_reg(e, H_RDX, BT_SIMD_W_HI16, CC_NZ);
@@ -271,33 +328,74 @@ static void put_load_levels(struct em *e, const struct bt_features *host)
         em_here(e, done[--n]);
 }
 
+/* What is refused jumps to a place that comes later. */
+struct refusals {
+    uint8_t *site[8];
+    unsigned n;
+};
+
+/* MXCSR, if RAX says that it lacks. */
+static void put_load_mxcsr(struct em *e, struct refusals *r)
+{
+    uint8_t *skip = test_reg(e, H_RAX, BT_SIMD_FP, CC_Z);
+
+    push(e, H_RAX);
+    em_rm(e, false, OP_LOAD, H_RAX, GEN_FIELD(fpu.mxcsr));
+    em_rr(e, false, 0xf7, 2, H_RAX);
+    em_rr(e, false, 0xf7, 0, H_RAX);
+    em32(e, MASKS);
+    pop(e, H_RAX);
+    r->site[r->n++] = em_jcc_later(e, CC_NZ);
+    swap_mxcsr(e, BT_FIELD(simd_mxcsr), BT_FIELD(fpu.mxcsr));
+    em_imm(e, false, EXT_AND, GEN_FIELD(simd_lack), ~(int32_t)BT_SIMD_FP);
+    em_here(e, skip);
+}
+
+/* The x87 state, likewise. Changes RAX. */
+static void put_load_x87(struct em *e, const struct bt_features *host, struct refusals *r)
+{
+    uint8_t *skip = test_reg(e, H_RAX, BT_SIMD_X87, CC_Z);
+
+    if (!host->xsave) {
+        r->site[r->n++] = em_jmp_later(e);
+        em_here(e, skip);
+        return;
+    }
+    r->site[r->n++] = test_field(e, BT_FIELD(cr0), X86_CR0_EM | X86_CR0_TS, CC_NZ);
+    r->site[r->n++] = test_field(e, BT_FIELD(fpu.fcw), X87_PENDING, CC_NZ);
+    em_rm(e, false, OP_LOAD, H_RAX, GEN_FIELD(fpu.fcw));
+    em_rr(e, false, 0xf7, 2, H_RAX);
+    r->site[r->n++] = test_reg(e, H_RAX, X87_MASKS, CC_NZ);
+    move_fcw(e, 7);
+    em_rm(e, true, 0xc7, 0, GEN_FIELD(fpu.area_header)); /* XSTATE_BV */
+    em32(e, X86_XCR0_X87);
+    push(e, H_RDX);
+    move_x87(e, 5);
+    pop(e, H_RDX);
+    em_here(e, skip);
+}
+
 /* ECX: what code is going to need. CF: it may not have all of that. Changes RAX, RCX and flags. */
 static void put_load(struct em *e, const struct bt *bt)
 {
-    uint8_t *loaded, *no_fp, *masked, *refused;
+    struct refusals r = {.n = 0};
+    uint8_t *loaded;
 
     em_rm(e, false, OP_LOAD, H_RAX, GEN_FIELD(simd_lack));
     em_rr(e, false, 0x21, H_RCX, H_RAX); /* AND */
     loaded = test_reg(e, H_RAX, LEVELS, CC_Z);
-    em8(e, 0x50 | H_RDX); /* PUSH */
+    push(e, H_RDX);
     bt_simd_out(e, &bt->stubs);
     put_allowed(e, &bt->host);
     put_load_levels(e, &bt->host);
-    em8(e, 0x58 | H_RDX);
+    pop(e, H_RDX);
     em_rr(e, false, 0xf7, 2, H_RAX);
     em_rm(e, false, OP_STORE, H_RAX, GEN_FIELD(simd_lack));
     em_rr(e, false, 0x21, H_RCX, H_RAX);
-    refused = test_reg(e, H_RAX, LEVELS, CC_NZ);
+    r.site[r.n++] = test_reg(e, H_RAX, LEVELS, CC_NZ);
     em_here(e, loaded);
-    no_fp = test_reg(e, H_RAX, BT_SIMD_FP, CC_Z);
-    em_rm(e, false, OP_LOAD, H_RAX, GEN_FIELD(fpu.mxcsr));
-    em_rr(e, false, 0xf7, 2, H_RAX);
-    masked = test_reg(e, H_RAX, MASKS, CC_Z);
-    em_here(e, refused);
-    EM(e, 0xf9, 0xc3); /* STC; RET */
-    em_here(e, masked);
-    swap_mxcsr(e, BT_FIELD(simd_mxcsr), BT_FIELD(fpu.mxcsr));
-    em_here(e, no_fp);
+    put_load_mxcsr(e, &r);
+    put_load_x87(e, &bt->host, &r);
     em_rr(e, false, OP_LOAD, H_RAX, H_RCX);
     em_rr(e, false, 0xf7, 2, H_RAX);
     em_rm(e, false, 0x21, H_RAX, GEN_FIELD(simd_lack));
@@ -305,6 +403,9 @@ static void put_load(struct em *e, const struct bt *bt)
     em8(e, BT_SIMD_W_SHIFT);
     em_rm(e, false, 0x09, H_RCX, GEN_FIELD(fpu.xinuse)); /* OR: CF is 0 */
     em8(e, 0xc3);
+    while (r.n)
+        em_here(e, r.site[--r.n]);
+    EM(e, 0xf9, 0xc3); /* STC; RET */
 }
 
 void bt_make_simd_stubs(struct bt *bt, struct em *e)

@@ -224,6 +224,7 @@ static struct bt_features host_features(void)
     f.adx = b7 >> 19 & 1;
     if (c >> 27 & 1)
         __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(x) : "c"(0));
+    f.xsave = c >> 27 & 1;
     f.avx = (c >> 28 & 1) && (xcr0 & 6) == 6;
     f.avx512 = f.avx && (xcr0 & 0xe6) == 0xe6 && (b7 >> 16 & 1) && (b7 >> 30 & 1);
     f.serialize = d7 >> 14 & 1;

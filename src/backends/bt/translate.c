@@ -132,6 +132,7 @@ void gen_decode(struct gen *g, struct gen_insn *all)
                                                            &all[i].insn, all[i].opnd)) &&
                        all[i].insn.length == op->len;
         gen_find_vec(g, i, &all[i]);
+        gen_find_x87(g, i, &all[i]);
     }
     g->all = all;
 }

@@ -32,10 +32,14 @@ static uint32_t writes(const struct vec_copy *c)
 
 static uint32_t needs(const struct vec_copy *c)
 {
-    uint32_t level = c->form.class == VEC_SSE   ? BT_SIMD_SSE
-                     : c->form.class == VEC_AVX ? BT_SIMD_AVX
-                                                : BT_SIMD_AVX512;
+    static const uint8_t levels[] = {[VEC_MMX] = 0,
+                                     [VEC_SSE] = BT_SIMD_SSE,
+                                     [VEC_AVX] = BT_SIMD_AVX,
+                                     [VEC_AVX512] = BT_SIMD_AVX512};
+    uint32_t level = levels[c->form.class];
 
+    if (c->form.mmx || c->form.class == VEC_MMX)
+        level |= BT_SIMD_X87 | BT_SIMD_W_X87;
     return level | (c->form.fp ? BT_SIMD_FP : 0) | writes(c);
 }
 
@@ -74,8 +78,7 @@ static void put_registers(struct gen *g, const struct vec_copy *c)
         gen_put(g, VMM_RCX, H_RCX);
 }
 
-/* The instruction, with `rm` for its memory operand: base and displacement. */
-static void put(struct gen *g, const struct vec_core *core, struct em_rm rm)
+void gen_put_core(struct gen *g, const struct vec_core *core, struct em_rm rm)
 {
     unsigned rest = core->modrm + 1;
 
@@ -103,7 +106,7 @@ static bool copy(struct gen *g, const struct vec_copy *c, uint32_t need)
             em_rr(&g->e, true, OP_LOAD, H_RCX, H_RAX);
     }
     get_registers(g, c);
-    put(g, &c->core, rm);
+    gen_put_core(g, &c->core, rm);
     put_registers(g, c);
     if (c->form.flags)
         gen_flags_set(g);
@@ -136,6 +139,17 @@ static bool zero(struct gen *g)
     return true;
 }
 
+static bool emms(struct gen *g)
+{
+    struct x86_dec d = {.cpu = g->cpu, .mode = g->b->mode, .insn = g->insn};
+
+    if (!g->bt->host.xsave || !vec_may_execute(&d))
+        return false;
+    gen_simd(g, BT_SIMD_X87 | BT_SIMD_W_X87);
+    EM(&g->e, 0x0f, 0x77);
+    return true;
+}
+
 /* Decodes it with the general registers where they are now. */
 static bool decode(const struct gen *g, unsigned i, const struct gen_insn *in, struct vec_copy *c)
 {
@@ -146,7 +160,8 @@ static bool decode(const struct gen *g, unsigned i, const struct gen_insn *in, s
     memcpy(d.opnd, in->opnd, sizeof(d.opnd));
     if (implied_registers(in->insn.mnemonic))
         target.base = H_RCX;
-    return vec_dec_copy(&d, &target, c) && c->form.class != VEC_MMX && !c->form.mmx;
+    return vec_dec_copy(&d, &target, c) &&
+           (g->bt->host.xsave || (c->form.class != VEC_MMX && !c->form.mmx));
 }
 
 void gen_find_vec(const struct gen *g, unsigned i, struct gen_insn *in)
@@ -167,6 +182,8 @@ bool gen_vec(struct gen *g)
     if (in->insn.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
         in->insn.mnemonic == ZYDIS_MNEMONIC_VZEROALL)
         return zero(g);
+    if (in->insn.mnemonic == ZYDIS_MNEMONIC_EMMS)
+        return emms(g);
     if (!in->is_vec)
         return false;
     if (!in->vec.form.gread)

@@ -50,6 +50,10 @@ bool vec_may_execute(const struct x86_dec *d);
 /* False: it is not valid here, or cannot be copied. [vec_decode.c] */
 bool vec_dec_copy(struct x86_dec *d, const struct vec_target *target, struct vec_copy *copy);
 
+/* The same for x87 instructions but those for control. Nothing but fop, mem_size, store and flags
+ * is set in copy->form. [x87.c] */
+bool x87_dec_copy(const struct x86_dec *d, uint8_t base, struct vec_copy *copy);
+
 /* The thunk for form `f`. False: it does not fit. */
 bool vec_emit_thunk(struct vec_emit *e, const struct vec_form *f, const struct vec_core *core,
                     const struct vec_regs *r);

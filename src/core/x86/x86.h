@@ -208,17 +208,22 @@ struct x86_event {
 #define X86_EVENT_PRIV_SW   5 /* INT1 */
 #define X86_EVENT_SOFT_EXC  6 /* INT3, INTO */
 
-/* Vector, mask and x87 state. */
+/* Vector, mask and x87 state. From fcw on it is an area as XRSTOR64 loads it, with the x87 state
+ * (SDM Vol. 1 13.4). */
 struct x86_fpu {
     _Alignas(64) uint8_t vec[32][64]; /* ZMM0-31: XMM and YMM are their low parts */
     uint64_t k[8];
-    _Alignas(16) uint8_t x87[8][16]; /* ST0-ST7 (also MM0-7) as in FXSAVE: relative to TOP */
-    uint16_t fcw, fsw;
-    uint8_t ftw; /* abridged tags as in FXSAVE: 1 = not empty */
+    _Alignas(64) uint16_t fcw;
+    uint16_t fsw;
+    uint8_t ftw; /* abridged tags: 1 = not empty */
+    uint8_t ftw_high;
     uint16_t fop;
     uint64_t fip, fdp;
+    uint32_t mxcsr, mxcsr_mask;
+    uint8_t x87[8][16];      /* ST0-ST7 (also MM0-7): relative to TOP */
+    uint8_t area_rest[352];  /* not used */
+    uint64_t area_header[8]; /* the tier's */
     uint16_t fcs, fds;
-    uint32_t mxcsr;
     uint64_t xinuse; /* components that are (or may be) not in their initial state */
 };
 
@@ -321,7 +326,8 @@ struct x86_cpu {
     uint32_t pkru;
 
     struct x86_fpu fpu;
-    uint32_t simd_mxcsr; /* the tier's: the host program's MXCSR while the guest's is loaded */
+    uint32_t simd_mxcsr; /* the tier's: the host program's MXCSR while the guest's is loaded, ... */
+    uint16_t simd_fcw;   /* ... and its x87 control word */
 
     struct x86_event event; /* to be delivered */
     struct x86_event later; /* injected by a callback: delivered after its instruction */

@@ -22,6 +22,8 @@
 
 #define FLAGS_MASK 0x3fu
 
+#define RSI 6 /* holds the memory operand's address in thunks */
+
 /* ---- register stack ---- */
 
 void x87_set_top0(struct x86_fpu *f)
@@ -151,17 +153,18 @@ static const struct x86_op *run(struct x86_cpu *cpu, const struct x86_op *op)
 
 /* ---- decoding ---- */
 
-/* What the host may execute: the bytes of the instruction with its memory operand at [RSI]. */
-static bool put_core(const struct x86_dec *d, bool mem, struct vec_core *core)
+/* What the host may execute: the bytes of the instruction with its memory operand at [base]. */
+static bool put_core(const struct x86_dec *d, bool mem, unsigned base, struct vec_core *core)
 {
     const ZydisDecodedInstruction *in = &d->insn;
 
     if (in->opcode < 0xd8 || in->opcode > 0xdf)
         return false;
     core->code[0] = in->opcode;
-    core->code[1] = mem ? (uint8_t)(in->raw.modrm.reg << 3 | 6)
+    core->code[1] = mem ? (uint8_t)(in->raw.modrm.reg << 3 | base)
                         : (uint8_t)(0xc0 | in->raw.modrm.reg << 3 | in->raw.modrm.rm);
     core->len = 2;
+    core->modrm = 1;
     return true;
 }
 
@@ -190,31 +193,51 @@ static bool writes_flags(ZydisMnemonic m)
            m == ZYDIS_MNEMONIC_FUCOMIP;
 }
 
-static bool dec_run(struct x86_dec *d, struct x86_op *op)
+/* `mem` gets the number of the memory operand. */
+static bool describe(const struct x86_dec *d, unsigned base, struct vec_form *f,
+                     struct vec_core *core, int *mem)
 {
-    struct vec_form f = {.fn = run, .mnemonic = d->insn.mnemonic};
-    int mem = memory_operand(d);
-    struct vec_core core;
-    struct vec_emit e;
-
-    if (!put_core(d, mem >= 0, &core) || !same_instruction(d, &core))
+    *mem = memory_operand(d);
+    if (!put_core(d, *mem >= 0, base, core) || !same_instruction(d, core))
         return false;
-    if (mem >= 0) {
-        unsigned size = d->opnd[mem].size / 8;
+    if (*mem >= 0) {
+        unsigned size = d->opnd[*mem].size / 8;
 
         if (size > 10)
             return false;
-        f.mem_size = (uint8_t)size;
-        f.store = d->opnd[mem].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
-        x86_dec_mem(d, (unsigned)mem, op);
+        f->mem_size = (uint8_t)size;
+        f->store = d->opnd[*mem].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
     }
-    f.flags = writes_flags(d->insn.mnemonic);
-    f.fop = (uint16_t)((core.code[0] & 7) << 8 | d->code[d->insn.raw.modrm.offset]);
+    f->flags = writes_flags(d->insn.mnemonic);
+    f->fop = (uint16_t)((core->code[0] & 7) << 8 | d->code[d->insn.raw.modrm.offset]);
+    return true;
+}
+
+static bool dec_run(struct x86_dec *d, struct x86_op *op)
+{
+    struct vec_form f = {.fn = run, .mnemonic = d->insn.mnemonic};
+    struct vec_core core;
+    struct vec_emit e;
+    int mem;
+
+    if (!describe(d, RSI, &f, &core, &mem))
+        return false;
+    if (mem >= 0)
+        x86_dec_mem(d, (unsigned)mem, op);
     memcpy(f.key, core.code, 2);
     f.key[2] = d->code[d->insn.raw.modrm.offset];
     f.key[16] = VEC_KEY_X87;
     vec_emit_x87(&e, &core);
     return vec_enter_form(d, op, &f, &e);
+}
+
+bool x87_dec_copy(const struct x86_dec *d, uint8_t base, struct vec_copy *copy)
+{
+    int mem;
+
+    memset(copy, 0, sizeof(*copy));
+    return d->insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && !x87_is_control(d->insn.mnemonic) &&
+           vec_may_execute(d) && describe(d, base, &copy->form, &copy->core, &mem);
 }
 
 bool x87_dec(struct x86_dec *d, struct x86_op *op)

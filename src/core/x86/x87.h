@@ -32,6 +32,7 @@ static inline uint64_t x87_offset(const struct x86_cpu *cpu, const struct x86_op
 void x87_init(struct x86_fpu *f);
 
 /* Control instructions: those that need no thunk. [x87_env.c] */
+bool x87_is_control(ZydisMnemonic mnemonic);
 bool x87_dec_control(struct x86_dec *d, struct x86_op *op);
 
 #endif
