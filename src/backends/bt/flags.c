@@ -193,6 +193,7 @@ void gen_make_recipe(struct gen *g)
     default:
         return;
     }
+    r.size = (uint8_t)size;
     r.len = (uint8_t)(e.p - r.code);
     g->recipe = r;
 }

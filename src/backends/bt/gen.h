@@ -13,8 +13,9 @@
 /* Code that computes the arithmetic flags of an instruction once more, from the registers that it
  * has left; it changes RAX. */
 struct gen_recipe {
-    uint8_t len; /* 0: none */
-    uint8_t code[31];
+    uint8_t len;  /* 0: none */
+    uint8_t size; /* bytes of the registers that matter */
+    uint8_t code[30];
     uint32_t regs; /* that must not have changed */
 };
 

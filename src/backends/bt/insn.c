@@ -236,6 +236,27 @@ static bool resident(const struct gen *g, const struct operand *r)
     return gen_host(g, r->slot) == H_NONE;
 }
 
+/* A register that stays in x86_cpu can be the operand where it is. */
+static bool in_place(const struct gen *g, const struct copy *c, unsigned i)
+{
+    const struct operand *r = &c->r[i];
+
+    if (r->field != IN_RM || c->mem || (r->read && r->write) || (r->write && r->size == 4))
+        return false;
+    for (unsigned k = 0; k < c->nr; k++)
+        if (k != i && c->r[k].slot == r->slot)
+            return false;
+    switch (g->insn.mnemonic) { /* to which memory is another matter */
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTS:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC:
+        return false;
+    default:
+        return true;
+    }
+}
+
 /* Registers that stay in x86_cpu come into what is free of RAX and RCX. */
 static bool place(const struct gen *g, const struct copy *c, struct placement *p)
 {
@@ -252,6 +273,8 @@ static bool place(const struct gen *g, const struct copy *c, struct placement *p
             continue;
         }
         p->reg[i] = H_NONE;
+        if (in_place(g, c, i))
+            continue;
         for (unsigned k = 0; k < i; k++)
             if (c->r[k].slot == c->r[i].slot)
                 p->reg[i] = p->reg[k];
@@ -267,14 +290,14 @@ static bool place(const struct gen *g, const struct copy *c, struct placement *p
 static void load_residents(struct gen *g, const struct copy *c, const struct placement *p)
 {
     for (unsigned i = 0; i < c->nr; i++)
-        if (resident(g, &c->r[i]) && (c->r[i].read || c->r[i].size < 4))
+        if (resident(g, &c->r[i]) && p->reg[i] != H_NONE && (c->r[i].read || c->r[i].size < 4))
             gen_get(g, p->reg[i], c->r[i].slot);
 }
 
 static void store_residents(struct gen *g, const struct copy *c, const struct placement *p)
 {
     for (unsigned i = 0; i < c->nr; i++)
-        if (resident(g, &c->r[i]) && c->r[i].write)
+        if (resident(g, &c->r[i]) && p->reg[i] != H_NONE && c->r[i].write)
             gen_put(g, c->r[i].slot, p->reg[i]);
 }
 
@@ -290,7 +313,7 @@ static void write_insn(struct gen *g, const struct copy *c, const struct placeme
         if (c->r[i].size == 1 && r >= 4 && r < 8)
             op.rex = true;
         if (c->r[i].field == IN_RM)
-            rm = em_reg(r);
+            rm = r == H_NONE ? gen_gpr(c->r[i].slot) : em_reg(r);
         else if (c->r[i].field == IN_VVVV)
             op.vvvv = (uint8_t)r;
         else

@@ -40,6 +40,29 @@ bool gen_flags_last(const struct gen *g, unsigned i)
     return g->region && g->live_end;
 }
 
+/* Registers of the recipe that an op changes: extending one does not change what it is from. */
+static uint32_t spoils(const struct gen *g, unsigned i)
+{
+    const struct gen_insn *in = &g->all[i];
+    uint32_t regs = gen_writes(in) & g->recipe.regs;
+    uint8_t to, from;
+
+    switch (in->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_MOVZX:
+    case ZYDIS_MNEMONIC_MOVSX:
+    case ZYDIS_MNEMONIC_MOVSXD:
+        if (in->opnd[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            gen_reg_slot(in->opnd[0].reg.value, &to) &&
+            gen_reg_slot(in->opnd[1].reg.value, &from) && to == from &&
+            in->opnd[1].size >= g->recipe.size * 8u)
+            regs &= ~(1u << to);
+        break;
+    default:
+        break;
+    }
+    return regs;
+}
+
 /* Whether the recipe is needed behind an op of these that changes one of its registers. */
 static bool loses_recipe(const struct gen *g, unsigned first, unsigned last)
 {
@@ -52,7 +75,7 @@ static bool loses_recipe(const struct gen *g, unsigned first, unsigned last)
             return false;
         if ((use & GEN_READS) && (lost || first != last))
             return true;
-        if (gen_writes(&g->all[i]) & g->recipe.regs)
+        if (spoils(g, i))
             lost = true;
         if (use & GEN_CHANGES)
             return false;
@@ -72,8 +95,7 @@ void gen_keep_flags(struct gen *g, unsigned first, unsigned last)
 
 void gen_track_flags(struct gen *g, unsigned i)
 {
-    if (g->recipe.len && !(gen_flags_use(&g->all[i]) & GEN_CHANGES) &&
-        (gen_writes(&g->all[i]) & g->recipe.regs))
+    if (g->recipe.len && !(gen_flags_use(&g->all[i]) & GEN_CHANGES) && spoils(g, i))
         g->recipe.len = 0;
     if (!g->in_host && !g->recipe.len)
         g->in_cc = true; /* or nobody will ask */
