@@ -40,6 +40,18 @@ static bool may_write_unseen(const struct mmu_page *page, enum mmu_access access
            atomic_load_explicit(page->dirty, memory_order_relaxed);
 }
 
+/* Enters a first level's entry into the second. */
+static void fill_l2(struct mmu *mmu, unsigned idx, const struct mmu_entry *from, uint64_t page)
+{
+    struct mmu_entry *e = mmu_l2_entry(mmu, idx, page);
+    uint64_t tag = page ^ mmu->l2_key[from->gpa & MMU_ENTRY_GLOBAL];
+
+    e->read = from->read == page ? tag : 0;
+    e->write = from->write == page ? tag : 0;
+    e->host = from->host;
+    e->gpa = from->gpa;
+}
+
 /* Enters what the walk found into the data TLB. */
 static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access,
                  const struct mmu_walk *w, const struct mmu_page *page)
@@ -53,13 +65,15 @@ static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access
     e->write = mmu_empty_tag(i);
     if (idx >= MMU_NINDEX || watched(mmu, linear))
         return;
-    mmu_note_filled(mmu, w->global, idx << MMU_TLB_BITS | i);
+    mmu->filled[w->global][idx][i / 64] |= 1ull << i % 64;
     e->host = page->host;
     e->gpa = w->gpa | (w->global ? MMU_ENTRY_GLOBAL : 0);
     if (mmu_allowed(mmu, idx, MMU_READ, w, &error))
         e->read = tag;
     if (w->dirty && may_write_unseen(page, access) && mmu_allowed(mmu, idx, MMU_WRITE, w, &error))
         e->write = tag;
+    if (mmu->l2)
+        fill_l2(mmu, idx, e, tag);
     if (w->large_size > MMU_PAGE_SIZE)
         note_large(mmu, linear, w->large_size);
 }
@@ -75,9 +89,12 @@ static int resolve(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_acce
     if (!mmu_canonical(mmu, linear))
         return MMU_NONCANON;
     mmu->misses++;
+    mmu->misses_by[access]++;
     r = mmu_walk(mmu, idx, linear, access, true, &w);
-    if (r != MMU_OK)
+    if (r != MMU_OK) {
+        mmu_drop(mmu, idx, linear); /* SDM Vol. 3A 4.10.4.1 */
         return r;
+    }
     t->gpa = w.gpa | (linear & ~MMU_PAGE_MASK);
     t->host = NULL;
     if (!mmu->env->page(mmu->env->ctx, w.gpa, &page))
@@ -261,6 +278,7 @@ int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code
     if (!mmu_canonical(mmu, linear))
         return MMU_NONCANON;
     mmu->misses++;
+    mmu->misses_by[MMU_EXEC]++;
     r = mmu_walk(mmu, user ? MMU_USER : MMU_KERNEL, linear, MMU_EXEC, true, &w);
     if (r != MMU_OK)
         return r;
@@ -270,7 +288,7 @@ int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code
     if (!mmu->env->page(mmu->env->ctx, w.gpa, &page) || !page.executable)
         return MMU_OK;
     code->host = page.host;
-    mmu_note_filled(mmu, w.global, MMU_FILLED_EXEC | (unsigned)!user << MMU_XTLB_BITS | i);
+    mmu->filled_exec[w.global][!user][i / 64] |= 1ull << i % 64;
     e->tag = linear & MMU_PAGE_MASK;
     e->gpa = w.gpa | (w.global ? MMU_ENTRY_GLOBAL : 0);
     e->host = page.host;

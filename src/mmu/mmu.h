@@ -167,14 +167,22 @@ enum mmu_paging { MMU_PAGING_NONE, MMU_PAGING_32, MMU_PAGING_PAE, MMU_PAGING_4LE
 #define MMU_NONCANON 2 /* non-canonical address: #GP(0) or #SS(0) */
 #define MMU_ABORT    3 /* the surroundings want the instruction to stop without effect */
 
-/* Entries that may have tags are listed up to a number, as few are quickly flushed. */
-#define MMU_FILLED      256
-#define MMU_FILLED_EXEC 0x8000u /* in a list: an entry of `exec`, else one of `data` */
+/*
+ * The second level: larger, asked when there is no entry in the first, and optional (l2). It is
+ * flushed by generation: tags are ^ the key of the time when they were entered, which only has bits
+ * that addresses of pages share (the upper 16 and the lower 12), and is never 0; an empty tag is 0.
+ * Addresses that are not canonical must not be looked up. What is in it is allowed by all that the
+ * first level's entries are, and goes when they go.
+ */
+#define MMU_L2_BITS  13
+#define MMU_L2_SIZE  (1u << MMU_L2_BITS)
+#define MMU_L2_BYTES (MMU_NTABLES * MMU_L2_SIZE * sizeof(struct mmu_entry))
 
-struct mmu_filled {
-    unsigned n;                 /* more than MMU_FILLED: all may have tags */
-    uint16_t entry[MMU_FILLED]; /* which table, and which entry of it */
-};
+static inline unsigned mmu_l2_slot(uint64_t linear)
+{
+    return (unsigned)((linear >> MMU_PAGE_SHIFT) ^ (linear >> (MMU_PAGE_SHIFT + MMU_L2_BITS))) &
+           (MMU_L2_SIZE - 1);
+}
 
 /*
  * Where walks may begin (the paging-structure caches of SDM Vol. 3A 4.10.3): tables of the two
@@ -194,9 +202,15 @@ struct mmu_path {
 struct mmu {
     struct mmu_entry data[MMU_NTABLES][MMU_TLB_SIZE];
     struct mmu_exec_entry exec[2][MMU_XTLB_SIZE]; /* user, kernel */
-    struct mmu_filled local, global;              /* entries of pages that are not global, or are */
-    struct mmu_path path[2][MMU_PATHS];           /* level 1 and 2 */
+    /* Bits of entries that may have tags: of global pages if [1]; an entry can be in both. */
+    uint64_t filled[2][MMU_NTABLES][MMU_TLB_SIZE / 64];
+    uint64_t filled_exec[2][2][MMU_XTLB_SIZE / 64];
+    struct mmu_path path[2][MMU_PATHS]; /* level 1 and 2 */
     uint64_t path_gen;
+
+    struct mmu_entry *l2; /* [MMU_NTABLES][MMU_L2_SIZE], or NULL */
+    uint64_t l2_key[2];   /* of entries that are valid; [1]: of global pages */
+    uint32_t l2_gen;      /* of the last key */
 
     const struct mmu_env *env;
 
@@ -220,8 +234,11 @@ struct mmu {
     uint64_t fault_addr;
     uint32_t fault_error;
 
-    uint64_t flush_gen; /* counts flushes; what caches linear addresses compares it */
-    uint64_t misses, flushes;
+    uint64_t flush_gen;    /* counts flushes; what caches linear addresses compares it */
+    uint64_t misses;       /* walks */
+    uint64_t misses_by[3]; /* by enum mmu_access */
+    uint64_t l2_hits;
+    uint64_t flushes;
 };
 
 struct mmu_mode {
@@ -236,6 +253,9 @@ void mmu_init(struct mmu *mmu, const struct mmu_env *env);
 /* Takes over control registers; does not flush. With PAE paging loads the PDPTEs when `load_pdpte`:
  * false if one has reserved bits set (#GP), nothing changed then. */
 bool mmu_set_mode(struct mmu *mmu, const struct mmu_mode *mode, bool load_pdpte);
+
+/* Adds a second level: MMU_L2_BYTES of zeros, or takes it away. */
+void mmu_set_l2(struct mmu *mmu, struct mmu_entry *l2);
 
 void mmu_flush_all(struct mmu *mmu);
 /* All but global pages: MOV to CR3 while CR4.PGE is set. */

@@ -25,88 +25,100 @@ static void clear_large(struct mmu *mmu)
     }
 }
 
-static void clear_all(struct mmu *mmu)
+/* Takes the lowest bit out of a word. */
+static unsigned take_bit(uint64_t *word)
+{
+    unsigned n = (unsigned)__builtin_ctzll(*word);
+
+    *word &= *word - 1;
+    return n;
+}
+
+/* Clears the entries that are marked as global or not: but not those that belong to global pages by
+ * now if `keep`. */
+static void clear_filled(struct mmu *mmu, bool global, bool keep)
 {
     for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
-        clear_table(mmu, idx);
-    memset(mmu->exec, 0xff, sizeof(mmu->exec));
+        for (unsigned w = 0; w < MMU_TLB_SIZE / 64; w++)
+            for (uint64_t *word = &mmu->filled[global][idx][w]; *word;) {
+                unsigned i = w * 64 + take_bit(word);
+
+                if (!keep || !(mmu->data[idx][i].gpa & MMU_ENTRY_GLOBAL))
+                    clear_entry(mmu, idx, i);
+            }
+    for (unsigned u = 0; u < 2; u++)
+        for (unsigned w = 0; w < MMU_XTLB_SIZE / 64; w++)
+            for (uint64_t *word = &mmu->filled_exec[global][u][w]; *word;) {
+                unsigned i = w * 64 + take_bit(word);
+
+                if (!keep || !(mmu->exec[u][i].gpa & MMU_ENTRY_GLOBAL))
+                    mmu->exec[u][i].tag = MMU_NO_TAG;
+            }
 }
 
-/* An entry that is listed; `all`: even if it has become a global page's. */
-static void clear_listed(struct mmu *mmu, unsigned which, bool all)
+/* What has been entered into the second level with this key is not found any more. */
+static void next_key(struct mmu *mmu, bool global)
 {
-    if (which & MMU_FILLED_EXEC) {
-        struct mmu_exec_entry *x =
-            &mmu->exec[which >> MMU_XTLB_BITS & 1][which & (MMU_XTLB_SIZE - 1)];
-
-        if (all || !(x->gpa & MMU_ENTRY_GLOBAL))
-            x->tag = MMU_NO_TAG;
-    } else {
-        unsigned idx = which >> MMU_TLB_BITS, i = which & (MMU_TLB_SIZE - 1);
-
-        if (all || !(mmu->data[idx][i].gpa & MMU_ENTRY_GLOBAL))
-            clear_entry(mmu, idx, i);
+    mmu->l2_gen = (mmu->l2_gen + 1) & 0xfffffff;
+    if (!mmu->l2_gen) { /* old tags would be as the new ones */
+        if (mmu->l2)
+            memset(mmu->l2, 0, MMU_L2_BYTES);
+        mmu->l2_key[!global] = 1ull << 48;
+        mmu->l2_gen = 2;
     }
+    mmu->l2_key[global] = (uint64_t)(mmu->l2_gen & 0xffff) << 48 | mmu->l2_gen >> 16;
 }
 
-static void clear_filled(struct mmu *mmu, struct mmu_filled *f, bool all)
+static void flush_l2(struct mmu *mmu)
 {
-    for (unsigned n = 0; n < f->n; n++)
-        clear_listed(mmu, f->entry[n], all);
-    f->n = 0;
+    next_key(mmu, false);
+    next_key(mmu, true);
 }
 
-static bool has_overflowed(const struct mmu_filled *f)
+void mmu_set_l2(struct mmu *mmu, struct mmu_entry *l2)
 {
-    return f->n > MMU_FILLED;
+    mmu->l2 = l2;
+    flush_l2(mmu);
 }
 
 void mmu_flush_all(struct mmu *mmu)
 {
-    if (has_overflowed(&mmu->local) || has_overflowed(&mmu->global)) {
-        clear_all(mmu);
-        mmu->local.n = mmu->global.n = 0;
-    } else {
-        clear_filled(mmu, &mmu->local, true);
-        clear_filled(mmu, &mmu->global, true);
-    }
+    clear_filled(mmu, false, false);
+    clear_filled(mmu, true, false);
+    flush_l2(mmu);
     clear_large(mmu);
     mmu_flush_paths(mmu);
     mmu->flush_gen++;
     mmu->flushes++;
 }
 
-/* Global pages are the kernel's; what user mode cached goes altogether. */
-static void clear_nonglobal(struct mmu *mmu)
-{
-    clear_table(mmu, MMU_USER);
-    for (unsigned idx = MMU_KERNEL; idx < MMU_NINDEX; idx++)
-        for (unsigned i = 0; i < MMU_TLB_SIZE; i++)
-            if (!(mmu->data[idx][i].gpa & MMU_ENTRY_GLOBAL))
-                clear_entry(mmu, idx, i);
-    memset(mmu->exec[0], 0xff, sizeof(mmu->exec[0]));
-    for (unsigned i = 0; i < MMU_XTLB_SIZE; i++)
-        if (!(mmu->exec[1][i].gpa & MMU_ENTRY_GLOBAL))
-            mmu->exec[1][i].tag = MMU_NO_TAG;
-    mmu->local.n = 0;
-}
-
 void mmu_flush_nonglobal(struct mmu *mmu)
 {
-    if (has_overflowed(&mmu->local))
-        clear_nonglobal(mmu);
-    else
-        clear_filled(mmu, &mmu->local, false);
+    clear_filled(mmu, false, true);
+    next_key(mmu, false);
     mmu_flush_paths(mmu);
     mmu->flush_gen++;
     mmu->flushes++;
+}
+
+void mmu_drop(struct mmu *mmu, unsigned idx, uint64_t linear)
+{
+    uint64_t page = linear & MMU_PAGE_MASK;
+    unsigned i = mmu_slot(linear);
+    struct mmu_entry *e = &mmu->data[idx][i];
+
+    if (e->read == page || e->write == page)
+        clear_entry(mmu, idx, i);
+    if (mmu->l2) {
+        e = mmu_l2_entry(mmu, idx, linear);
+        e->read = e->write = 0; /* whatever it is: the next walk enters it again */
+    }
 }
 
 void mmu_flush_page(struct mmu *mmu, uint64_t linear)
 {
     unsigned half = linear >> 63;
     uint64_t page = linear & MMU_PAGE_MASK;
-    unsigned i = mmu_slot(linear);
     unsigned x = (linear >> MMU_PAGE_SHIFT) & (MMU_XTLB_SIZE - 1);
 
     mmu_flush_paths(mmu);
@@ -114,12 +126,8 @@ void mmu_flush_page(struct mmu *mmu, uint64_t linear)
         mmu_flush_all(mmu);
         return;
     }
-    for (unsigned idx = 0; idx < MMU_NINDEX; idx++) {
-        struct mmu_entry *e = &mmu->data[idx][i];
-
-        if (e->read == page || e->write == page)
-            clear_entry(mmu, idx, i);
-    }
+    for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
+        mmu_drop(mmu, idx, linear);
     for (unsigned u = 0; u < 2; u++)
         if (mmu->exec[u][x].tag == page)
             mmu->exec[u][x].tag = MMU_NO_TAG;
@@ -139,8 +147,7 @@ void mmu_flush_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
         return;
     mmu_flush_paths(mmu);
     mmu->flush_gen++;
-    if (!mmu->local.n && !mmu->global.n)
-        return;
+    flush_l2(mmu);
     for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
         for (unsigned i = 0; i < MMU_TLB_SIZE; i++) {
             struct mmu_entry *e = &mmu->data[idx][i];
@@ -164,6 +171,7 @@ void mmu_protect_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
     uint64_t page = gpa & MMU_PAGE_MASK, size = gpa - page + len;
 
     mmu_flush_paths(mmu);
+    flush_l2(mmu);
     for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
         for (unsigned i = 0; i < MMU_TLB_SIZE; i++) {
             struct mmu_entry *e = &mmu->data[idx][i];
@@ -182,11 +190,12 @@ void mmu_set_watch(struct mmu *mmu, const uint64_t *pages, unsigned n)
 
 void mmu_init(struct mmu *mmu, const struct mmu_env *env)
 {
-    memset(&mmu->local, 0, sizeof(*mmu) - offsetof(struct mmu, local));
-    clear_table(mmu, MMU_USER_ALIGN);
+    memset(&mmu->filled, 0, sizeof(*mmu) - offsetof(struct mmu, filled));
+    for (unsigned idx = 0; idx < MMU_NTABLES; idx++)
+        clear_table(mmu, idx);
+    memset(mmu->exec, 0xff, sizeof(mmu->exec));
     mmu->env = env;
     mmu->linear_bits = 32;
-    mmu->local.n = MMU_FILLED + 1;
     mmu_flush_all(mmu);
 }
 

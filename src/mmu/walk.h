@@ -19,15 +19,12 @@ struct mmu_walk {
     uint8_t pkey;
 };
 
-/* Lists an entry that is being filled, `which` as in struct mmu_filled. */
-static inline void mmu_note_filled(struct mmu *mmu, bool global, unsigned which)
-{
-    struct mmu_filled *f = global ? &mmu->global : &mmu->local;
+/* Drops what there is for the page of `linear` in one table of both levels. [tlb.c] */
+void mmu_drop(struct mmu *mmu, unsigned idx, uint64_t linear);
 
-    if (f->n < MMU_FILLED)
-        f->entry[f->n] = (uint16_t)which;
-    if (f->n <= MMU_FILLED)
-        f->n++;
+static inline struct mmu_entry *mmu_l2_entry(struct mmu *mmu, unsigned idx, uint64_t linear)
+{
+    return &mmu->l2[idx << MMU_L2_BITS | mmu_l2_slot(linear)];
 }
 
 #define MMU_PATH_GEN_SHIFT 44 /* linear addresses >> 21 are below */

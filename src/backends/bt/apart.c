@@ -82,7 +82,12 @@ void gen_apart(struct gen *g)
 
         if (!s->group || !g->apart[s->group - 1].code)
             continue;
-        em_patch(&g->e, s->site, g->apart[s->group - 1].code);
+        if (s->retry) {
+            gen_miss(g, s);
+            em_jmp(&g->e, g->apart[s->group - 1].code);
+        } else {
+            em_patch(&g->e, s->site, g->apart[s->group - 1].code);
+        }
         s->i = X86_BLOCK_MAX; /* done */
     }
 }

@@ -124,6 +124,7 @@ struct bt_stubs {
     const uint8_t *bind;  /* the same for a link that is not bound. RCX: struct bt_link */
     const uint8_t *decode; /* entry of blocks that are not translated. RCX: the block */
     const uint8_t *simd_store, *simd_load; /* [simd_state.c] */
+    const uint8_t *miss[2];                /* the first level of the TLB: [1]: write [tlb.c] */
 };
 
 /* Bits of x86_cpu.simd_lack; the last ones are those of XINUSE. [simd_state.c] */
@@ -187,6 +188,8 @@ void bt_make_stubs(struct bt *bt);
  */
 void bt_serialize(struct bt *bt);
 
+/* Those that ask the second level of the TLB. [tlb.c] */
+void bt_make_tlb_stubs(struct bt *bt, struct em *e);
 /* Those that move the guest's vector state. [simd_state.c] */
 void bt_make_simd_stubs(struct bt *bt, struct em *e);
 /* Writes what has to come before code that is not generated: a call of C functions, or a return to

@@ -132,6 +132,7 @@ static inline void em_rm(struct em *e, bool wide, unsigned op, unsigned reg, str
 #define EXT_SHR  5
 #define EXT_SAR  7
 #define CC_C     2
+#define CC_NC    3
 #define CC_Z     4
 #define CC_NZ    5
 #define CC_A     7

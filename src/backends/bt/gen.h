@@ -25,6 +25,8 @@ struct gen_slow {
     uint8_t i;                /* op */
     struct gen_recipe recipe; /* of the flags, if they are not in cc */
     uint8_t group;            /* index into apart + 1: the look for a group has failed */
+    bool write;
+    const void *retry; /* a look into the TLB: where it goes on with another entry; or NULL */
 };
 
 /* A group, for when its common look into the TLB fails. */
@@ -200,6 +202,8 @@ bool gen_linear(struct gen *g);
 void gen_probe(struct gen *g, unsigned size, bool write);
 /* The same for the op's memory operand; spills the flags. False: not possible, nothing written. */
 bool gen_mem(struct gen *g, unsigned size, bool write);
+/* What a look into the TLB does that has failed; goes on behind if there is nothing. [tlb.c] */
+void gen_miss(struct gen *g, const struct gen_slow *s);
 /* After gen_probe: an access that splits a cache line is slow. */
 void gen_no_split(struct gen *g, unsigned size);
 /* LEA of the op's offset. False: not possible. */

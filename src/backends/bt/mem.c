@@ -94,6 +94,7 @@ void gen_slow_if(struct gen *g, unsigned cc)
     s->site = em_jcc_later(&g->e, cc);
     s->i = (uint8_t)g->i;
     s->group = 0;
+    s->retry = NULL;
     s->recipe.len = 0;
     if (!g->in_cc)
         s->recipe = g->recipe;
@@ -104,6 +105,7 @@ void gen_probe(struct gen *g, unsigned size, bool write)
 {
     struct em *e = &g->e;
     int32_t tag = write ? offsetof(struct mmu_entry, write) : offsetof(struct mmu_entry, read);
+    const void *retry;
 
     _Static_assert(sizeof(struct mmu_entry) == 32, "shifts by 12 - 5");
     _Static_assert(MMU_TLB_BITS == 10 && MMU_PAGE_SHIFT + 2 * MMU_TLB_BITS == 32, "32 bits do");
@@ -120,9 +122,12 @@ void gen_probe(struct gen *g, unsigned size, bool write)
     em8(e, MMU_PAGE_SHIFT - 5);
     em_imm(e, false, EXT_AND, em_reg(H_RCX), (MMU_TLB_SIZE - 1) << 5);
     em_rm(e, true, OP_ADD, H_RCX, GEN_FIELD(tier_data));
+    retry = em_rx(e);
     em_rm(e, true, OP_SUB, H_RAX, em_at(H_RCX, tag));
     em_imm(e, true, EXT_CMP, em_reg(H_RAX), (int32_t)(MMU_PAGE_SIZE - size));
     gen_slow_if(g, CC_A);
+    g->slow[g->nslow - 1].retry = retry;
+    g->slow[g->nslow - 1].write = write;
     em_rm(e, true, OP_ADD, H_RAX, em_at(H_RCX, offsetof(struct mmu_entry, host)));
 }
 

@@ -440,7 +440,7 @@ static bool room_left(const struct gen *g, const struct region *r, unsigned nslo
 {
     size_t used = (size_t)(g->e.p - (uint8_t *)g->owner), later;
 
-    later = (nslow + r->nedges) * 96u + 4096;
+    later = (nslow + r->nedges) * 128u + 4096;
     return !r->failed && used + later < BT_REGION_CODE && g->owner->nlinks + 8 < BT_REGION_LINKS;
 }
 

@@ -165,6 +165,7 @@ void bt_make_stubs(struct bt *bt)
     struct bt_stubs *s = &bt->stubs;
     const void *out;
 
+    bt_make_tlb_stubs(bt, &e);
     bt_make_simd_stubs(bt, &e);
     s->enter = em_rx(&e);
     put_enter(&e);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "backends/bt/bt.h"
+#include "core/os.h"
 
 /* What ops[n].r says about a block. imm: the first op's handler while that is bt_count (disp: the
  * executions), or the translation. */
@@ -234,7 +235,7 @@ static struct bt_features host_features(void)
 int bt_attach(struct x86_cpu *cpu, unsigned hot, size_t size)
 {
     struct bt *bt = calloc(1, sizeof(*bt));
-    void *rw, *rx;
+    void *rw, *rx, *l2;
     int r;
 
     if (!bt)
@@ -244,8 +245,11 @@ int bt_attach(struct x86_cpu *cpu, unsigned hot, size_t size)
         free(bt);
         return ENOMEM;
     }
-    r = cpu->env->code_alloc(cpu->env->mmu.ctx, size, &rw, &rx);
+    l2 = os_pages_alloc(MMU_L2_BYTES);
+    r = l2 ? cpu->env->code_alloc(cpu->env->mmu.ctx, size, &rw, &rx) : ENOMEM;
     if (r) {
+        if (l2)
+            os_pages_free(l2, MMU_L2_BYTES);
         free(bt->decoded);
         free(bt);
         return r;
@@ -258,6 +262,7 @@ int bt_attach(struct x86_cpu *cpu, unsigned hot, size_t size)
     for (unsigned i = 0; i < X86_TIER_HEAT; i++)
         cpu->tier_heat[i] = bt->hotter;
     bt->host = host_features();
+    mmu_set_l2(&cpu->mmu, l2);
     bt_make_stubs(bt);
     cpu->simd_lack = ~0u;
     bt_map_clear(cpu, bt);
@@ -272,8 +277,12 @@ void bt_detach(struct x86_cpu *cpu)
 {
     struct bt *bt = bt_of(cpu);
 
-    if (bt)
-        free(bt->decoded), free(bt->room);
+    if (bt) {
+        os_pages_free(cpu->mmu.l2, MMU_L2_BYTES);
+        mmu_set_l2(&cpu->mmu, NULL);
+        free(bt->decoded);
+        free(bt->room);
+    }
     free(bt);
     cpu->tier_state = NULL;
     cpu->tier = NULL;

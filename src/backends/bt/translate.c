@@ -54,11 +54,21 @@ void gen_write_slow(struct gen *g, unsigned i)
 {
     unsigned k = i + 1;
     const struct gen_recipe *recipe = NULL;
+    uint8_t *missed[GEN_MAX_SLOW];
+    unsigned nmissed = 0;
     bool any = false;
 
     for (unsigned j = 0; j < g->nslow; j++)
+        if (g->slow[j].i == i && g->slow[j].retry) {
+            gen_miss(g, &g->slow[j]);
+            missed[nmissed++] = em_jmp_later(&g->e);
+        }
+    while (nmissed)
+        em_here(&g->e, missed[--nmissed]);
+    for (unsigned j = 0; j < g->nslow; j++)
         if (g->slow[j].i == i) {
-            em_here(&g->e, g->slow[j].site);
+            if (!g->slow[j].retry)
+                em_here(&g->e, g->slow[j].site);
             any = true;
             if (g->slow[j].recipe.len)
                 recipe = &g->slow[j].recipe;

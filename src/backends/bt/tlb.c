@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/tlb.c: the second level of the TLB, asked by generated code. */
+#include "backends/bt/gen.h"
+
+#define FIELD(member) (int32_t) offsetof(struct mmu_entry, member)
+
+static void push_pop(struct em *e, bool push)
+{
+    static const uint8_t regs[] = {H_RDX, H_RSI, H_RDI};
+
+    for (unsigned i = 0; i < 3; i++)
+        em8(e, (push ? 0x50u | regs[i] : 0x58u | regs[2 - i]));
+}
+
+static void shift(struct em *e, unsigned ext, unsigned reg, unsigned n)
+{
+    em_rr(e, true, OP_SHIFT, ext, reg);
+    em8(e, n);
+}
+
+static void copy(struct em *e, int32_t field)
+{
+    em_rm(e, true, OP_LOAD, H_RDI, em_at(H_RDX, field));
+    em_rm(e, true, OP_STORE, H_RDI, em_at(H_RCX, field));
+}
+
+/* RDX = mmu_l2_entry(RSI, a page, in the current table). Changes RDI. */
+static void find_entry(struct em *e)
+{
+    _Static_assert(sizeof(struct mmu_entry) == 32, "shifts by 5");
+    em_rr(e, true, OP_LOAD, H_RDX, H_RSI);
+    shift(e, EXT_SHR, H_RDX, MMU_PAGE_SHIFT);
+    em_rr(e, true, OP_LOAD, H_RDI, H_RDX);
+    shift(e, EXT_SHR, H_RDI, MMU_L2_BITS);
+    em_rr(e, false, OP_XOR, H_RDX, H_RDI);
+    em_imm(e, false, EXT_AND, em_reg(H_RDX), MMU_L2_SIZE - 1);
+    em_insn(e, (struct em_op){.map = 1, .op = 0xb6}, H_RDI, GEN_FIELD(mmu_idx)); /* MOVZX */
+    shift(e, EXT_SHL, H_RDI, MMU_L2_BITS);
+    em_rr(e, false, OP_ADD, H_RDX, H_RDI);
+    shift(e, EXT_SHL, H_RDX, 5);
+    em_rm(e, true, OP_ADD, H_RDX, GEN_FIELD(mmu.l2));
+}
+
+/* A read entry may be all that there is. */
+static void set_write_tag(struct em *e)
+{
+    uint8_t *both;
+
+    em_rm(e, true, OP_LOAD, H_RDI, em_at(H_RDX, FIELD(read)));
+    em_rm(e, true, OP_CMP, H_RDI, em_at(H_RDX, FIELD(write)));
+    em_rr(e, true, OP_LOAD, H_RDI, H_RSI);
+    both = em_jcc_later(e, CC_Z);
+    em_rr(e, false, OP_XOR, H_RDI, H_RDI); /* mmu_empty_tag */
+    em_rm(e, true, OP_CMP, H_RCX, GEN_FIELD(tier_data));
+    em_insn(e, (struct em_op){.map = 1, .op = 0x90 | CC_Z, .rex = true}, 0, em_reg(H_RDI));
+    shift(e, EXT_SHL, H_RDI, MMU_PAGE_SHIFT);
+    em_here(e, both);
+    em_rm(e, true, OP_STORE, H_RDI, em_at(H_RCX, FIELD(write)));
+}
+
+/* Marks the entry as filled; RDI: its gpa. */
+static void note_filled(struct em *e)
+{
+    _Static_assert(MMU_ENTRY_GLOBAL == 1, "index of `filled`");
+    em_imm(e, false, EXT_AND, em_reg(H_RDI), MMU_ENTRY_GLOBAL);
+    em_insn(e, (struct em_op){.op = 0x69}, H_RDI, em_reg(H_RDI)); /* IMUL */
+    em32(e, MMU_NTABLES * MMU_TLB_SIZE);
+    em_rm(e, true, OP_LEA, H_RSI, GEN_FIELD(mmu.data));
+    em_rr(e, true, OP_LOAD, H_RDX, H_RCX);
+    em_rr(e, true, OP_SUB, H_RDX, H_RSI);
+    shift(e, EXT_SHR, H_RDX, 5);
+    em_rr(e, false, OP_ADD, H_RDX, H_RDI);
+    em_insn(e, (struct em_op){.map = 1, .op = 0xab, .wide = true}, H_RDX, GEN_FIELD(mmu.filled));
+}
+
+/*
+ * RAX: linear address that the first level's entry at RCX does not serve. Fills the entry: no
+ * carry; or carry: nothing is there, or the entry was the page's already, and the access crosses
+ * into the next. Changes flags only.
+ */
+static void put_miss(struct em *e, bool write)
+{
+    uint8_t *fail[3], *hit;
+    unsigned n = 0;
+
+    push_pop(e, true);
+    em_rr(e, true, OP_LOAD, H_RDX, H_RAX);
+    shift(e, EXT_SAR, H_RDX, 47);
+    em_imm(e, true, EXT_ADD, em_reg(H_RDX), 1);
+    em_imm(e, true, EXT_CMP, em_reg(H_RDX), 1);
+    fail[n++] = em_jcc_later(e, CC_A); /* not canonical */
+    em_rr(e, true, OP_LOAD, H_RSI, H_RAX);
+    em_imm(e, true, EXT_AND, em_reg(H_RSI), -(int32_t)MMU_PAGE_SIZE);
+    em_rm(e, true, OP_CMP, H_RSI, em_at(H_RCX, write ? FIELD(write) : FIELD(read)));
+    fail[n++] = em_jcc_later(e, CC_Z);
+    find_entry(e);
+    em_rm(e, true, OP_LOAD, H_RDI, em_at(H_RDX, write ? FIELD(write) : FIELD(read)));
+    em_rr(e, true, OP_XOR, H_RDI, H_RSI);
+    em_rm(e, true, OP_CMP, H_RDI, GEN_FIELD(mmu.l2_key[0]));
+    hit = em_jcc_later(e, CC_Z);
+    em_rm(e, true, OP_CMP, H_RDI, GEN_FIELD(mmu.l2_key[1]));
+    fail[n++] = em_jcc_later(e, CC_NZ);
+    em_here(e, hit);
+    em_rm(e, true, OP_STORE, H_RSI, em_at(H_RCX, FIELD(read)));
+    if (write) /* what may be written may be read */
+        em_rm(e, true, OP_STORE, H_RSI, em_at(H_RCX, FIELD(write)));
+    else
+        set_write_tag(e);
+    copy(e, FIELD(host));
+    copy(e, FIELD(gpa));
+    note_filled(e);
+    em_imm(e, true, EXT_ADD, GEN_FIELD(mmu.l2_hits), 1);
+    push_pop(e, false);
+    EM(e, 0xf8, 0xc3); /* CLC; RET */
+    while (n)
+        em_here(e, fail[--n]);
+    push_pop(e, false);
+    EM(e, 0xf9, 0xc3); /* STC; RET */
+}
+
+void bt_make_tlb_stubs(struct bt *bt, struct em *e)
+{
+    for (unsigned write = 0; write < 2; write++) {
+        bt->stubs.miss[write] = em_rx(e);
+        put_miss(e, write);
+    }
+}
+
+void gen_miss(struct gen *g, const struct gen_slow *s)
+{
+    struct em *e = &g->e;
+
+    em_here(e, s->site);
+    em_rm(e, true, OP_ADD, H_RAX, em_at(H_RCX, s->write ? FIELD(write) : FIELD(read)));
+    em8(e, 0xe8); /* CALL */
+    e->p += 4;
+    em_patch(e, e->p - 4, g->bt->stubs.miss[s->write]);
+    em_jcc(e, CC_NC, s->retry);
+}
