@@ -499,14 +499,20 @@ static void write_edge(struct gen *g, struct region *r, struct region_edge *x)
     }
 }
 
-/* The slow paths of a version. */
-static void write_cold(struct gen *g, struct region_version *v)
+/* The slow paths of a version; `nslow` of all of them. */
+static void write_cold(struct gen *g, const struct region *r, struct region_version *v,
+                       unsigned nslow)
 {
     uint8_t *p = g->e.p;
     size_t head = offsetof(struct gen, slow);
+    unsigned grouped = 0;
 
     memcpy(g, v->gen, head + v->gen->nslow * sizeof(g->slow[0]));
     g->e.p = p;
+    for (unsigned i = 0; i < g->napart; i++)
+        grouped += g->apart[i].last - g->apart[i].first + 1u;
+    if (room_left(g, r, nslow + grouped * 4))
+        gen_apart(g);
     gen_simd_loads(g);
     for (unsigned i = 0; i < g->b->n; i++)
         gen_write_slow(g, i);
@@ -546,7 +552,7 @@ static bool write_region(struct gen *g, struct region *r)
     }
     for (unsigned i = 0; i < r->n; i++)
         for (unsigned k = 0; k < r->block[i].nversions; k++)
-            write_cold(g, &r->block[i].version[k]);
+            write_cold(g, r, &r->block[i].version[k], nslow);
     write_edges(g, r);
     return !r->failed;
 }
