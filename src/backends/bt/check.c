@@ -143,6 +143,7 @@ static int segment(struct check *c, enum x86_stop *stop, uint64_t *done)
 
     notice_changes(c);
     check_pages_begin(c);
+    c->wanted = c->iv.vcpu->irq_window_wanted || core_intr_pending(c->iv.vcpu);
     c->first = plain->count.insns;
     c->ninputs = c->input = 0;
     c->cr8 = cr8 = c->real.get_cr8(plain->env->mmu.ctx);

@@ -65,6 +65,7 @@ struct check {
     struct x86_env real;   /* the plain CPU's when it is live */
     enum check_phase phase;
     bool go_live; /* the next instruction is to be executed live */
+    bool wanted;  /* the segment ends where it lets interrupts in */
     bool foreign; /* memory may have been changed by others since the last segment */
     bool no_memory;
     bool broken; /* they have differed */

@@ -182,16 +182,22 @@ static void check_set_tsc(void *ctx, uint64_t tsc)
     (void)ctx, (void)tsc; /* check_msr has aborted what comes here */
 }
 
-static bool check_intr(void *ctx)
+/* Both CPUs come here as soon as interrupts are possible. */
+static bool stop_for_interrupt(struct check *c, struct x86_cpu *cpu)
 {
-    (void)ctx;
+    if (c->wanted)
+        cpu->stop = X86_STOP_ABORT;
     return false;
+}
+
+static bool tested_intr(void *ctx)
+{
+    return stop_for_interrupt(of(ctx), of(ctx)->tested);
 }
 
 static bool check_calm(void *ctx)
 {
-    (void)ctx;
-    return true;
+    return !of(ctx)->wanted;
 }
 
 static int check_intr_ack(void *ctx)
@@ -205,9 +211,16 @@ static uint64_t check_get_cr8(void *ctx)
     return of(ctx)->cr8;
 }
 
-static void check_set_cr8(void *ctx, uint64_t cr8)
+/* It may let an interrupt through: behind it the segment ends. */
+static void set_cr8(struct check *c, struct x86_cpu *cpu, uint64_t cr8)
 {
-    of(ctx)->cr8 = cr8;
+    c->cr8 = cr8;
+    cpu->stop = X86_STOP_ABORT;
+}
+
+static void tested_set_cr8(void *ctx, uint64_t cr8)
+{
+    set_cr8(of(ctx), of(ctx)->tested, cr8);
 }
 
 static void check_nothing(void *ctx)
@@ -340,7 +353,7 @@ static void plain_set_tsc(void *ctx, uint64_t tsc)
 
 static bool plain_intr(void *ctx)
 {
-    return (LIVE(ctx) ? of(ctx)->real.intr : check_intr)(ctx);
+    return LIVE(ctx) ? of(ctx)->real.intr(ctx) : stop_for_interrupt(of(ctx), of(ctx)->iv.cpu);
 }
 
 static bool plain_calm(void *ctx)
@@ -361,7 +374,8 @@ static uint64_t plain_get_cr8(void *ctx)
 /* What a segment sets takes effect in the segment that is not replayed. */
 static void plain_set_cr8(void *ctx, uint64_t cr8)
 {
-    check_set_cr8(ctx, cr8);
+    if (!LIVE(ctx))
+        set_cr8(of(ctx), of(ctx)->iv.cpu, cr8);
     if (of(ctx)->phase != CHECK_REPLAY)
         of(ctx)->real.set_cr8(ctx, cr8);
 }
@@ -399,11 +413,11 @@ void check_env_init(struct check *c)
         .tsc = check_tsc,
         .random = check_random,
         .set_tsc = check_set_tsc,
-        .intr = check_intr,
+        .intr = tested_intr,
         .calm = check_calm,
         .intr_ack = check_intr_ack,
         .get_cr8 = check_get_cr8,
-        .set_cr8 = check_set_cr8,
+        .set_cr8 = tested_set_cr8,
         .poll = check_nothing,
         .code_decoded = tested_code_decoded,
         .lock = check_nothing,
