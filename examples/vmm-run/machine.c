@@ -82,7 +82,8 @@ static int create_vm(struct machine *machine)
     struct vmm_error error = {.size = sizeof(error)};
     struct vm_config config = {
         .size = sizeof(config),
-        .flags = machine->options->check ? VMM_VM_LOCKSTEP : 0,
+        .flags = (machine->options->check ? VMM_VM_LOCKSTEP : 0) |
+                 (machine->options->hot ? VMM_VM_TRANSLATE_ALL : 0),
         .select = names[0] != NULL ? VMM_SELECT_REQUIRE : VMM_SELECT_AUTO,
         .backends = names[0] != NULL ? names : NULL,
         .irqchip = VMM_IRQCHIP_PC,

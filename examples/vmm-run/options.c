@@ -31,6 +31,7 @@ static const char usage[] =
     "  --cpus N              virtual CPUs (default 1)\n"
     "  --backend NAME        engine that runs the guest (default auto: the best one)\n"
     "  --check               with bt: compare it with the software CPU all the way (slow)\n"
+    "  --hot                 with bt: translate all code at once (for tests)\n"
     "  --code-cache SIZE     of generated code for each CPU, with bt (default 32M)\n"
     "  --irqchip WHERE       auto (default), user, split, kernel: the interrupt controllers\n"
     "  --list-backends       print what each engine says about this machine, and exit\n"
@@ -164,7 +165,18 @@ static int set_format(struct options *options, uint32_t format)
 }
 
 enum { OPT_FIRST = 256, BACKEND, CPUS, MEMORY, KERNEL, FIRMWARE, FLAT, FORMAT, INITRD, APPEND };
-enum { TIMEOUT = APPEND + 1, NO_REBOOT, STATS, LIST, HELP, VERSION, IRQCHIP, CHECK, CODE_CACHE };
+enum {
+    TIMEOUT = APPEND + 1,
+    NO_REBOOT,
+    STATS,
+    LIST,
+    HELP,
+    VERSION,
+    IRQCHIP,
+    CHECK,
+    CODE_CACHE,
+    HOT
+};
 
 static const struct option table[] = {
     {"backend", required_argument, NULL, BACKEND},
@@ -184,6 +196,7 @@ static const struct option table[] = {
     {"version", no_argument, NULL, VERSION},
     {"irqchip", required_argument, NULL, IRQCHIP},
     {"check", no_argument, NULL, CHECK},
+    {"hot", no_argument, NULL, HOT},
     {"code-cache", required_argument, NULL, CODE_CACHE},
     {NULL, 0, NULL, 0},
 };
@@ -258,6 +271,9 @@ static int parse_option(struct options *options, int option, const char *arg)
         break;
     case NO_REBOOT:
         options->no_reboot = 1;
+        break;
+    case HOT:
+        options->hot = 1;
         break;
     case CODE_CACHE:
         if (parse_size(arg, &options->code_cache) != 0) {

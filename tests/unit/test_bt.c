@@ -609,14 +609,18 @@ static void print_place(const struct pair *p, uint64_t rip)
     printf("\n");
 }
 
+/* A host that has nothing beyond x86-64, or lacks some of it. */
 static void poor_host(struct x86_cpu *cpu)
 {
-    struct bt *bt = cpu->tier_state;
+    struct bt_features host;
+    uint8_t *has = (uint8_t *)&host;
+    bool some = percent(60);
 
-    bt->host = (struct bt_features){0};
-    bt->used = 0;
-    bt_make_stubs(bt);
-    bt_map_clear(cpu, bt);
+    for (size_t i = 0; i < sizeof(host); i++)
+        has[i] = some && percent(50);
+    host.avx &= host.xsave;
+    host.avx512 &= host.avx;
+    bt_limit_host(cpu, &host);
 }
 
 /* What is enabled, and what is in the registers; all vector registers of the host's system. */
@@ -675,7 +679,7 @@ static bool run_case(uint64_t seed)
     bt_of(p.bt)->hotter = 1 + below(4);
     for (unsigned i = 0; i < X86_TIER_HEAT; i++)
         p.bt->cpu->tier_heat[i] = bt_of(p.bt)->hotter;
-    if (percent(30)) /* a host that has nothing beyond x86-64 */
+    if (percent(40))
         poor_host(p.bt->cpu);
     /* Selectors are those of the mode. */
     prepare(p.plain, &c, resume, 0, targets, user);

@@ -56,7 +56,7 @@ int bt_attach_vcpu(struct x86_cpu *cpu, const struct vcpu *vcpu)
     int err = bt_attach(cpu, vm->flags & VMM_VM_TRANSLATE_ALL ? 1 : BT_HOT, size);
 
     if (!err && (vm->flags & VMM_VM_BASELINE))
-        ((struct bt *)cpu->tier_state)->host = (struct bt_features){0};
+        bt_limit_host(cpu, &(struct bt_features){0});
     return err;
 }
 

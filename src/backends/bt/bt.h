@@ -170,6 +170,8 @@ struct bt {
 /* Makes `cpu` translate blocks that were executed `hot` times, into `size` bytes of code memory
  * (BT_ARENA; at least 2 * BT_MAX_CODE). 0 or an errno. */
 int bt_attach(struct x86_cpu *cpu, unsigned hot, size_t size);
+/* Before the CPU runs: as if the host's processor had no more than `host`. */
+void bt_limit_host(struct x86_cpu *cpu, const struct bt_features *host);
 void bt_detach(struct x86_cpu *cpu);
 
 /* ---- the parts ---- */

@@ -272,6 +272,19 @@ int bt_attach(struct x86_cpu *cpu, unsigned hot, size_t size)
     return 0;
 }
 
+void bt_limit_host(struct x86_cpu *cpu, const struct bt_features *host)
+{
+    struct bt *bt = bt_of(cpu);
+    const uint8_t *wanted = (const uint8_t *)host;
+    uint8_t *have = (uint8_t *)&bt->host;
+
+    for (size_t i = 0; i < sizeof(*host); i++)
+        have[i] &= wanted[i]; /* all are bool */
+    bt->used = 0;
+    bt_make_stubs(bt);
+    bt_map_clear(cpu, bt);
+}
+
 /* Code memory is the environment's. */
 void bt_detach(struct x86_cpu *cpu)
 {
