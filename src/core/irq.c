@@ -354,6 +354,8 @@ int vcpu_request_irq_window(struct vcpu *vcpu, int on)
     if (err)
         return err;
     vcpu->irq_window_wanted = on;
+    if (on && nested) /* the engine may believe that nobody waits */
+        core_vcpu_request(vcpu, 0);
     core_vcpu_release(vcpu, nested);
     return 0;
 }

@@ -81,6 +81,11 @@ static unsigned compare(const struct pair *p)
     n += differ("cr2", a->cr2, b->cr2);
     n += differ("cr3", a->cr3, b->cr3);
     n += differ("cpl", a->cpl, b->cpl);
+    n += differ("jumps", x86_jump_key(b, b->mode), b->jump_key);
+    n += differ("links", x86_link_key(b, b->mode), b->link_key);
+    n += memcmp(&a->seg[VMM_CS], &b->seg[VMM_CS], sizeof(a->seg[0])) ? differ("cs", 0, 1) : 0;
+    n += memcmp(&a->seg[VMM_SS], &b->seg[VMM_SS], sizeof(a->seg[0])) ? differ("ss", 0, 1) : 0;
+    n += differ("tables", (uintptr_t)b->mmu.data[b->mmu_idx], (uintptr_t)b->tier_data);
     n += differ("fs", a->seg[VMM_FS].base, b->seg[VMM_FS].base);
     n += differ("gs", a->seg[VMM_GS].base, b->seg[VMM_GS].base);
     n += differ("swapgs", a->kernel_gs_base, b->kernel_gs_base);

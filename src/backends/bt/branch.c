@@ -224,6 +224,6 @@ bool gen_branch(struct gen *g)
     case ZYDIS_MNEMONIC_RET:
         return gen_ret(g);
     default:
-        return false;
+        return gen_sys_branch(g);
     }
 }

@@ -289,6 +289,8 @@ bool gen_pop(struct gen *g);
 bool gen_leave(struct gen *g);
 /* System instructions. [sys.c] */
 bool gen_sys(struct gen *g);
+/* Those that end a block. [syscall.c] */
+bool gen_sys_branch(struct gen *g);
 /* Whether AH, CH, DH or BH is an operand; such an instruction. [high.c] */
 bool gen_has_high(const struct gen *g);
 bool gen_high(struct gen *g);

@@ -116,6 +116,17 @@ static inline const struct x86_op *x86_next_slow(struct x86_cpu *cpu, uint64_t r
 /* Instructions retired when the current block ends. [run.c] */
 uint64_t x86_retired(const struct x86_cpu *cpu);
 
+/*
+ * Whether interrupts may become possible without a look at the surroundings: whoever waits for them
+ * from now on asks for attention. `restless` is false as long as that holds.
+ */
+static inline bool x86_calm(struct x86_cpu *cpu)
+{
+    if (cpu->restless && cpu->env->calm && cpu->env->calm(cpu->env->mmu.ctx))
+        cpu->restless = false;
+    return !cpu->restless;
+}
+
 /* At the end of a block, and outside of blocks: drops the shadow of an STI that is over. */
 static inline void x86_settle_shadow(struct x86_cpu *cpu)
 {

@@ -326,9 +326,9 @@ static bool execute(struct x86_cpu *cpu, bool single)
 }
 
 /* Whether events could come up behind the next instruction for which the present is too early. */
-static bool in_shadow(const struct x86_cpu *cpu)
+static bool in_shadow(struct x86_cpu *cpu)
 {
-    return cpu->shadow && !(cpu->sti_passed && cpu->env->calm(cpu->env->mmu.ctx));
+    return cpu->shadow && !(cpu->sti_passed && x86_calm(cpu));
 }
 
 /* One turn of the slow loop; cpu->stop tells when it is over. */
@@ -369,6 +369,7 @@ enum x86_stop x86_run(struct x86_cpu *cpu, uint64_t limit, bool step, uint64_t *
         x86_jump_clear(cpu);
     cpu->stop = X86_STOP_NONE;
     cpu->blk = NULL;
+    cpu->restless = true;
     reload(cpu, 0);
     for (;;) {
         used = x86_retired(cpu) - begin;

@@ -296,7 +296,8 @@ const struct x86_op *x86_go(struct x86_cpu *cpu, uint64_t rip, uint32_t old)
         (!x86_code64(cpu) && !(cpu->mode & X86_MODE_FLAT)))
         return x86_next_slow(cpu, rip);
     /* Interrupts that become possible: most often there is none, and the slow loop is long. */
-    if ((cpu->rflags & ~old & X86_IF) && (cpu->shadow || env->intr(env->mmu.ctx) || cpu->stop))
+    if ((cpu->rflags & ~old & X86_IF) &&
+        (cpu->shadow || (!x86_calm(cpu) && (env->intr(env->mmu.ctx) || cpu->stop))))
         return x86_next_slow(cpu, rip);
     return x86_next(cpu, rip);
 }

@@ -216,6 +216,7 @@ static inline const struct x86_op *x86_go_checked(struct x86_cpu *cpu, uint64_t 
 {
     if (cpu->stop)
         return x86_next_slow(cpu, rip);
+    cpu->restless = true;
     return x86_go(cpu, rip, cpu->rflags & ~X86_IF);
 }
 

@@ -42,9 +42,7 @@ const struct x86_op *x86_sys_cli(struct x86_cpu *cpu, const struct x86_op *op)
  */
 static const struct x86_op *enabled(struct x86_cpu *cpu, const struct x86_op *op)
 {
-    const struct x86_env *env = cpu->env;
-
-    cpu->sti_passed = !(cpu->blk->mode & X86_MODE_SINGLE) && env->calm && env->calm(env->mmu.ctx);
+    cpu->sti_passed = !(cpu->blk->mode & X86_MODE_SINGLE) && x86_calm(cpu);
     if (!cpu->sti_passed)
         return x86_next_slow(cpu, x86_op_next(cpu, op));
     cpu->sti_at = x86_retired(cpu);

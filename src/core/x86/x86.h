@@ -332,6 +332,7 @@ struct x86_cpu {
     struct x86_event event; /* to be delivered */
     struct x86_event later; /* injected by a callback: delivered after its instruction */
     uint8_t shadow;         /* VMM_SHADOW_*: cleared after the next instruction */
+    bool restless;          /* somebody may wait for interrupts to be possible */
     bool sti_passed;        /* execution went on behind STI: its shadow is over, unless ... */
     uint64_t sti_at;        /* ... so many instructions are retired */
     bool nmi_blocked, nmi_pending;
