@@ -39,7 +39,7 @@ extern const uint8_t bt_host[16];
 #define BT_ARENA       (32u << 20) /* bytes of code memory for each vCPU */
 #define BT_MAX_CODE    (24u << 10) /* room that one translation may need */
 #define BT_HOT         32          /* executions before a block is translated */
-#define BT_HOTTER_THAN 300         /* executions of a translation before it is one of a region */
+#define BT_HOTTER_THAN 2000        /* executions of a translation before it is one of a region */
 #define BT_HASH_BITS   14
 #define BT_MAX_LINKS   2
 
@@ -87,7 +87,7 @@ struct bt_trans {
     uint32_t mode;
     uint32_t offset; /* of the block in its page */
     unsigned nlinks;
-    struct bt_link *link;
+    struct bt_link *link;      /* of a region that is being written: the end of its room */
     uint32_t heat;             /* which element of cpu->tier_heat counts its executions */
     struct bt_region *region;  /* that begins with it, or NULL */
     struct bt_member *regions; /* that it is in */
@@ -107,10 +107,9 @@ struct bt_region {
     struct bt_trans *head;
     const uint8_t *entry;
     uint8_t saved[BT_ENTRY_BYTES]; /* what was at its head's `chain` */
+    struct bt_trans t; /* has the links only, which are at the other end of code memory */
     unsigned n;
-    struct bt_member member[16];
-    struct bt_link link[BT_REGION_LINKS];
-    struct bt_trans t; /* has the links only */
+    struct bt_member member[];
 };
 
 /* Entries of code that all translations share. */
@@ -145,6 +144,7 @@ struct bt {
     uint8_t *rw, *rx; /* code memory ... */
     size_t size;      /* ... of which so much is used at most, ... */
     size_t used;      /* ... and so much is */
+    size_t high;      /* at the other end: links of regions */
     size_t start;     /* behind the shared code */
     bool patched;     /* code that may have been executed has been changed */
     unsigned hot;

@@ -293,27 +293,19 @@ static void leave(struct gen *g, struct region_edge *x, unsigned paid)
 static void pay(struct gen *g, struct region *r, struct region_edge *x)
 {
     int n = (int)x->to->need - (int)extra(x->from);
-    struct region_edge *refused[2] = {NULL, NULL};
+    struct region_edge *refused = new_edge(r, g);
 
     x->state.in_host = false;
+    *refused = (struct region_edge){
+        .state = x->state, .from = x->from, .to = x->to, .offset = x->offset, .refused = true};
     if (n > 0) {
         em_imm(&g->e, true, EXT_SUB, GEN_FIELD(countdown), n);
-        refused[0] = new_edge(r, g);
-        refused[0]->site = em_jcc_later(&g->e, CC_L);
+        refused->site2 = em_jcc_later(&g->e, CC_L);
     } else if (n < 0) {
         give_back(g, (unsigned)-n);
     }
     em_imm(&g->e, false, EXT_CMP, GEN_FIELD(attention), 0);
-    refused[1] = new_edge(r, g);
-    refused[1]->site = em_jcc_later(&g->e, CC_NZ);
-    for (unsigned i = 0; i < 2; i++)
-        if (refused[i]) {
-            refused[i]->refused = true;
-            refused[i]->state = x->state;
-            refused[i]->from = x->from;
-            refused[i]->to = x->to;
-            refused[i]->offset = x->offset;
-        }
+    refused->site = em_jcc_later(&g->e, CC_NZ);
 }
 
 /* What happens on an edge inside the region. */
@@ -438,7 +430,7 @@ static void select_version(struct gen *g, struct region *r, struct region_block 
 /* The slow paths may take as much. */
 static bool room_left(const struct gen *g, const struct region *r, unsigned nslow)
 {
-    size_t used = (size_t)(g->e.p - (uint8_t *)g->owner), later;
+    size_t used = (size_t)(g->e.p - (g->bt->rw + g->bt->used)), later;
 
     later = (nslow + r->nedges) * 128u + 4096;
     return !r->failed && used + later < BT_REGION_CODE && g->owner->nlinks + 8 < BT_REGION_LINKS;
@@ -486,6 +478,8 @@ static void write_edge(struct gen *g, struct region *r, struct region_edge *x)
         return;
     if (x->refused) {
         em_here(&g->e, x->site);
+        if (x->site2)
+            em_here(&g->e, x->site2);
         leave(g, x, x->to->need);
     } else if (!x->to) {
         em_here(&g->e, x->site);
@@ -642,7 +636,8 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
     struct gen *g;
     bool ok;
 
-    if (head->region || bt->used + BT_REGION_CODE > bt->size)
+    if (head->region ||
+        bt->used + bt->high + BT_REGION_CODE + BT_REGION_LINKS * sizeof(struct bt_link) > bt->size)
         return false;
     if (!r)
         r = bt->room = malloc(sizeof(*r));
@@ -672,15 +667,17 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         *br = (struct bt_region){.head = head};
         br->t.gpa = head->gpa;
         br->t.mode = head->mode;
-        br->t.link = br->link;
+        br->t.link = (struct bt_link *)(bt->rw + bt->size - bt->high);
         *g = r->base;
-        g->e = (struct em){(uint8_t *)(br + 1), bt->rx - bt->rw};
+        g->e = (struct em){(uint8_t *)&br->member[r->n], bt->rx - bt->rw};
         write_entry(g, br, &r->block[0]);
         ok = write_region(g, r);
         free_versions(r);
     }
     if (ok) {
         bt->used = ((size_t)(g->e.p - bt->rw) + 15) & ~(size_t)15;
+        br->t.link -= br->t.nlinks;
+        bt->high += br->t.nlinks * sizeof(struct bt_link);
         become(bt, br, r);
         cpu->count.regions++;
     }

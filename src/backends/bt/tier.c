@@ -100,6 +100,7 @@ static void forget_all(struct x86_cpu *cpu, struct bt *bt)
     memset(bt->links, 0, sizeof(bt->links));
     bt->newest = NULL;
     bt->used = bt->start;
+    bt->high = 0;
     bt->patched = true;
 }
 
@@ -134,7 +135,8 @@ static void translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b)
 
     b->ops[0].fn = (x86_fn *)(uintptr_t)end->imm;
     end->r = NONE;
-    if (bt->used + BT_MAX_CODE > bt->size || (!bt->free_pages && bt->npages == X86_TIER_PAGES))
+    if (bt->used + bt->high + BT_MAX_CODE > bt->size ||
+        (!bt->free_pages && bt->npages == X86_TIER_PAGES))
         drop_all(cpu, bt);
     t = bt_translate(cpu, bt, b);
     if (!t)

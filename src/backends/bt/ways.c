@@ -92,7 +92,7 @@ void gen_check_target(struct gen *g)
 static struct bt_link *new_link(struct gen *g, unsigned way, int64_t offset)
 {
     struct bt_trans *t = g->owner;
-    struct bt_link *l = &t->link[t->nlinks++];
+    struct bt_link *l = g->region ? t->link - ++t->nlinks : &t->link[t->nlinks++];
 
     *l = (struct bt_link){.way = (uint8_t)way, .mode = t->mode};
     if (in_page(offset))
