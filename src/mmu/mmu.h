@@ -104,12 +104,10 @@ struct mmu_entry {
     uint64_t gpa;  /* page; valid while one of the tags is */
 };
 
-/* The data entry of an address. The higher bits take part so that what lies a multiple of 4 MiB
- * apart, as the source and the target of large copies often do, meets in different entries. */
+/* The data entry of an address. */
 static inline unsigned mmu_slot(uint64_t linear)
 {
-    return (unsigned)((linear >> MMU_PAGE_SHIFT) ^ (linear >> (MMU_PAGE_SHIFT + MMU_TLB_BITS))) &
-           (MMU_TLB_SIZE - 1);
+    return (unsigned)(linear >> MMU_PAGE_SHIFT) & (MMU_TLB_SIZE - 1);
 }
 
 /* The tag of an empty data entry must be out of reach for all addresses that lead to this entry: it
