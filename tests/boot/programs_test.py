@@ -76,7 +76,8 @@ def start_native(directory, archives):
 
 def compare(name, line, guest, native, timeout, wrong):
     result = guest.run(line, timeout)
-    text = "%s: %.2f s in the guest, hash %s" % (name, result["time"], result["hash"])
+    text = "%s: %.2f s in the guest, %.2f s of CPU time, hash %s" % (
+        name, result["time"], result["cpu"], result["hash"])
     if native is not None:
         expected = native.run(line, timeout)
         text += "; %.2f s on the host" % expected["time"]
