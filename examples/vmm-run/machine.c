@@ -261,6 +261,23 @@ int machine_reset(struct machine *machine)
     return 0;
 }
 
+#define MAX_COUNTS 40
+
+/* "exit PIO         12" */
+static void print_counts(struct vm *vm, int (*get)(struct vm *, struct vmm_count *, uint32_t),
+                         const char *what, FILE *file)
+{
+    struct vmm_count counts[MAX_COUNTS] = {{.size = sizeof(counts[0])}};
+    int n = get(vm, counts, MAX_COUNTS);
+
+    for (int i = 0; i < n && i < MAX_COUNTS; i++) {
+        char name[64];
+
+        snprintf(name, sizeof(name), "%s %s", what, counts[i].name);
+        fprintf(file, "%-24s %" PRIu64 "\n", name, counts[i].count);
+    }
+}
+
 void machine_stats(struct machine *machine, double seconds, FILE *file)
 {
     struct vm_stats stats = {.size = sizeof(stats)};
@@ -292,6 +309,13 @@ void machine_stats(struct machine *machine, double seconds, FILE *file)
         {"translations", stats.translations},
         {"code flushes", stats.code_flushes},
         {"handler calls", stats.handler_calls},
+        {"regions", stats.regions},
+        {"chains", stats.chains},
+        {"code bytes", stats.code_bytes},
+        {"tlb level 2 hits", stats.tlb_l2_hits},
+        {"tlb read misses", stats.tlb_read_misses},
+        {"tlb write misses", stats.tlb_write_misses},
+        {"tlb fetch misses", stats.tlb_fetch_misses},
     };
     fprintf(file, "backend          %s\n", caps.backend);
     fprintf(file, "wall seconds     %.3f\n", seconds);
@@ -299,4 +323,6 @@ void machine_stats(struct machine *machine, double seconds, FILE *file)
         fprintf(file, "%-16s %" PRIu64 "\n", rows[i].name, rows[i].value);
     }
     fprintf(file, "MIPS             %.1f\n", (double)stats.insns / 1e6 / seconds);
+    print_counts(machine->vm, vm_get_exit_counts, "exit", file);
+    print_counts(machine->vm, vm_get_fallback_counts, "fallback", file);
 }

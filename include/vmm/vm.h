@@ -193,10 +193,34 @@ struct vm_stats {
     uint64_t translations;   /* blocks translated to host code (bt) */
     uint64_t code_flushes;   /* times that all translations were dropped, for want of room (bt) */
     uint64_t handler_calls;  /* from translated code to the software CPU (bt) */
+    uint64_t regions;        /* groups of blocks translated together (bt) */
+    uint64_t chains;         /* jumps from translation to translation that became direct (bt) */
+    uint64_t code_bytes;     /* host code and its tables, as much as there is now (bt) */
+    uint64_t tlb_l2_hits;    /* misses of the software TLB that its second level served (bt) */
+    uint64_t tlb_read_misses; /* tlb_misses by the access that needed a page walk ... */
+    uint64_t tlb_write_misses;
+    uint64_t tlb_fetch_misses; /* ... of instructions */
 };
 
 /* ANY. VMM_E_INVAL if stats->size is not set. */
 int vm_get_stats(struct vm *vm, struct vm_stats *stats);
+
+/* How often something happened. */
+struct vmm_count {
+    uint32_t size;
+    uint32_t id; /* exits: VMM_EXIT_*; else 0 */
+    uint64_t count;
+    char name[24];
+};
+
+/*
+ * The returns from vcpu_run by reason, and (bt) the instructions that translated code left to the
+ * software CPU by mnemonic, slow memory accesses included: fills up to `n` counts, the largest
+ * first, and returns how many there are that are not 0. counts[0].size must be set, and is that of
+ * all elements: VMM_E_INVAL. Since vm_create, summed over all vCPUs; not exact while they run. ANY.
+ */
+int vm_get_exit_counts(struct vm *vm, struct vmm_count *counts, uint32_t n);
+int vm_get_fallback_counts(struct vm *vm, struct vmm_count *counts, uint32_t n);
 
 /*
  * With VMM_VM_LOCKSTEP: what differed first, with the code around it, as lines of text for people;

@@ -35,6 +35,8 @@ struct vmm_backend_ops {
     void (*vm_fini)(struct vm *vm);
     void (*caps)(struct vm *vm, struct vm_caps *caps);
     void (*stats)(struct vm *vm, struct vm_stats *stats); /* adds the engine's counters */
+    /* Adds to the list what vm_get_fallback_counts gives; NULL: nothing. Under vm->lock. */
+    void (*fallbacks)(struct vm *vm, struct core_counts *list);
     /* What the engine can run, for vm_default_cpuid; as that function. */
     int (*default_cpuid)(struct vm *vm, struct vmm_cpuid *entries, uint32_t *n);
 

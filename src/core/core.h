@@ -177,6 +177,8 @@ struct core_exit_request {
 #define CORE_MAX_MSR_RANGES    64
 #define CORE_MAX_EXIT_REQUESTS 4
 
+#define CORE_EXIT_REASONS 128u /* above all VMM_EXIT_* */
+
 struct vcpu {
     struct vm *vm;      /* backend */
     uint32_t id;        /* backend */
@@ -222,6 +224,7 @@ struct vcpu {
     _Atomic uint32_t defer;   /* DEFER_* (io.c) */
     uint64_t defer_value;
     _Atomic uint64_t nexits, nmmio, npio, nhalts;
+    _Atomic uint64_t nexits_by[CORE_EXIT_REASONS]; /* those without an error */
     struct core_record record;
 };
 
@@ -310,5 +313,15 @@ struct vm {
 
     struct vmm_device *devices;
 };
+
+/* A list that is being filled for vm_get_exit_counts and its like. [counts.c] */
+struct core_counts {
+    struct vmm_count *out; /* elements of `size` bytes */
+    uint32_t capacity, size;
+    uint32_t used, total; /* elements that are filled; that are not 0 */
+};
+
+/* Puts a count in its place; not if it is 0. */
+void core_counts_add(struct core_counts *list, uint32_t id, const char *name, uint64_t count);
 
 #endif

@@ -339,8 +339,10 @@ static int run(struct vcpu *vcpu, struct vcpu_exit *exit, bool step, const char 
     err = loop(vcpu, step);
     if (!err)
         err = fill_common(vcpu);
-    if (!err)
+    if (!err) {
         core_copy_out(exit, &vcpu->exit, sizeof(vcpu->exit));
+        atomic_fetch_add_explicit(&vcpu->nexits_by[vcpu->exit.reason], 1, memory_order_relaxed);
+    }
     atomic_fetch_add_explicit(&vcpu->nexits, 1, memory_order_relaxed);
     vcpu->budget_deadline = UINT64_MAX;
     /* Timers were ours to poll; a vCPU that sleeps may not know of them all. */

@@ -544,6 +544,7 @@ static void statistics(void)
 {
     static struct device d;
     struct vm_stats stats = {.size = sizeof(stats)};
+    struct vmm_count counts[3] = {{.size = sizeof(counts[0])}};
 
     begin(VMM_IRQCHIP_NONE, 0, 2);
     device_pio(&d, 0x60, 1);
@@ -557,6 +558,15 @@ static void statistics(void)
     EQ(stats.mmio, 0);
     stats.size = 0;
     RESULT(vm_get_stats(vm, &stats), VMM_E_INVAL);
+    EQ(vm_get_exit_counts(vm, NULL, 0), 1);
+    EQ(vm_get_exit_counts(vm, counts, 3), 1);
+    EQ(counts[0].id, VMM_EXIT_HLT);
+    EQ(counts[0].count, 2);
+    CHECK(strcmp(counts[0].name, "HLT") == 0);
+    counts[0].size = 0;
+    RESULT(vm_get_exit_counts(vm, counts, 3), VMM_E_INVAL);
+    RESULT(vm_get_fallback_counts(vm, counts, 3), VMM_E_INVAL);
+    CHECK(vm_get_fallback_counts(vm, NULL, 0) >= 0);
     end();
 }
 

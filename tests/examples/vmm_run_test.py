@@ -158,6 +158,7 @@ class VmmRun(unittest.TestCase):
         self.assertEqual(result.returncode, 0)
         self.assertRegex(result.stderr, rb"(?m)^backend +\S+$")
         self.assertRegex(result.stderr, rb"(?m)^instructions +[1-9]\d{5,}$")
+        self.assertRegex(result.stderr, rb"(?m)^exit [A-Z]+ +[1-9]\d*$")
 
     # ---- signals ----
 

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include <Zydis/Zydis.h>
+
 #include "backends/bt/check.h"
 
 static void bt_probe(struct vmm_backend_report *report)
@@ -117,6 +119,22 @@ static void bt_code_changed(struct vm *vm, uint64_t gpa, uint64_t len)
     drop_tested(vm);
 }
 
+static void bt_fallbacks(struct vm *vm, struct core_counts *list)
+{
+    for (unsigned m = 1; m < BT_MNEMONICS && m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
+        uint64_t sum = 0;
+
+        for (unsigned i = 0; i < vm->max_vcpus; i++) {
+            const struct x86_cpu *cpu = interp_cpu_at(vm, i);
+            const struct bt *bt = cpu ? cpu->tier_state : NULL;
+
+            if (bt)
+                sum += atomic_load_explicit(&bt->fallbacks[m], memory_order_relaxed);
+        }
+        core_counts_add(list, 0, ZydisMnemonicGetString((ZydisMnemonic)m), sum);
+    }
+}
+
 const struct vmm_backend_ops vmm_backend_bt = {
     .name = "bt",
     .probe = bt_probe,
@@ -124,6 +142,7 @@ const struct vmm_backend_ops vmm_backend_bt = {
     .vm_fini = bt_vm_fini,
     .caps = interp_caps,
     .stats = interp_stats,
+    .fallbacks = bt_fallbacks,
     .default_cpuid = interp_default_cpuid,
     .vcpu_init = bt_vcpu_init,
     .vcpu_fini = bt_vcpu_fini,

@@ -91,8 +91,15 @@ struct bt_trans {
     uint32_t heat;             /* which element of cpu->tier_heat counts its executions */
     struct bt_region *region;  /* that begins with it, or NULL */
     struct bt_member *regions; /* that it is in */
-    x86_fn *fn[];              /* the handlers of all ops, ops[n] included */
+    x86_fn *fn[];              /* the handlers of all ops, ops[n] included; bt_mnemonics, links */
 };
+
+/* ZydisMnemonic of each op. */
+static inline uint16_t *bt_mnemonics(const struct bt_trans *t)
+{
+    return (uint16_t *)(uintptr_t)&t->fn[t->block->n + 1];
+}
+#define BT_MNEMONICS 2048 /* above all */
 
 /* Several blocks translated together. As struct bt_trans in front of its code. [region.c] */
 #define BT_REGION_CODE  (64u << 10) /* room that one may need */
@@ -146,6 +153,7 @@ struct bt {
     size_t used;      /* ... and so much is */
     size_t high;      /* at the other end: links of regions */
     size_t start;     /* behind the shared code */
+    uint64_t chains;  /* links that were made to lead to a translation */
     bool patched;     /* code that may have been executed has been changed */
     unsigned hot;
     unsigned hotter;     /* executions of a translation until it becomes a region */
@@ -161,6 +169,7 @@ struct bt {
     unsigned npages; /* that have been used */
     struct bt_trans *trans[1u << BT_HASH_BITS];
     struct bt_link *links[1u << BT_HASH_BITS];
+    _Atomic uint64_t fallbacks[BT_MNEMONICS]; /* handlers called by mnemonic; other threads read */
     struct bt_features {
         bool popcnt, lzcnt, bmi1, bmi2, movbe, adx, crc32, serialize;
         bool xsave, avx, avx512; /* with the host's system; AVX-512 with 64-bit masks */
@@ -208,6 +217,8 @@ x86_fn bt_stop;
 const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned what);
 const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t);
 
+/* Brings the counters in cpu->count up to date. [tier.c] */
+void bt_count_code(struct x86_cpu *cpu, const struct bt *bt);
 /* A block's translation, or NULL. [tier.c] */
 struct bt_trans *bt_translation(const struct x86_block *b);
 

@@ -130,6 +130,9 @@ static void publish(struct check *c)
     to->translations = from->translations;
     to->code_flushes = from->code_flushes;
     to->handler_calls = from->handler_calls;
+    to->regions = from->regions;
+    to->chains = from->chains;
+    to->code_bytes = from->code_bytes;
 }
 
 /* With the world stopped: executes a segment and compares. Sets what the plain CPU's x86_run gives;

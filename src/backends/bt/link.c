@@ -29,6 +29,7 @@ static void set(struct bt *bt, const struct bt_link *l, const struct bt_trans *t
 
         memcpy(l->map_site, &field, 4);
     }
+    bt->chains += t != NULL;
     patch(bt, l->site, !t ? l->out : l->way == BT_RETURN ? t->far : t->chain);
 }
 

@@ -109,5 +109,6 @@ const void *bt_bind(struct x86_cpu *cpu, const struct bt_link *link)
         return bt->stubs.jump;
     bt_link_bind(bt, (struct bt_link *)(bt->rw + ((const uint8_t *)link - bt->rx)), t);
     bt_serialize(bt);
+    bt_count_code(cpu, bt);
     return t->far;
 }

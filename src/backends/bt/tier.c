@@ -38,6 +38,20 @@ static struct x86_block *make_current(struct x86_cpu *cpu, const struct bt_trans
     return t->block;
 }
 
+void bt_count_code(struct x86_cpu *cpu, const struct bt *bt)
+{
+    cpu->count.chains = bt->chains;
+    cpu->count.code_bytes = bt->used;
+}
+
+static void count_fallback(struct bt *bt, const struct bt_trans *t, unsigned i)
+{
+    _Atomic uint64_t *n = &bt->fallbacks[bt_mnemonics(t)[i]];
+
+    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+}
+
 /* It has been executed often. */
 static void hotter(struct x86_cpu *cpu, struct bt *bt, const struct bt_trans *rx)
 {
@@ -58,10 +72,12 @@ const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, un
     if (what & BT_HOTTER) {
         hotter(cpu, bt, t);
         bt_serialize(bt);
+        bt_count_code(cpu, bt);
         return op;
     }
     cpu->count.handler_calls++;
     do {
+        count_fallback(bt, t, (unsigned)(op - b->ops));
         op = t->fn[op - b->ops](cpu, op);
         if (op && op->fn != bt_stop) /* the block is dead */
             op = op->fn(cpu, op);
@@ -77,6 +93,8 @@ const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t)
     struct x86_block *b = make_current(cpu, t);
     unsigned last = b->n - 1u;
 
+    cpu->count.handler_calls++;
+    count_fallback(bt_of(cpu), t, last);
     return t->fn[last](cpu, &b->ops[last]);
 }
 
@@ -101,6 +119,7 @@ static void forget_all(struct x86_cpu *cpu, struct bt *bt)
     bt->newest = NULL;
     bt->used = bt->start;
     bt->high = 0;
+    bt_count_code(cpu, bt);
     bt->patched = true;
 }
 
@@ -147,6 +166,7 @@ static void translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b)
     bt_link_enter(bt, t);
     bt_serialize(bt);
     cpu->count.translations++;
+    bt_count_code(cpu, bt);
 }
 
 /* Comes instead of a block's first op. */

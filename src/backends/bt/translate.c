@@ -384,7 +384,9 @@ static x86_fn *begin(struct gen *g)
                            .offset = (uint32_t)(b->gpa & ~MMU_PAGE_MASK)};
     for (unsigned i = 0; i <= b->n; i++)
         t->fn[i] = b->ops[i].fn;
-    t->link = (struct bt_link *)&t->fn[b->n + 1];
+    for (unsigned i = 0; i < b->n; i++)
+        bt_mnemonics(t)[i] = g->all[i].known ? (uint16_t)g->all[i].insn.mnemonic : 0;
+    t->link = (struct bt_link *)(bt_mnemonics(t) + ((b->n + 3u) & ~3u));
     t->heat = g->bt->nheat++ & (X86_TIER_HEAT - 1);
     g->e = (struct em){(uint8_t *)(t->link + BT_MAX_LINKS), g->bt->rx - g->bt->rw};
     entry.object = em_rx(&g->e);

@@ -73,7 +73,14 @@ void interp_caps(struct vm *vm, struct vm_caps *caps)
     X(thunks, count.thunks)                                                                        \
     X(translations, count.translations)                                                            \
     X(code_flushes, count.code_flushes)                                                            \
-    X(handler_calls, count.handler_calls)
+    X(handler_calls, count.handler_calls)                                                          \
+    X(regions, count.regions)                                                                      \
+    X(chains, count.chains)                                                                        \
+    X(code_bytes, count.code_bytes)                                                                \
+    X(tlb_l2_hits, mmu.l2_hits)                                                                    \
+    X(tlb_read_misses, mmu.misses_by[MMU_READ])                                                    \
+    X(tlb_write_misses, mmu.misses_by[MMU_WRITE])                                                  \
+    X(tlb_fetch_misses, mmu.misses_by[MMU_EXEC])
 
 static void publish_stats(struct interp_vcpu *iv)
 {

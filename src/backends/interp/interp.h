@@ -16,7 +16,8 @@ struct interp_code {
 /* Counters as other threads may read them: interp_run brings them up to date when it returns. */
 struct interp_stats {
     _Atomic uint64_t insns, irqs, exceptions, tlb_misses, tlb_flushes, blocks_decoded,
-        blocks_flushed, block_lookups, thunks, translations, code_flushes, handler_calls;
+        blocks_flushed, block_lookups, thunks, translations, code_flushes, handler_calls, regions,
+        chains, code_bytes, tlb_l2_hits, tlb_read_misses, tlb_write_misses, tlb_fetch_misses;
 };
 
 struct interp_vcpu {

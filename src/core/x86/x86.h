@@ -234,7 +234,7 @@ struct x86_dr {
 
 struct x86_counters {
     uint64_t insns, irqs, exceptions, halts, blocks_decoded, blocks_flushed, block_lookups, thunks,
-        translations, code_flushes, handler_calls, regions;
+        translations, code_flushes, handler_calls, regions, chains, code_bytes;
 };
 
 /* Direct-mapped cache from linear addresses and modes to blocks; flushed with the TLB. The key of a
