@@ -41,7 +41,7 @@ static struct x86_block *make_current(struct x86_cpu *cpu, const struct bt_trans
 void bt_count_code(struct x86_cpu *cpu, const struct bt *bt)
 {
     cpu->count.chains = bt->chains;
-    cpu->count.code_bytes = bt->used;
+    cpu->count.code_bytes = bt->used + bt->high;
 }
 
 static void count_fallback(struct bt *bt, const struct bt_trans *t, unsigned i)
