@@ -4,11 +4,17 @@
 # host's CPU and of the fuzz targets, and repeated boots. For the nights, not for CI.
 #
 #   tests/soak.sh [MINUTES] [BUILD-DIRECTORY]
+#   tests/soak.sh bt [MINUTES] [BUILD-DIRECTORY]: mixed work in a guest with two processors on the
+#   translator, compared with the host's results, and the monitor's memory watched
 #
 # Each round takes new seeds; what fails is printed with the command that repeats it. Exit status: 0
 # if nothing failed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
+if [ "${1:-}" = bt ]; then
+    build=${3:-build}
+    VMM_RUN=$build/examples/vmm-run exec python3 tests/boot/soak_test.py "${2:-60}" --backend bt
+fi
 end=$((SECONDS + ${1:-60} * 60))
 build=${2:-build}
 [ -x "$build/tests/diff/diff" ] || { echo "soak.sh: no tests in $build; run tests/run.sh first" >&2; exit 1; }
