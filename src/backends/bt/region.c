@@ -112,7 +112,7 @@ static void collect(struct gen *g, struct region *r, struct bt_trans *head)
     }
 }
 
-/* ---- order, counts, flags ---- */
+/* ---- order ---- */
 
 static void visit(struct region *r, unsigned i, bool *seen, unsigned *left)
 {
@@ -131,6 +131,139 @@ static bool is_back(const struct region *r, const struct region_block *from,
 {
     return r->rank[to - r->block] <= r->rank[from - r->block];
 }
+
+static void sort_blocks(struct region *r)
+{
+    bool seen[REGION_COPIES] = {false};
+    unsigned left = r->n;
+
+    visit(r, 0, seen, &left);
+    for (unsigned i = 0; i < r->n; i++)
+        r->rank[r->order[i]] = i;
+}
+
+/* ---- unrolling ---- */
+
+/*
+ * The count in memory takes longer than an iteration of a small loop. So such loops are written
+ * several times over, and only the last copy's way back pays.
+ */
+
+#define LOOP_BLOCKS 4
+#define LOOP_INSNS  24
+
+/* Adds to `body` what leads to block i; false: it is too much. */
+static bool add_sources(const struct region *r, unsigned i, uint32_t *body)
+{
+    for (unsigned k = 0; k < r->n; k++) {
+        bool leads = false;
+
+        for (unsigned e = 0; e < r->block[k].nnext; e++)
+            leads |= r->block[k].to[e] == (int)i;
+        if (!leads || (*body >> k & 1))
+            continue;
+        *body |= 1u << k;
+        if (__builtin_popcount(*body) > LOOP_BLOCKS || !add_sources(r, k, body))
+            return false;
+    }
+    return true;
+}
+
+/* The blocks of the loop that begins with `head`, if it is a small one without others inside and
+ * with no other entry; else 0. */
+static uint32_t find_loop(const struct region *r, unsigned head)
+{
+    uint32_t body = 1u << head;
+    unsigned insns = 0;
+    bool found = false;
+
+    for (unsigned k = 0; k < r->n; k++)
+        for (unsigned e = 0; e < r->block[k].nnext; e++)
+            if (r->block[k].to[e] == (int)head && r->rank[head] <= r->rank[k]) {
+                found = true;
+                if (body >> k & 1)
+                    continue;
+                body |= 1u << k;
+                if (!add_sources(r, k, &body))
+                    return 0;
+            }
+    if (!found || __builtin_popcount(body) > LOOP_BLOCKS)
+        return 0;
+    for (unsigned k = 0; k < r->n; k++) {
+        if (!(body >> k & 1))
+            continue;
+        insns += r->block[k].t->block->n;
+        if (r->rank[k] < r->rank[head])
+            return 0;
+        for (unsigned e = 0; e < r->block[k].nnext; e++) {
+            int to = r->block[k].to[e];
+
+            if (to >= 0 && to != (int)head && (body >> to & 1) && r->rank[to] <= r->rank[k])
+                return 0;
+        }
+    }
+    return insns <= LOOP_INSNS ? body : 0;
+}
+
+/* One more copy of the blocks in `body`; `from`: of which each is the latest one, and becomes this.
+ * Edges to `head` lead to the new copy's, whose own lead to the first. */
+static void copy_loop(struct region *r, uint32_t body, unsigned head, uint8_t *from)
+{
+    uint8_t copy[REGION_COPIES];
+
+    for (unsigned k = 0; k < REGION_BLOCKS; k++)
+        if (body >> k & 1) {
+            copy[k] = (uint8_t)r->n++;
+            r->block[copy[k]] = r->block[k];
+        }
+    for (unsigned k = 0; k < REGION_BLOCKS; k++) {
+        struct region_block *was = &r->block[from[k]], *is = &r->block[copy[k]];
+
+        if (!(body >> k & 1))
+            continue;
+        for (unsigned e = 0; e < is->nnext; e++) {
+            int to = r->block[k].next[e] == r->block[head].t->offset ? (int)head : is->to[e];
+
+            if (to == (int)head)
+                is->to[e] = (int)head;
+            else if (to >= 0 && to < REGION_BLOCKS && (body >> to & 1))
+                is->to[e] = copy[to];
+            if (was->to[e] == (int)head)
+                was->to[e] = copy[head];
+        }
+    }
+    for (unsigned k = 0; k < REGION_BLOCKS; k++)
+        if (body >> k & 1)
+            from[k] = copy[k];
+}
+
+static void unroll(struct region *r)
+{
+    unsigned n = r->n;
+    uint32_t done = 0;
+
+    sort_blocks(r);
+    for (unsigned head = 0; head < n; head++) {
+        uint32_t body = find_loop(r, head);
+        unsigned insns = 0, blocks = (unsigned)__builtin_popcount(body);
+        uint8_t from[REGION_COPIES];
+
+        if (!body || (body & done) || body >> n)
+            continue;
+        done |= body;
+        for (unsigned k = 0; k < n; k++) {
+            from[k] = (uint8_t)k;
+            if (body >> k & 1)
+                insns += r->block[k].t->block->n;
+        }
+        for (unsigned i = insns <= 8 ? 3 : insns <= 14 ? 2 : 1; i; i--)
+            if (r->n + blocks <= REGION_COPIES)
+                copy_loop(r, body, head, from);
+        sort_blocks(r);
+    }
+}
+
+/* ---- flags ---- */
 
 static void find_flags(struct region_block *rb)
 {
@@ -159,12 +292,6 @@ static void find_flags(struct region_block *rb)
 
 static void analyse(struct region *r)
 {
-    bool seen[REGION_BLOCKS] = {false};
-    unsigned left = r->n;
-
-    visit(r, 0, seen, &left);
-    for (unsigned i = 0; i < r->n; i++)
-        r->rank[r->order[i]] = i;
     for (unsigned i = r->n; i-- > 0;) {
         struct region_block *rb = &r->block[r->order[i]];
         unsigned longest = 0;
@@ -663,6 +790,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
     collect(g, r, head);
     ok = r->n > 0;
     if (ok) {
+        unroll(r);
         analyse(r);
         *br = (struct bt_region){.head = head};
         br->t.gpa = head->gpa;

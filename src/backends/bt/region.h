@@ -6,9 +6,10 @@
 #include "backends/bt/gen.h"
 
 #define REGION_BLOCKS   16
+#define REGION_COPIES   32 /* blocks with those of unrolled loops */
 #define REGION_INSNS    160
 #define REGION_VERSIONS 3 /* of each block, and one more that takes all */
-#define REGION_EDGES    (REGION_BLOCKS * (REGION_VERSIONS + 1) * 2)
+#define REGION_EDGES    (REGION_COPIES * (REGION_VERSIONS + 1) * 2)
 
 /* Where the flags are when a block is entered. */
 struct region_state {
@@ -52,9 +53,9 @@ struct region_edge {
 
 struct region {
     unsigned n;
-    unsigned order[REGION_BLOCKS]; /* blocks in reverse postorder */
-    unsigned rank[REGION_BLOCKS];
-    struct region_block block[REGION_BLOCKS];
+    unsigned order[REGION_COPIES]; /* blocks in reverse postorder */
+    unsigned rank[REGION_COPIES];
+    struct region_block block[REGION_COPIES];
     struct gen_insn insn[REGION_INSNS];
     unsigned ninsns;
     struct region_edge edge[REGION_EDGES * 2];
