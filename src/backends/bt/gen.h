@@ -68,20 +68,32 @@ struct gen_insn {
 };
 
 /*
- * Accesses that share one look into the TLB: those of ops `first` to `last`, off one base that
- * changes by constants only. The look covers all of them and comes first: a miss, or a page
- * boundary in the range, lets the handlers of all these ops do the work. So none of the others
- * needs a slow path of its own, nor flags for one.
+ * Accesses off one base that changes by constants only, and share one look into the TLB: it covers
+ * all of them.
+ */
+struct gen_base {
+    unsigned accesses;
+    uint8_t base, index, scale; /* as in struct x86_op */
+    int64_t lo, hi;             /* range, from the base as it is at the beginning of the group */
+    int64_t delta;              /* of the base since then */
+    bool write;
+    bool lost;     /* the base has changed in other ways */
+    uint8_t align; /* of vector operands, else 0 or 1: ... */
+    int64_t phase; /* ... this place is aligned */
+};
+
+#define GEN_BASES 3
+
+/*
+ * The accesses of ops `first` to `last`, off a few bases. All looks come first: a miss, or a page
+ * boundary in a range, leads to other code for all these ops. So none of them needs a slow path of
+ * its own, nor flags for one. The host address of the first base is in RAX then, those of the
+ * others in cpu->tier_hold.
  */
 struct gen_group {
     unsigned first, last;
-    unsigned accesses;
-    uint8_t base, index, scale; /* as in struct x86_op */
-    int64_t lo, hi;             /* range, from the base as it is before `first` */
-    int64_t delta;              /* of the base since then */
-    bool write;
-    uint8_t align; /* of vector operands, else 0 or 1: ... */
-    int64_t phase; /* ... this place is aligned */
+    unsigned n;
+    struct gen_base base[GEN_BASES];
 };
 
 struct gen {
@@ -114,7 +126,7 @@ struct gen {
     struct gen_simd simd[X86_BLOCK_MAX + 1];
     uint32_t simd_need[X86_BLOCK_MAX + 1]; /* BT_SIMD_*, of each op ... */
     unsigned simd_of[X86_BLOCK_MAX + 1];   /* ... and which of simd loads that */
-    bool held;                             /* RAX holds the host address of group.lo */
+    bool held;                             /* group has been looked for */
     bool held_ret;                         /* the last op uses it: RET */
     struct gen_group group;                /* while held */
 
@@ -217,8 +229,9 @@ void gen_put(struct gen *g, unsigned slot, unsigned reg);
 /* reg = RSP/ESP + n, as wide as the mode's stack pointer. */
 void gen_sp(struct gen *g, unsigned reg, int32_t n);
 
-/* While a group is held: the operand of an access at `disp` from its base. */
-struct em_rm gen_held(const struct gen *g, int64_t disp);
+/* While a group is held: the operand of the current op at `disp` from its base. Its register is
+ * RAX, or RCX, which is loaded. */
+struct em_rm gen_held(struct gen *g, int64_t disp);
 
 /* ---- vector state [simd_state.c] ---- */
 
@@ -238,6 +251,8 @@ void gen_group_begins(struct gen *g, unsigned nslow);
 void gen_group_ends(struct gen *g);
 void gen_apart(struct gen *g);
 
+/* The looks into the TLB for g->group. */
+void gen_group_look(struct gen *g);
 /* Finds the group that begins with the current op: false if there is none of two accesses. */
 bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group);
 /* Follows the base over the current op, which is written. */

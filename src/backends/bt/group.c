@@ -2,13 +2,8 @@
 /* backends/bt/group.c: accesses that share one look into the TLB. */
 #include "backends/bt/gen.h"
 
-#define MAX_RANGE 128 /* bytes: the larger, the more often a page boundary is in it */
+#define MAX_RANGE 256 /* bytes: the larger, the more often a page boundary is in it */
 #define NONE      0xff
-
-struct em_rm gen_held(const struct gen *g, int64_t disp)
-{
-    return em_at(H_RAX, (int32_t)(disp + g->group.delta - g->group.lo));
-}
 
 static int64_t stack_word(const struct gen *g)
 {
@@ -147,52 +142,100 @@ static bool find_effect(const struct gen *g, unsigned i, struct effect *e)
 
 /* ---- groups ---- */
 
-static bool usable(const struct gen *g, uint8_t slot)
+static bool usable(uint8_t slot)
 {
-    return slot == X86_ZERO || (slot < 16 && gen_host(g, slot) != H_NONE);
+    return slot == X86_ZERO || slot < 16;
 }
 
 /* One test shows whether all operands are aligned that must be. */
-static bool in_phase(const struct gen_group *group, const struct effect *e)
+static bool in_phase(const struct gen_base *b, const struct effect *e)
 {
-    unsigned align = e->align < group->align ? e->align : group->align;
+    unsigned align = e->align < b->align ? e->align : b->align;
 
-    return align <= 1 || !((e->disp + group->delta - group->phase) & (align - 1));
+    return align <= 1 || !((e->disp + b->delta - b->phase) & (align - 1));
 }
 
-static bool fits(const struct gen_group *group, const struct effect *e)
+static bool fits(const struct gen_base *b, const struct effect *e)
 {
-    int64_t lo = e->disp + group->delta, hi = lo + e->size;
+    int64_t lo = e->disp + b->delta, hi = lo + e->size;
 
-    if (e->base != group->base || e->index != group->index || e->scale != group->scale)
-        return false;
-    lo = lo < group->lo ? lo : group->lo;
-    hi = hi > group->hi ? hi : group->hi;
-    return hi - lo <= MAX_RANGE && lo == (int32_t)lo && in_phase(group, e);
+    lo = lo < b->lo ? lo : b->lo;
+    hi = hi > b->hi ? hi : b->hi;
+    return !b->lost && hi - lo <= MAX_RANGE && lo == (int32_t)lo && in_phase(b, e);
 }
 
-static void take(struct gen_group *group, const struct effect *e, unsigned i)
+static void take(struct gen_base *b, const struct effect *e)
 {
-    int64_t lo = e->disp + group->delta, hi = lo + e->size;
+    int64_t lo = e->disp + b->delta, hi = lo + e->size;
 
-    group->lo = lo < group->lo ? lo : group->lo;
-    group->hi = hi > group->hi ? hi : group->hi;
-    group->write |= e->write;
-    if (e->align > group->align) {
-        group->align = e->align;
-        group->phase = e->disp + group->delta;
+    b->lo = lo < b->lo ? lo : b->lo;
+    b->hi = hi > b->hi ? hi : b->hi;
+    b->write |= e->write;
+    if (e->align > b->align) {
+        b->align = e->align;
+        b->phase = e->disp + b->delta;
     }
-    group->accesses++;
-    group->last = i;
+    b->accesses++;
 }
 
-/* The base is not known any more behind an op that changes it in other ways. */
-static bool loses(const struct gen_group *group, const struct effect *e)
+static struct gen_base *base_of(struct gen_group *group, const struct effect *e)
 {
-    uint32_t regs =
-        (group->base < 16 ? 1u << group->base : 0) | (group->index < 16 ? 1u << group->index : 0);
+    for (unsigned k = 0; k < group->n; k++) {
+        struct gen_base *b = &group->base[k];
 
-    return (e->changes & regs) || (e->moves != NONE && e->moves == group->index);
+        if (b->base == e->base && b->index == e->index && b->scale == e->scale)
+            return b;
+    }
+    return NULL;
+}
+
+/* What has become of the registers since the beginning of the group. */
+struct history {
+    uint32_t changed;
+    int64_t moved[16];
+};
+
+static bool start_base(struct gen_group *group, const struct history *h, const struct effect *e)
+{
+    struct gen_base *b = &group->base[group->n];
+
+    if (group->n == GEN_BASES || !usable(e->base) || !usable(e->index))
+        return false;
+    if (e->base < 16 && (h->changed >> e->base & 1))
+        return false;
+    if (e->index < 16 && ((h->changed >> e->index & 1) || h->moved[e->index]))
+        return false;
+    *b = (struct gen_base){.base = e->base, .index = e->index, .scale = e->scale};
+    b->delta = e->base < 16 ? h->moved[e->base] : 0;
+    b->lo = e->disp + b->delta;
+    b->hi = b->lo + e->size;
+    if (b->lo != (int32_t)b->lo)
+        return false;
+    group->n++;
+    take(b, e);
+    return true;
+}
+
+/* A base is not known any more behind an op that changes it in other ways. */
+static bool loses(const struct gen_base *b, const struct effect *e)
+{
+    uint32_t regs = (b->base < 16 ? 1u << b->base : 0) | (b->index < 16 ? 1u << b->index : 0);
+
+    return (e->changes & regs) || (e->moves != NONE && e->moves == b->index);
+}
+
+static void follow(struct gen_group *group, struct history *h, const struct effect *e)
+{
+    for (unsigned k = 0; k < group->n; k++) {
+        struct gen_base *b = &group->base[k];
+
+        b->lost |= loses(b, e);
+        if (e->moves == b->base)
+            b->delta += e->by;
+    }
+    h->changed |= e->changes;
+    if (e->moves != NONE)
+        h->moved[e->moves] += e->by;
 }
 
 uint32_t gen_writes(const struct gen_insn *in)
@@ -210,38 +253,120 @@ uint32_t gen_writes(const struct gen_insn *in)
     return regs;
 }
 
+/* The stack's base comes first: what PUSH and POP need does not leave another register. */
+static void sort(struct gen_group *group)
+{
+    for (unsigned k = 1; k < group->n; k++)
+        if (group->base[k].base == VMM_RSP && group->base[k].index == X86_ZERO) {
+            struct gen_base b = group->base[0];
+
+            group->base[0] = group->base[k];
+            group->base[k] = b;
+        }
+}
+
 bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group)
 {
+    struct gen_group now = {.first = g->i};
+    struct history h = {0};
     struct effect e;
 
-    if (!find_effect(g, g->i, &e) || !e.access || !usable(g, e.base) || !usable(g, e.index))
-        return false;
-    *group = (struct gen_group){.first = g->i,
-                                .base = e.base,
-                                .index = e.index,
-                                .scale = e.scale,
-                                .lo = e.disp,
-                                .hi = e.disp + e.size};
+    group->n = 0;
     for (unsigned i = g->i; i <= limit; i++) {
-        if (!find_effect(g, i, &e))
+        if (!find_effect(g, i, &e) || (i == g->i && !e.access))
             break;
         if (e.access) {
-            if (!fits(group, &e))
+            struct gen_base *b = base_of(&now, &e);
+
+            if (b ? !fits(b, &e) : !start_base(&now, &h, &e))
                 break;
-            take(group, &e, i);
+            if (b) { /* a look is saved */
+                take(b, &e);
+                *group = now;
+                group->last = i;
+            }
         }
-        if (loses(group, &e))
-            break;
-        if (e.moves == group->base)
-            group->delta += e.by;
+        follow(&now, &h, &e);
     }
-    return group->accesses > 1;
+    sort(group);
+    for (unsigned k = 0; k < group->n; k++)
+        group->base[k].delta = 0;
+    return group->n > 0;
 }
 
 void gen_follow_base(struct gen *g)
 {
     struct effect e;
 
-    if (find_effect(g, g->i, &e) && e.moves == g->group.base)
-        g->group.delta += e.by;
+    if (!find_effect(g, g->i, &e))
+        return;
+    for (unsigned k = 0; k < g->group.n; k++)
+        if (e.moves == g->group.base[k].base)
+            g->group.base[k].delta += e.by;
+}
+
+struct em_rm gen_held(struct gen *g, int64_t disp)
+{
+    const struct gen_base *b;
+    struct effect e;
+
+    find_effect(g, g->i, &e);
+    b = base_of(&g->group, &e);
+    disp += b->delta - b->lo;
+    if (b == &g->group.base[0])
+        return em_at(H_RAX, (int32_t)disp);
+    em_rm(&g->e, true, OP_LOAD, H_RCX,
+          em_at(H_RBP, BT_FIELD(tier_hold) + (int32_t)(b - &g->group.base[1]) * 8));
+    return em_at(H_RCX, (int32_t)disp);
+}
+
+/* ---- writing ---- */
+
+static void check_phase(struct gen *g, const struct gen_base *b)
+{
+    uint8_t low = (uint8_t)(b->align - 1u);
+    int32_t phase = (int32_t)(b->phase - b->lo) & low;
+
+    if (b->align <= 1)
+        return;
+    if (phase) {
+        em_rm(&g->e, false, OP_LEA, H_RCX, em_at(H_RAX, phase));
+        EM(&g->e, 0xf6, 0xc1, low); /* TEST CL */
+    } else {
+        EM(&g->e, 0xa8, low); /* TEST AL */
+    }
+    gen_slow_if(g, CC_NZ);
+}
+
+/* The register that has the value, or `scratch` that gets it. */
+static uint8_t in_register(struct gen *g, uint8_t slot, unsigned scratch)
+{
+    if (slot == X86_ZERO)
+        return H_NONE;
+    if (gen_host(g, slot) != H_NONE)
+        return (uint8_t)gen_host(g, slot);
+    gen_get(g, scratch, slot);
+    return (uint8_t)scratch;
+}
+
+static void look(struct gen *g, const struct gen_base *b)
+{
+    struct em_rm m = {.mem = true, .disp = (int32_t)b->lo};
+
+    m.reg = in_register(g, b->base, H_RAX);
+    m.index = in_register(g, b->index, H_RCX);
+    m.scale = m.index == H_NONE ? 0 : b->scale;
+    em_rm(&g->e, g->is64, OP_LEA, H_RAX, m);
+    gen_probe(g, (unsigned)(b->hi - b->lo), b->write);
+    check_phase(g, b);
+}
+
+void gen_group_look(struct gen *g)
+{
+    for (unsigned k = g->group.n; k-- > 0;) {
+        look(g, &g->group.base[k]);
+        if (k)
+            em_rm(&g->e, true, OP_STORE, H_RAX,
+                  em_at(H_RBP, BT_FIELD(tier_hold) + (int32_t)(k - 1) * 8));
+    }
 }

@@ -373,6 +373,8 @@ static bool gen_copy(struct gen *g, const struct copy *c)
             return false;
         if (c->mem)
             p.mem = gen_held(g, g->op->disp);
+        if (c->mem && c->count && p.mem.reg == H_RCX)
+            return false;
     } else if (c->mem) {
         if (!gen_mem(g, c->size, c->store))
             return false;

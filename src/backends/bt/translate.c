@@ -169,43 +169,17 @@ static void need_simd(struct gen *g, const struct gen_group *group)
         gen_simd(g, need);
 }
 
-static void check_phase(struct gen *g, const struct gen_group *group)
-{
-    uint8_t low = (uint8_t)(group->align - 1u);
-    int32_t phase = (int32_t)(group->phase - group->lo) & low;
-
-    if (group->align <= 1)
-        return;
-    if (phase) {
-        em_rm(&g->e, false, OP_LEA, H_RCX, em_at(H_RAX, phase));
-        EM(&g->e, 0xf6, 0xc1, low); /* TEST CL */
-    } else {
-        EM(&g->e, 0xa8, low); /* TEST AL */
-    }
-    gen_slow_if(g, CC_NZ);
-}
-
 /* The ops of a group; the one that cannot be written, or b->n: all are. */
 static unsigned write_group(struct gen *g, const struct gen_group *group)
 {
-    unsigned size = (unsigned)(group->hi - group->lo), nslow, ret = g->b->ends ? g->b->n - 1u : ~0u;
-    struct em_rm m = {.mem = true, .reg = H_NONE, .index = H_NONE, .disp = (int32_t)group->lo};
+    unsigned nslow, ret = g->b->ends ? g->b->n - 1u : ~0u;
 
-    if (group->base != X86_ZERO)
-        m.reg = (uint8_t)gen_host(g, group->base);
-    if (group->index != X86_ZERO) {
-        m.index = (uint8_t)gen_host(g, group->index);
-        m.scale = group->scale;
-    }
     need_simd(g, group);
     gen_keep_flags(g, group->first, group->last);
     gen_free_flags(g);
-    em_rm(&g->e, g->is64, OP_LEA, H_RAX, m);
     nslow = g->nslow;
-    gen_probe(g, size, group->write);
-    check_phase(g, group);
     g->group = *group;
-    g->group.delta = 0;
+    gen_group_look(g);
     gen_group_begins(g, nslow);
     g->held = true;
     for (unsigned i = group->first; i <= group->last; i++) {

@@ -80,15 +80,14 @@ static void put_registers(struct gen *g, const struct vec_copy *c)
 
 void gen_put_core(struct gen *g, const struct vec_core *core, struct em_rm rm)
 {
-    unsigned rest = core->modrm + 1;
+    unsigned rest = core->modrm + 1, modrm = core->code[core->modrm];
 
-    if (!rm.mem || !rm.disp) {
-        em_bytes(&g->e, core->code, core->len);
-        return;
-    }
+    if (rm.mem)
+        modrm = (modrm & ~7u) | rm.reg | (rm.disp ? 0x80 : 0);
     em_bytes(&g->e, core->code, core->modrm);
-    em8(&g->e, core->code[core->modrm] | 0x80u);
-    em32(&g->e, (uint32_t)rm.disp); /* that of EVEX with 8 bits would be scaled */
+    em8(&g->e, modrm);
+    if (rm.mem && rm.disp) /* 8 bits would be scaled in EVEX */
+        em32(&g->e, (uint32_t)rm.disp);
     em_bytes(&g->e, core->code + rest, core->len - rest);
 }
 
@@ -99,6 +98,8 @@ static bool copy(struct gen *g, const struct vec_copy *c, uint32_t need)
     gen_simd(g, need);
     if (c->form.mem_size && g->held) {
         rm = gen_held(g, g->op->disp);
+        if (rm.reg == H_RCX && c->scratch)
+            return false;
     } else if (c->form.mem_size) {
         if (!address(g, c))
             return false;

@@ -296,7 +296,8 @@ struct x86_cpu {
     uint64_t link_key;           /* x86_link_key of the mode */
     uint64_t tier_page;          /* the tier's: RIP of the page that its code is in ... */
     uint64_t tier_temp[2];       /* ... and room for values, */
-    uint64_t tier_operand;       /* and for the memory operand that the flags come from */
+    uint64_t tier_operand;       /* for the memory operand that the flags come from, */
+    uint64_t tier_hold[2];       /* and for host addresses */
     struct mmu_entry *tier_data; /* mmu.data[mmu_idx] */
     const struct x86_tier *tier; /* or NULL */
     void *tier_state;
