@@ -35,7 +35,22 @@ static void put_system(struct code *c)
     };
     unsigned r = below(8);
 
-    switch (below(8)) {
+    switch (below(9)) {
+    case 8: { /* MOV reg, bit number; BT and its like, of memory */
+        static const uint8_t bits[] = {0xa3, 0xab, 0xb3, 0xbb};
+
+        put8(c, 0xb8 | (r = below(4)));
+        put32(c, percent(50) ? below(300) : (uint32_t) - (int)below(300));
+        if (percent(40))
+            put8(c, 0xf0);
+        if (percent(20))
+            put8(c, 0x66);
+        if (c->bits64 && percent(50))
+            put8(c, 0x48);
+        put8(c, 0x0f), put8(c, bits[below(4)]);
+        modrm(c, r, true);
+        break;
+    }
     case 0: /* MOV r, CRn; CR3 and back */
         put8(c, 0x0f), put8(c, 0x20), put8(c, 0xc0 | (2 + below(3)) << 3 | r);
         break;

@@ -778,6 +778,7 @@ FAKE_ASM(kernel, 64,
          "mov $50, %esi\n"
          "1: cli\n pushf\n stac\n clac\n swapgs\n cld\n lfence\n pause\n mov %cr3, %rax\n"
          "mov %cr2, %rbx\n mov %ds, %edi\n rdgsbase %r8\n wrfsbase %r8\n pop %r9\n lahf\n sahf\n"
+         "lock btsq %rsi, -64(%rsp)\n bt %esi, -64(%rsp)\n "
          "test $2, %bh\n and $0x40, %dh\n xor %edx, %edx\n mov $1000, %eax\n mov $7, %ecx\n"
          "div %rcx\n cdq\n idiv %ecx\n dec %esi\n jnz 1b\n hlt");
 

@@ -309,6 +309,8 @@ bool gen_sys_branch(struct gen *g);
 /* Whether AH, CH, DH or BH is an operand; such an instruction. [high.c] */
 bool gen_has_high(const struct gen *g);
 bool gen_high(struct gen *g);
+/* BT and its like, of memory and a register. [bits.c] */
+bool gen_bit_string(struct gen *g);
 /* DIV, IDIV. [div.c] */
 bool gen_div(struct gen *g);
 /* The number of a condition in Jcc, -1 for other instructions. [branch.c] */

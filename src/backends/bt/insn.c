@@ -814,6 +814,11 @@ bool gen_insn(struct gen *g)
         return gen_carry(g);
     case ZYDIS_MNEMONIC_MUL:
         return gen_mul(g);
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTS:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC:
+        return gen_modrm(g) || gen_bit_string(g);
     case ZYDIS_MNEMONIC_DIV:
     case ZYDIS_MNEMONIC_IDIV:
         return gen_div(g);
