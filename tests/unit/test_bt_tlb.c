@@ -58,7 +58,7 @@ END_TEST
 /* An address that shares its entry of the first level with PAGE. */
 #define PAGE     0x50000u
 #define PAGE_2   0x51000u
-#define CONFLICT 0x451000u
+#define CONFLICT 0x450000u
 #define PTE      (FAKE_PT + PAGE / 4096 * 8)
 
 FAKE_ASM(load_both, 64, "mov (%rsi), %eax\n mov (%rdi), %edx\n hlt");
