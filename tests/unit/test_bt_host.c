@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -242,6 +243,70 @@ START_TEST(seccomp)
 }
 END_TEST
 
+/* Refuses executable memory in every form. */
+static int forbid_code(void)
+{
+    const unsigned prot = offsetof(struct seccomp_data, args[2]); /* of mmap and mprotect */
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_memfd_create, 5, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mmap, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mprotect, 0, 2),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, prot),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+    };
+    struct sock_fprog program = {sizeof(code) / sizeof(code[0]), code};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        return -1;
+    return (int)syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+}
+
+/* 0: bt says that it cannot work here, a VM that demands it is refused, AUTO takes another. */
+static int process_without_code(void)
+{
+    static const char *const backends[] = {"bt", NULL};
+    struct vmm_backend_report reports[4] = {{.size = sizeof(reports[0])}};
+    struct vmm_error error = {.size = sizeof(error)};
+    struct vm_config config = {.size = sizeof(config),
+                               .select = VMM_SELECT_REQUIRE,
+                               .backends = backends,
+                               .error = &error};
+    struct vm_caps caps = {.size = sizeof(caps)};
+    int n, found = 0;
+    struct vm *vm;
+
+    if (forbid_code())
+        return 77;
+    n = vmm_backend_probe(reports, 4);
+    for (int i = 0; i < n; i++)
+        found += !strcmp(reports[i].name, "bt") && reports[i].result == VMM_E_PERM &&
+                 strstr(reports[i].reason, "executable memory");
+    if (!found)
+        return 2;
+    if (vm_create(&config, &vm) != VMM_E_NODEV || !strstr(error.text, "executable memory"))
+        return 3;
+    config.select = VMM_SELECT_AUTO;
+    if (vm_create(&config, &vm) || vm_get_caps(vm, &caps) || !strcmp(caps.backend, "bt"))
+        return 4;
+    return vm_destroy(vm) ? 5 : 0;
+}
+
+START_TEST(no_executable_memory)
+{
+    int status;
+    pid_t pid = fork();
+
+    if (!pid)
+        _exit(process_without_code());
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFEXITED(status));
+    ck_assert(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 77);
+}
+END_TEST
+
 /* ---- signals ---- */
 
 static _Atomic unsigned handled, bad_stacks, ended, stop_signals;
@@ -352,6 +417,7 @@ int main(void)
 
     tcase_set_timeout(t, 60);
     tcase_add_test(t, seccomp);
+    tcase_add_test(t, no_executable_memory);
     tcase_add_test(t, signals);
     suite_add_tcase(s, t);
     srunner_run_all(r, CK_NORMAL);
