@@ -491,14 +491,23 @@ void gen_region_exit_if(struct gen *g, unsigned cc, int64_t offset)
     g->region->conditional = true;
 }
 
-/* A conditional branch goes where it costs less to have a jump: the loop is what follows it. */
+/* Whether the block goes on in the region there. */
+static bool inside(const struct region_block *rb, int64_t offset)
+{
+    for (unsigned k = 0; k < rb->nnext; k++)
+        if (rb->next[k] == offset && rb->to[k] >= 0)
+            return true;
+    return false;
+}
+
+/* A conditional branch jumps where it costs less: to the loop's end, and out of the region. */
 static void first_of_two(struct gen *g, int64_t *offset, bool *checked)
 {
     struct region *r = g->region;
     struct region_edge *taken = make_edge(g, r->taken, true);
 
     r->conditional = false;
-    if (taken->to && is_back(r, taken->from, taken->to)) {
+    if (taken->to && (is_back(r, taken->from, taken->to) || !inside(r->current, *offset))) {
         struct region_edge *next = taken;
         int64_t t = r->taken;
 
