@@ -39,7 +39,7 @@ extern const uint8_t bt_host[16];
 #define BT_ARENA       (32u << 20) /* bytes of code memory for each vCPU */
 #define BT_MAX_CODE    (24u << 10) /* room that one translation may need */
 #define BT_HOT         32          /* executions before a block is translated */
-#define BT_HOTTER_THAN 2000        /* executions of a translation before it is one of a region */
+#define BT_HOTTER_THAN 20000       /* executions of a translation before it is one of a region */
 #define BT_HASH_BITS   14
 #define BT_MAX_LINKS   2
 
