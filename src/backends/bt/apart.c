@@ -5,7 +5,8 @@
 /*
  * When the look for a group fails, its range mostly goes over the end of a page, and data that lie
  * there are met again and again. So the ops are there once more, behind the block's code, each with
- * a look of its own; they are entered there from their slow paths, too.
+ * a look of its own; they are entered there from their slow paths, too. This is done in regions:
+ * what is not so hot leaves these ops to their handlers.
  */
 
 void gen_group_begins(struct gen *g, unsigned nslow)

@@ -149,11 +149,13 @@ void gen_decode(struct gen *g, struct gen_insn *all)
 
 void gen_select(struct gen *g, unsigned i)
 {
+    unsigned n = g->all[i].insn.operand_count; /* others matter as being none */
+
     g->i = i;
     g->op = &g->b->ops[i];
     g->bytes = g->code + g->op->off;
     g->insn = g->all[i].insn;
-    memcpy(g->opnd, g->all[i].opnd, sizeof(g->opnd));
+    memcpy(g->opnd, g->all[i].opnd, (n < 4 ? 4 : n) * sizeof(g->opnd[0]));
 }
 
 /* ---- groups of accesses ---- */
@@ -394,7 +396,6 @@ static void end(struct gen *g)
     em_jmp(&g->e, g->heated);
     gen_far_miss(g);
     gen_exits(g);
-    gen_apart(g);
     gen_simd_loads(g);
     for (unsigned i = 0; i < g->b->n; i++)
         gen_write_slow(g, i);

@@ -158,16 +158,37 @@ static bool decode(const struct gen *g, unsigned i, const struct gen_insn *in, s
         .cpu = g->cpu, .mode = g->b->mode, .code = g->code + g->b->ops[i].off, .insn = in->insn};
     struct vec_target target = {.base = H_RAX, .gpr = g->host, .scratch = H_RCX};
 
-    memcpy(d.opnd, in->opnd, sizeof(d.opnd));
+    memcpy(d.opnd, in->opnd, in->insn.operand_count * sizeof(d.opnd[0]));
     if (implied_registers(in->insn.mnemonic))
         target.base = H_RCX;
     return vec_dec_copy(&d, &target, c) &&
            (g->bt->host.xsave || (c->form.class != VEC_MMX && !c->form.mmx));
 }
 
+static bool is_vec_register(const ZydisDecodedOperand *o)
+{
+    ZydisRegisterClass c =
+        o->type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(o->reg.value) : 0;
+
+    return c == ZYDIS_REGCLASS_MMX || c == ZYDIS_REGCLASS_XMM;
+}
+
+/* A quick look: most instructions are not. */
+static bool may_be_vec(const struct gen_insn *in)
+{
+    if (in->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+        return true;
+    if (in->insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT)
+        return false;
+    for (unsigned i = 0; i < in->insn.operand_count_visible; i++)
+        if (is_vec_register(&in->opnd[i]))
+            return true;
+    return in->insn.meta.exception_class != ZYDIS_EXCEPTION_CLASS_NONE;
+}
+
 void gen_find_vec(const struct gen *g, unsigned i, struct gen_insn *in)
 {
-    in->is_vec = in->known && decode(g, i, in, &in->vec);
+    in->is_vec = in->known && may_be_vec(in) && decode(g, i, in, &in->vec);
 }
 
 uint32_t gen_vec_needs(const struct gen_insn *in)

@@ -133,17 +133,22 @@ static bool gen_control(struct gen *g)
     }
 }
 
+static bool is_valid(const struct gen *g, unsigned i, struct gen_insn *in)
+{
+    struct x86_dec d = {.cpu = g->cpu, .mode = g->b->mode};
+
+    d.code = g->code + g->b->ops[i].off;
+    d.insn = in->insn;
+    memcpy(d.opnd, in->opnd, in->insn.operand_count * sizeof(d.opnd[0]));
+    in->x87_control = x87_is_control(in->insn.mnemonic);
+    return in->x87_control ? vec_may_execute(&d) : x87_dec_copy(&d, H_RAX, &in->vec);
+}
+
 void gen_find_x87(const struct gen *g, unsigned i, struct gen_insn *in)
 {
-    struct x86_dec d = {
-        .cpu = g->cpu, .mode = g->b->mode, .code = g->code + g->b->ops[i].off, .insn = in->insn};
-
-    in->is_x87 = false;
-    if (!in->known || in->insn.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
-        return;
-    memcpy(d.opnd, in->opnd, sizeof(d.opnd));
-    in->x87_control = x87_is_control(in->insn.mnemonic);
-    in->is_x87 = in->x87_control ? vec_may_execute(&d) : x87_dec_copy(&d, H_RAX, &in->vec);
+    in->is_x87 = in->known && in->insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+                 ((in->insn.opcode & 0xf8) == 0xd8 || in->insn.mnemonic == ZYDIS_MNEMONIC_FWAIT) &&
+                 is_valid(g, i, in);
 }
 
 bool gen_x87(struct gen *g)

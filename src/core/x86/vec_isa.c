@@ -113,10 +113,13 @@ static void find_host_words(uint32_t w[W_N])
 }
 
 static uint32_t host_words[W_N];
+static uint8_t rule_of[ZYDIS_ISA_SET_MAX_VALUE + 1]; /* index + 1 */
 
-static void fill_host_words(void)
+static void prepare(void)
 {
     find_host_words(host_words);
+    for (unsigned i = sizeof rules / sizeof rules[0]; i > 0; i--)
+        rule_of[rules[i - 1].isa] = (uint8_t)i;
 }
 
 static bool usable(const struct x86_cpu *cpu, unsigned word, unsigned bit)
@@ -132,19 +135,16 @@ static bool usable(const struct x86_cpu *cpu, unsigned word, unsigned bit)
 bool vec_has(const struct x86_dec *d)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT; /* hypervisors trap CPUID */
+    const struct rule *r;
 
-    pthread_once(&once, fill_host_words);
-    for (unsigned i = 0; i < sizeof rules / sizeof rules[0]; i++) {
-        const struct rule *r = &rules[i];
-
-        if (r->isa != d->insn.meta.isa_set)
-            continue;
-        /* VEX forms of AES, PCLMULQDQ and GFNI are of AVX too, EVEX ones of AVX-512. */
-        if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && !usable(d->cpu, W_1_ECX, 28))
-            return false;
-        if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && !usable(d->cpu, W_7_EBX, 16))
-            return false;
-        return usable(d->cpu, r->word, r->bit) && (!r->vl || usable(d->cpu, W_7_EBX, AVX512VL));
-    }
-    return false;
+    pthread_once(&once, prepare);
+    if (!rule_of[d->insn.meta.isa_set])
+        return false;
+    r = &rules[rule_of[d->insn.meta.isa_set] - 1];
+    /* VEX forms of AES, PCLMULQDQ and GFNI are of AVX too, EVEX ones of AVX-512. */
+    if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && !usable(d->cpu, W_1_ECX, 28))
+        return false;
+    if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && !usable(d->cpu, W_7_EBX, 16))
+        return false;
+    return usable(d->cpu, r->word, r->bit) && (!r->vl || usable(d->cpu, W_7_EBX, AVX512VL));
 }
