@@ -35,7 +35,25 @@ static void put_system(struct code *c)
     };
     unsigned r = below(8);
 
-    switch (below(9)) {
+    switch (below(10)) {
+    case 9: { /* addresses that may overlap, a count; REP MOVS or STOS */
+        uint32_t to = address();
+        unsigned op = percent(50) ? 0xa4u : 0xaau;
+
+        put8(c, 0xbf), put32(c, to);
+        put8(c, 0xbe), put32(c, percent(50) ? to - 40 + below(80) : address());
+        put8(c, 0xb9), put32(c, percent(10) ? 0 : 1 + below(percent(80) ? 100 : 5000));
+        if (percent(3))
+            put8(c, 0xfd); /* STD */
+        if (percent(10))
+            put8(c, 0x66);
+        put8(c, percent(95) ? 0xf3 : 0xf2);
+        if (c->bits64 && percent(50))
+            put8(c, 0x48);
+        put8(c, op | below(2));
+        put8(c, 0xfc); /* CLD */
+        break;
+    }
     case 8: { /* MOV reg, bit number; BT and its like, of memory */
         static const uint8_t bits[] = {0xa3, 0xab, 0xb3, 0xbb};
 

@@ -311,6 +311,8 @@ bool gen_has_high(const struct gen *g);
 bool gen_high(struct gen *g);
 /* BT and its like, of memory and a register. [bits.c] */
 bool gen_bit_string(struct gen *g);
+/* REP MOVS, REP STOS. [string.c] */
+bool gen_string(struct gen *g);
 /* DIV, IDIV. [div.c] */
 bool gen_div(struct gen *g);
 /* The number of a condition in Jcc, -1 for other instructions. [branch.c] */
