@@ -320,6 +320,12 @@ static unsigned extra(const struct region_block *rb)
     return rb->need - rb->t->block->n;
 }
 
+/* All but the slow paths, of which there are none yet. */
+static void start(struct gen *g, const struct gen *base)
+{
+    memcpy(g, base, offsetof(struct gen, slow));
+}
+
 /* ---- versions ---- */
 
 static const struct region_state in_cc = {.in_cc = true};
@@ -548,7 +554,7 @@ static void select_version(struct gen *g, struct region *r, struct region_block 
     struct gen *base = &r->base;
 
     base->e = g->e;
-    *g = *base;
+    start(g, base);
     g->b = rb->t->block;
     g->t = rb->t;
     g->all = rb->all;
@@ -658,7 +664,7 @@ static void write_edges(struct gen *g, struct region *r)
         if (!x->site)
             continue;
         base->e = g->e;
-        *g = *base;
+        start(g, base);
         r->current = x->from;
         g->t = x->from->t;
         g->b = x->from->t->block;
@@ -795,7 +801,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
     g = malloc(sizeof(*g));
     if (!g)
         return false;
-    *g = r->base;
+    start(g, &r->base);
     collect(g, r, head);
     ok = r->n > 0;
     if (ok) {
@@ -805,7 +811,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         br->t.gpa = head->gpa;
         br->t.mode = head->mode;
         br->t.link = (struct bt_link *)(bt->rw + bt->size - bt->high);
-        *g = r->base;
+        start(g, &r->base);
         g->e = (struct em){(uint8_t *)&br->member[r->n], bt->rx - bt->rw};
         write_entry(g, br, &r->block[0]);
         ok = write_region(g, r);

@@ -409,11 +409,17 @@ struct gen_insn *bt_make_room(void)
 
 struct bt_trans *bt_translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b)
 {
-    struct gen g = {.cpu = cpu, .bt = bt, .b = b, .host = bt_host, .in_cc = true};
+    struct gen g;
     struct bt_page *page = bt_page_get(cpu, bt, b);
     uint8_t bytes[X86_BLOCK_MAX * 15];
     x86_fn *entry;
 
+    memset(&g, 0, offsetof(struct gen, slow));
+    g.cpu = cpu;
+    g.bt = bt;
+    g.b = b;
+    g.host = bt_host;
+    g.in_cc = true;
     g.is64 = (b->mode & X86_MODE_CODE) == X86_MODE_CODE64;
     g.page = page;
     if (!page)
