@@ -54,13 +54,15 @@ enum bt_way {
 struct bt_link {
     struct bt_link *next; /* of those in the same bucket */
     uint64_t gpa;         /* of the target; its mode is the block's. BT_CROSS: once bound */
-    uint32_t mode;
-    uint8_t way;        /* enum bt_way */
-    bool bound;         /* it is in a bucket */
-    uint8_t *site;      /* the displacement, writable */
-    uint8_t *map_site;  /* BT_CROSS: displacement of the element of tier_map */
-    const uint8_t *out; /* where to jump while the target is not translated */
+    uint8_t *site;        /* the displacement, writable */
+    int32_t out;          /* what it is while the target is not translated */
+    uint8_t mode;
+    uint8_t way : 4;   /* enum bt_way */
+    uint8_t bound : 1; /* it is in a bucket */
+    uint8_t map; /* BT_CROSS: so many bytes before the site the element of tier_map is named */
 };
+_Static_assert(sizeof(struct bt_link) == 32, "there are many");
+_Static_assert(X86_MODE_CPL3 <= 0xff, "modes are bytes here");
 
 /* A page of code in one mode: has an element of cpu->tier_map, which has the same number. */
 struct bt_page {

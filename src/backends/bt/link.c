@@ -27,10 +27,13 @@ static void set(struct bt *bt, const struct bt_link *l, const struct bt_trans *t
     if (l->way == BT_CROSS) {
         int32_t field = bt_map_field(bt, t ? t->page : &bt->page[BT_NO_PAGE]);
 
-        memcpy(l->map_site, &field, 4);
+        memcpy(l->site - l->map, &field, 4);
     }
     bt->chains += t != NULL;
-    patch(bt, l->site, !t ? l->out : l->way == BT_RETURN ? t->far : t->chain);
+    if (t)
+        patch(bt, l->site, l->way == BT_RETURN ? t->far : t->chain);
+    else
+        memcpy(l->site, &l->out, 4);
 }
 
 struct bt_trans *bt_link_find(struct bt *bt, uint64_t gpa, uint32_t mode)

@@ -94,10 +94,17 @@ static struct bt_link *new_link(struct gen *g, unsigned way, int64_t offset)
     struct bt_trans *t = g->owner;
     struct bt_link *l = g->region ? t->link - ++t->nlinks : &t->link[t->nlinks++];
 
-    *l = (struct bt_link){.way = (uint8_t)way, .mode = t->mode};
+    *l = (struct bt_link){.way = (uint8_t)(way & 15), .mode = (uint8_t)t->mode};
     if (in_page(offset))
         l->gpa = (t->gpa & MMU_PAGE_MASK) + (uint64_t)offset;
     return l;
+}
+
+/* The displacement is the way out. */
+static void set_site(struct bt_link *l, uint8_t *site)
+{
+    l->site = site;
+    memcpy(&l->out, site, 4);
 }
 
 /* To another page. */
@@ -106,19 +113,20 @@ static void write_cross(struct gen *g, int64_t offset, bool checked)
     struct bt_link *l = new_link(g, BT_CROSS, offset);
     struct em *e = &g->e;
     int64_t rest = offset & (MMU_PAGE_SIZE - 1);
-    uint8_t *out, *site;
+    uint8_t *out, *map, *site;
 
     gen_page_address(g, H_RAX, offset - rest);
     em_rr(e, true, OP_LOAD, H_RCX, H_RAX);
     em_rm(e, true, OP_XOR, H_RCX, GEN_FIELD(link_key));
     em_rm(e, true, OP_CMP, H_RCX, em_at(H_RBP, bt_map_field(g->bt, &g->bt->page[BT_NO_PAGE])));
-    l->map_site = e->p - 4;
+    map = e->p - 4;
     out = em_jcc_later(e, CC_NZ);
     em_rm(e, true, OP_STORE, H_RAX, GEN_FIELD(tier_page));
-    l->site = em_jmp_later(e);
+    site = em_jmp_later(e);
     em_here(e, out);
-    l->out = em_rx(e);
-    em_here(e, l->site);
+    em_here(e, site);
+    set_site(l, site);
+    l->map = (uint8_t)(site - map);
     em_rm(e, g->is64, OP_LEA, H_RAX, em_at(H_RAX, (int32_t)rest));
     if (checked)
         gen_check_target(g);
@@ -165,8 +173,7 @@ static void write_exit(struct gen *g, const struct gen_exit *x)
         return;
     }
     l = new_link(g, BT_IN_PAGE, x->offset);
-    l->site = x->site;
-    l->out = em_rx(&g->e);
+    set_site(l, x->site);
     gen_page_address(g, H_RAX, x->offset);
     em_jmp(&g->e, g->bt->stubs.jump);
 }
@@ -222,9 +229,8 @@ void gen_expect_return(struct gen *g, int64_t offset)
     EM(e, 0x48, 0x8d, 0x0d); /* LEA RCX, [RIP + code] */
     e->p += 4;
     l = new_link(g, BT_RETURN, offset);
-    l->site = e->p - 4;
-    l->out = g->bt->stubs.jump;
-    em_patch(e, l->site, l->out);
+    em_patch(e, e->p - 4, g->bt->stubs.jump);
+    set_site(l, e->p - 4);
     em_rm(e, true, OP_STORE, H_RCX, em_at(H_RBP, at + (int32_t)CODE));
 }
 
