@@ -127,9 +127,10 @@ struct bt_stubs {
     const uint8_t *leave; /* returns NULL; cpu->rip is set */
     const uint8_t *slow;  /* call: bt_run_handlers(RAX: struct bt_trans, ECX: op); may not return */
     const uint8_t *tail;  /* goes on with the handler of the last op. RAX: struct bt_trans */
-    const uint8_t *jump;  /* goes on at RAX, by cpu->jump */
-    const uint8_t *fill;  /* the same, and puts the target into cpu->tier_target */
-    const uint8_t *bind;  /* the same for a link that is not bound. RCX: struct bt_link */
+    const uint8_t *refuse; /* leaves at the beginning of RAX: struct bt_trans, which is counted */
+    const uint8_t *jump;   /* goes on at RAX, by cpu->jump */
+    const uint8_t *fill;   /* the same, and puts the target into cpu->tier_target */
+    const uint8_t *bind;   /* the same for a link that is not bound. RCX: struct bt_link */
     const uint8_t *decode; /* entry of blocks that are not translated. RCX: the block */
     const uint8_t *simd_store, *simd_load; /* [simd_state.c] */
     const uint8_t *miss[2];                /* the first level of the TLB: [1]: write [tlb.c] */

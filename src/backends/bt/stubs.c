@@ -91,6 +91,19 @@ static void put_tail(struct em *e, const struct bt_stubs *s)
     EM(e, 0xff, 0xe0); /* JMP RAX */
 }
 
+/* Takes back the count of a block, and leaves before it. */
+static void put_refuse(struct em *e, const void *leave)
+{
+    em_rm(e, true, OP_LOAD, H_RCX, em_at(H_RAX, offsetof(struct bt_trans, block)));
+    em_insn(e, (struct em_op){.map = 1, .op = 0xb6}, H_RCX, /* MOVZX */
+            em_at(H_RCX, offsetof(struct x86_block, n)));
+    em_rm(e, true, 0x01, H_RCX, GEN_FIELD(countdown)); /* ADD */
+    em_rm(e, false, OP_LOAD, H_RCX, em_at(H_RAX, offsetof(struct bt_trans, offset)));
+    em_rm(e, true, OP_ADD, H_RCX, GEN_FIELD(tier_page));
+    em_rm(e, true, OP_STORE, H_RCX, GEN_FIELD(rip));
+    em_jmp(e, leave);
+}
+
 /* Asks `where` to go on, with RAX for cpu->rip and RCX for an argument. */
 static void put_ask(struct em *e, const struct bt_stubs *s, const void *where)
 {
@@ -175,6 +188,8 @@ void bt_make_stubs(struct bt *bt)
     put_slow(&e, s, out);
     s->tail = em_rx(&e);
     put_tail(&e, s);
+    s->refuse = em_rx(&e);
+    put_refuse(&e, s->leave);
     s->jump = em_rx(&e);
     put_jump(&e, s->leave);
     s->fill = em_rx(&e);

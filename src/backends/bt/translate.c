@@ -323,13 +323,8 @@ static uint8_t *write_entry(struct gen *g, uint8_t **attention)
 
 static void write_refusal(struct gen *g)
 {
-    struct em *e = &g->e;
-
-    em_imm(e, true, EXT_ADD, GEN_FIELD(countdown), g->b->n);
-    em_rm(e, true, OP_LOAD, H_RAX, GEN_FIELD(tier_page));
-    em_rm(e, true, OP_LEA, H_RAX, em_at(H_RAX, (int32_t)g->t->offset));
-    em_rm(e, true, OP_STORE, H_RAX, GEN_FIELD(rip));
-    em_jmp(e, g->bt->stubs.leave);
+    trans_argument(g);
+    em_jmp(&g->e, g->bt->stubs.refuse);
 }
 
 bool gen_fetch(struct x86_cpu *cpu, const struct x86_block *b, uint8_t *bytes)
