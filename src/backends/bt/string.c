@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* backends/bt/string.c: REP MOVS and REP STOS whose operands lie in one page each. */
+/* backends/bt/string.c: MOVS and STOS, with REP if the operands lie in one page each. */
 #include "backends/bt/gen.h"
 
 /*
@@ -45,6 +45,66 @@ static void step(struct gen *g, unsigned slot, unsigned shift)
     gen_put(g, slot, H_RCX);
 }
 
+static bool has_rep(const struct gen *g)
+{
+    for (unsigned i = 0; i < g->insn.raw.prefix_count; i++)
+        if ((g->insn.raw.prefixes[i].value & 0xfe) == 0xf2)
+            return true;
+    return false;
+}
+
+/* MOV between `reg` and [RAX]. */
+static void move_element(struct gen *g, unsigned op, unsigned reg)
+{
+    unsigned size = g->op->size;
+    struct em_op insn = {.op = (uint8_t)(size == 1 ? op - 1 : op),
+                         .half = size == 2,
+                         .wide = size == 8,
+                         .rex = size == 1 && reg >= 4 && reg < 8};
+
+    em_insn(&g->e, insn, reg, em_at(H_RAX, 0));
+}
+
+/* Register `slot` += n */
+static void advance(struct gen *g, unsigned slot, unsigned n)
+{
+    unsigned reg = gen_host(g, slot);
+
+    if (reg == H_NONE)
+        gen_get(g, reg = H_RCX, slot);
+    em_rm(&g->e, true, OP_LEA, reg, em_at(reg, (int32_t)n));
+    if (gen_host(g, slot) == H_NONE)
+        gen_put(g, slot, reg);
+}
+
+/* Without REP. */
+static bool once(struct gen *g, bool movs)
+{
+    unsigned size = g->op->size;
+
+    gen_free_flags(g);
+    em_rm(&g->e, false, 0xf7, 0, GEN_FIELD(rflags)); /* TEST */
+    em32(&g->e, X86_DF);
+    gen_slow_if(g, CC_NZ);
+    if (movs) {
+        gen_get(g, H_RAX, VMM_RSI);
+        gen_probe(g, size, false);
+        move_element(g, OP_LOAD, H_RCX);
+        em_rm(&g->e, true, OP_STORE, H_RCX, GEN_FIELD(tier_temp[0]));
+    }
+    gen_get(g, H_RAX, VMM_RDI);
+    gen_probe(g, size, true);
+    if (movs)
+        em_rm(&g->e, true, OP_LOAD, H_RCX, GEN_FIELD(tier_temp[0]));
+    else
+        gen_get(g, H_RCX, VMM_RAX);
+    move_element(g, OP_STORE, H_RCX);
+    advance(g, VMM_RDI, size);
+    if (movs)
+        advance(g, VMM_RSI, size);
+    return true;
+}
+
 bool gen_string(struct gen *g)
 {
     bool movs = false;
@@ -67,9 +127,12 @@ bool gen_string(struct gen *g)
     default:
         return false;
     }
-    if (!g->is64 || g->insn.meta.category != ZYDIS_CATEGORY_STRINGOP ||
-        !(g->insn.attributes & ZYDIS_ATTRIB_HAS_REP) || g->op->asz != X86_A64 ||
+    if (!g->is64 || g->insn.meta.category != ZYDIS_CATEGORY_STRINGOP || g->op->asz != X86_A64 ||
         g->op->scale != X86_EA_FLAT || (movs && g->op->ea != X86_EA_FLAT))
+        return false;
+    if (!has_rep(g))
+        return once(g, movs);
+    if (!(g->insn.attributes & ZYDIS_ATTRIB_HAS_REP))
         return false;
     shift = (unsigned)__builtin_ctz(g->op->size);
 
