@@ -133,6 +133,7 @@ struct bt_stubs {
     const uint8_t *bind;   /* the same for a link that is not bound. RCX: struct bt_link */
     const uint8_t *decode; /* entry of blocks that are not translated. RCX: the block */
     const uint8_t *simd_store, *simd_load; /* [simd_state.c] */
+    const uint8_t *split;                  /* a load goes over the end of a page [tlb.c] */
     const uint8_t *miss[2];                /* the first level of the TLB: [1]: write [tlb.c] */
 };
 

@@ -27,6 +27,8 @@ struct gen_slow {
     uint8_t group;            /* index into apart + 1: the look for a group has failed */
     bool write;
     const void *retry; /* a look into the TLB: where it goes on with another entry; or NULL */
+    const void
+        *found; /* ... and with a copy, when the operand crosses into the next page; or NULL */
 };
 
 /* A group, for when its common look into the TLB fails. */

@@ -94,7 +94,7 @@ void gen_slow_if(struct gen *g, unsigned cc)
     s->site = em_jcc_later(&g->e, cc);
     s->i = (uint8_t)g->i;
     s->group = 0;
-    s->retry = NULL;
+    s->retry = s->found = NULL;
     s->recipe.len = 0;
     if (!g->in_cc)
         s->recipe = g->recipe;

@@ -118,12 +118,66 @@ static void put_miss(struct em *e, bool write)
     EM(e, 0xf9, 0xc3); /* STC; RET */
 }
 
+#define SPLIT 64 /* the longest operand */
+
+/* RSI: a page. RDI = its host address, if it may be read; a jump if not. Changes RDX. */
+static uint8_t *put_find_page(struct em *e)
+{
+    uint8_t *fail;
+
+    em_rr(e, false, OP_LOAD, H_RDX, H_RSI);
+    em_rr(e, false, OP_SHIFT, EXT_SHR, H_RDX);
+    em8(e, MMU_PAGE_SHIFT - 5);
+    em_imm(e, false, EXT_AND, em_reg(H_RDX), (MMU_TLB_SIZE - 1) << 5);
+    em_rm(e, true, OP_ADD, H_RDX, GEN_FIELD(tier_data));
+    em_rm(e, true, OP_CMP, H_RSI, em_at(H_RDX, FIELD(read)));
+    fail = em_jcc_later(e, CC_NZ);
+    em_rm(e, true, OP_LOAD, H_RDI, em_at(H_RDX, FIELD(host)));
+    return fail;
+}
+
+static void put_copy_part(struct em *e, int32_t from, int32_t to)
+{
+    for (int32_t i = 0; i < SPLIT; i += 8) {
+        em_rm(e, true, OP_LOAD, H_RDX, em_at(H_RDI, from + i));
+        em_rm(e, true, OP_STORE, H_RDX, em_at(H_RBP, BT_FIELD(tier_split) + to + i));
+    }
+}
+
+/* RAX: linear address of a load whose page is in the TLB, but may end within it. RAX = where there
+ * is a copy of the operand: no carry; or carry. Changes flags, and RAX only without carry. */
+static void put_split(struct em *e)
+{
+    uint8_t *fail[2];
+
+    push_pop(e, true);
+    em_rr(e, true, OP_LOAD, H_RSI, H_RAX);
+    em_imm(e, true, EXT_AND, em_reg(H_RSI), -(int32_t)MMU_PAGE_SIZE);
+    fail[0] = put_find_page(e);
+    put_copy_part(e, MMU_PAGE_SIZE - SPLIT, 0);
+    em_imm(e, true, EXT_ADD, em_reg(H_RSI), MMU_PAGE_SIZE);
+    fail[1] = put_find_page(e);
+    put_copy_part(e, 0, SPLIT);
+    em_imm(e, false, EXT_AND, em_reg(H_RAX), MMU_PAGE_SIZE - 1);
+    em_rm(e, true, OP_LEA, H_RAX,
+          (struct em_rm){true, H_RBP, H_RAX, 0,
+                         BT_FIELD(tier_split) + SPLIT - (int32_t)MMU_PAGE_SIZE});
+    push_pop(e, false);
+    EM(e, 0xf8, 0xc3); /* CLC; RET */
+    em_here(e, fail[0]);
+    em_here(e, fail[1]);
+    push_pop(e, false);
+    EM(e, 0xf9, 0xc3); /* STC; RET */
+}
+
 void bt_make_tlb_stubs(struct bt *bt, struct em *e)
 {
     for (unsigned write = 0; write < 2; write++) {
         bt->stubs.miss[write] = em_rx(e);
         put_miss(e, write);
     }
+    bt->stubs.split = em_rx(e);
+    put_split(e);
 }
 
 void gen_miss(struct gen *g, const struct gen_slow *s)
@@ -136,4 +190,10 @@ void gen_miss(struct gen *g, const struct gen_slow *s)
     e->p += 4;
     em_patch(e, e->p - 4, g->bt->stubs.miss[s->write]);
     em_jcc(e, CC_NC, s->retry);
+    if (!s->found)
+        return;
+    em8(e, 0xe8);
+    e->p += 4;
+    em_patch(e, e->p - 4, g->bt->stubs.split);
+    em_jcc(e, CC_NC, s->found);
 }

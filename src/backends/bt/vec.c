@@ -55,6 +55,8 @@ static bool address(struct gen *g, const struct vec_copy *c)
 {
     if (!gen_mem(g, c->form.mem_size, c->form.store))
         return false;
+    if (c->form.align <= 1 && c->form.mem_size >= 16 && !c->form.store)
+        g->slow[g->nslow - 1].found = em_rx(&g->e);
     if (c->form.align > 1) {
         EM(&g->e, 0xa8, (uint8_t)(c->form.align - 1)); /* TEST AL: as the guest's address */
         gen_slow_if(g, CC_NZ);

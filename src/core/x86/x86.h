@@ -327,6 +327,7 @@ struct x86_cpu {
     uint32_t pkru;
 
     struct x86_fpu fpu;
+    uint8_t tier_split[128]; /* copies of the end of a page and of the beginning of the next */
     uint32_t simd_mxcsr; /* the tier's: the host program's MXCSR while the guest's is loaded, ... */
     uint16_t simd_fcw;   /* ... and its x87 control word */
 
