@@ -803,6 +803,46 @@ START_TEST(kernels_need_no_handlers)
 }
 END_TEST
 
+/* Into the kernel and back, with interrupts enabled there: no handler, except when somebody waits.
+ */
+FAKE_ASM(system_calls, 64, "1: add $0x7f, %al\n syscall\n dec %esi\n jnz 1b\n hlt");
+FAKE_ASM(system_call, 64, "sti\n inc %rbx\n cli\n mov %rcx, %r8\n mov %r11, %r9\n sysretq");
+
+static uint64_t fallbacks(const struct fake *f, ZydisMnemonic m)
+{
+    return atomic_load(&bt_of((struct fake *)(uintptr_t)f)->fallbacks[m]);
+}
+
+START_TEST(system_calls_stay_inside)
+{
+    struct fake *f = translating(1);
+    const uint32_t entry = FAKE_TEXT + 0x2000;
+
+    fake_user(f);
+    f->cpu->efer |= X86_EFER_SCE;
+    f->cpu->star = (uint64_t)(FAKE_UCS32 & ~3u) << 48 | (uint64_t)FAKE_CS64 << 32;
+    f->cpu->lstar = entry;
+    f->cpu->sfmask = X86_IF | X86_TF | X86_DF | X86_AC;
+    f->cpu->rflags |= X86_IF | X86_DF;
+    f->irq = -1;
+    f->cpu->gpr[VMM_RSI] = 100;
+    f->cpu->gpr[VMM_RAX] = 1;
+    fake_load(f, entry, system_call_begin, system_call_end);
+    ck_assert_int_eq(FAKE_EXEC(f, system_calls), X86_GP); /* HLT at CPL 3 */
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], 100);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_R8], FAKE_TEXT + 4);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_R9] & (X86_IF | X86_DF | 2), X86_IF | X86_DF | 2);
+    ck_assert_uint_eq(fake_stack(f, 2, 8), FAKE_UCS64);
+    ck_assert_uint_eq(fake_stack(f, 5, 8), FAKE_UDS);
+    ck_assert_uint_eq(fake_stack(f, 3, 8) & (X86_IF | X86_DF), X86_IF | X86_DF);
+    ck_assert_uint_eq(fallbacks(f, ZYDIS_MNEMONIC_SYSCALL), 0);
+    /* The first look at the surroundings is STI's. */
+    ck_assert_uint_le(fallbacks(f, ZYDIS_MNEMONIC_STI), 1);
+    ck_assert_uint_le(fallbacks(f, ZYDIS_MNEMONIC_SYSRET), 1);
+    finish(f);
+}
+END_TEST
+
 /* Both blocks of the loop are linked when the second one's immediate is changed: by the loop itself
  * (the displacement of the MOV), by the host, and behind everybody's back. */
 FAKE_ASM(patched, 64,
@@ -941,6 +981,7 @@ int main(int argc, char **argv)
     tcase_set_timeout(t, 120);
     tcase_add_test(t, a_loop_is_translated);
     tcase_add_test(t, kernels_need_no_handlers);
+    tcase_add_test(t, system_calls_stay_inside);
     tcase_add_test(t, changed_targets_are_not_jumped_to);
     tcase_add_test(t, code_changes_itself);
     tcase_add_test(t, a_page_at_two_addresses);

@@ -243,6 +243,7 @@ void kvm_irq_vcpu_init(struct kvm_vcpu *kv)
     kvm_irq_of(kv->vcpu->vm)->poll = env->poll;
     env->poll = soft_poll;
     env->intr = soft_intr;
+    env->calm = NULL; /* the kernel's controllers do not ask for attention */
     env->intr_ack = soft_intr_ack;
     env->msr = soft_msr;
 }
