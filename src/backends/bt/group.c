@@ -253,16 +253,24 @@ uint32_t gen_writes(const struct gen_insn *in)
     return regs;
 }
 
-/* The stack's base comes first: what PUSH and POP need does not leave another register. */
+static bool is_stack(const struct gen_base *b)
+{
+    return b->base == VMM_RSP && b->index == X86_ZERO;
+}
+
+/* The stack's base comes first: what PUSH and POP need does not leave another register. Else that
+ * with most accesses. */
 static void sort(struct gen_group *group)
 {
-    for (unsigned k = 1; k < group->n; k++)
-        if (group->base[k].base == VMM_RSP && group->base[k].index == X86_ZERO) {
-            struct gen_base b = group->base[0];
+    for (unsigned k = 1; k < group->n; k++) {
+        struct gen_base *first = &group->base[0], b = *first;
 
-            group->base[0] = group->base[k];
-            group->base[k] = b;
-        }
+        if (is_stack(first) ||
+            (!is_stack(&group->base[k]) && group->base[k].accesses <= first->accesses))
+            continue;
+        *first = group->base[k];
+        group->base[k] = b;
+    }
 }
 
 bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group)
