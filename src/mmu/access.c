@@ -261,6 +261,19 @@ void mmu_rmw_done(struct mmu *mmu, struct mmu_rmw *rmw)
         mmu->env->code_written(mmu->env->ctx, rmw->code_gpa, rmw->size);
 }
 
+bool mmu_fetch_cached(const struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code)
+{
+    unsigned i = (linear >> MMU_PAGE_SHIFT) & (MMU_XTLB_SIZE - 1);
+    const struct mmu_exec_entry *e = &mmu->exec[!user][i];
+
+    if (e->tag != (linear & MMU_PAGE_MASK))
+        return false;
+    code->gpa = (e->gpa & MMU_PAGE_MASK) | (linear & ~MMU_PAGE_MASK);
+    code->host = e->host;
+    code->global = e->gpa & MMU_ENTRY_GLOBAL;
+    return true;
+}
+
 int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code)
 {
     unsigned i = (linear >> MMU_PAGE_SHIFT) & (MMU_XTLB_SIZE - 1);
@@ -269,12 +282,8 @@ int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code
     struct mmu_page page;
     int r;
 
-    if (e->tag == (linear & MMU_PAGE_MASK)) {
-        code->gpa = (e->gpa & MMU_PAGE_MASK) | (linear & ~MMU_PAGE_MASK);
-        code->host = e->host;
-        code->global = e->gpa & MMU_ENTRY_GLOBAL;
+    if (mmu_fetch_cached(mmu, user, linear, code))
         return MMU_OK;
-    }
     if (!mmu_canonical(mmu, linear))
         return MMU_NONCANON;
     mmu->misses++;

@@ -326,6 +326,8 @@ struct mmu_code {
     bool global;
 };
 int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code);
+/* The same if the TLB has it, without any side effect; else false. */
+bool mmu_fetch_cached(const struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code);
 
 /* Translates without side effects (no A/D bits, no TLB entries), as a supervisor read. */
 bool mmu_translate(struct mmu *mmu, uint64_t linear, uint64_t *gpa);

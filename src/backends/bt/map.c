@@ -73,15 +73,35 @@ void bt_map_clear(struct x86_cpu *cpu, struct bt *bt)
 
 /* ---- called by translated code ---- */
 
-/* What cpu->jump says about cpu->rip: the translation, whose page is known to be there then. */
-static const struct bt_trans *find(struct x86_cpu *cpu, const struct bt *bt)
+/* The translation at cpu->rip, when cpu->jump has nothing: if the fetch needs no walk, and there is
+ * one, cpu->jump leads there from now on. */
+static const struct bt_trans *find_anew(struct x86_cpu *cpu, struct bt *bt)
+{
+    struct mmu_code code;
+    const struct bt_trans *t;
+
+    if (!mmu_fetch_cached(&cpu->mmu, cpu->cpl == 3, cpu->rip, &code))
+        return NULL;
+    t = bt_link_find(bt, code.gpa, cpu->mode);
+    if (!t || !x86_block_is_current(cpu, t->block))
+        return NULL;
+    x86_jump_set(cpu, cpu->rip, t->block, code.global);
+    return t;
+}
+
+/* Or NULL: *out is where to go then. The page of a translation is known to be there. */
+static const struct bt_trans *find(struct x86_cpu *cpu, struct bt *bt, const void **out)
 {
     const struct x86_jump *j = &cpu->jump[x86_jump_index(cpu->rip)];
     const struct bt_trans *t;
 
-    if (j->key != (cpu->rip ^ cpu->jump_key))
-        return NULL;
-    t = bt_translation(j->blk);
+    if (j->key == (cpu->rip ^ cpu->jump_key)) {
+        t = bt_translation(j->blk);
+        *out = bt->stubs.jump;
+    } else {
+        t = find_anew(cpu, bt);
+        *out = bt->stubs.leave;
+    }
     if (t)
         cpu->tier_map[t->page - bt->page] = (cpu->rip & MMU_PAGE_MASK) ^ cpu->link_key;
     return t;
@@ -89,13 +109,14 @@ static const struct bt_trans *find(struct x86_cpu *cpu, const struct bt *bt)
 
 const void *bt_fill(struct x86_cpu *cpu, const void *unused)
 {
-    const struct bt *bt = cpu->tier_state;
-    const struct bt_trans *t = find(cpu, bt);
+    struct bt *bt = cpu->tier_state;
+    const void *out;
+    const struct bt_trans *t = find(cpu, bt, &out);
     uint32_t hash = (uint32_t)cpu->rip * BT_HASH_FACTOR;
 
     (void)unused;
     if (!t)
-        return bt->stubs.jump;
+        return out;
     cpu->tier_target[hash >> (32 - X86_TIER_TARGET_BITS)] = (struct x86_target){cpu->rip, t->far};
     return t->far;
 }
@@ -103,10 +124,11 @@ const void *bt_fill(struct x86_cpu *cpu, const void *unused)
 const void *bt_bind(struct x86_cpu *cpu, const struct bt_link *link)
 {
     struct bt *bt = cpu->tier_state;
-    const struct bt_trans *t = find(cpu, bt);
+    const void *out;
+    const struct bt_trans *t = find(cpu, bt, &out);
 
     if (!t)
-        return bt->stubs.jump;
+        return out;
     bt_link_bind(bt, (struct bt_link *)(bt->rw + ((const uint8_t *)link - bt->rx)), t);
     bt_serialize(bt);
     bt_count_code(cpu, bt);

@@ -121,8 +121,10 @@ static void put_ask(struct em *e, const struct bt_stubs *s, const void *where)
 }
 
 /* As x86_next up to the comparison of the key; the count is the business of what is entered. */
-static void put_jump(struct em *e, const void *leave)
+static void put_jump(struct em *e, const void *fill)
 {
+    uint8_t *miss;
+
     _Static_assert(sizeof(struct x86_jump) == 16, "index << 4");
     em_insn(e, (struct em_op){.op = 0x69}, H_RCX, em_reg(H_RAX)); /* IMUL ECX, EAX, constant */
     em32(e, 0x9e3779b1);
@@ -135,7 +137,7 @@ static void put_jump(struct em *e, const void *leave)
     em_rm(e, true, OP_CMP, H_RAX,
           (struct em_rm){true, H_RBP, H_RCX, 0,
                          BT_FIELD(jump) + (int)offsetof(struct x86_jump, key)});
-    em_jcc(e, CC_NZ, leave);
+    miss = em_jcc_later(e, CC_NZ);
     em_rm(e, true, OP_LOAD, H_RAX, GEN_FIELD(rip));
     em_rm(e, true, OP_LOAD, H_RCX,
           (struct em_rm){true, H_RBP, H_RCX, 0,
@@ -145,6 +147,9 @@ static void put_jump(struct em *e, const void *leave)
     em_rm(e, true, OP_XOR, H_RAX, GEN_FIELD(link_key));
     em8(e, 0x3e); /* NOTRACK JMP [RCX + entry] */
     em_rm(e, false, 0xff, 4, em_at(H_RCX, offsetof(struct x86_block, entry)));
+    em_here(e, miss);
+    em_rm(e, true, OP_LOAD, H_RAX, GEN_FIELD(rip));
+    em_jmp(e, fill);
 }
 
 /* The rest of x86_next, and back to the run loop with the block's first op. */
@@ -190,10 +195,10 @@ void bt_make_stubs(struct bt *bt)
     put_tail(&e, s);
     s->refuse = em_rx(&e);
     put_refuse(&e, s->leave);
-    s->jump = em_rx(&e);
-    put_jump(&e, s->leave);
     s->fill = em_rx(&e);
     put_ask(&e, s, (const void *)(uintptr_t)bt_fill);
+    s->jump = em_rx(&e);
+    put_jump(&e, s->fill);
     s->bind = em_rx(&e);
     put_ask(&e, s, (const void *)(uintptr_t)bt_bind);
     s->decode = em_rx(&e);

@@ -419,6 +419,11 @@ void x86_end_block(struct x86_cpu *cpu)
         kill(cpu, cpu->blk);
 }
 
+bool x86_block_is_current(const struct x86_cpu *cpu, const struct x86_block *b)
+{
+    return !b->dead && b->epoch == cpu->cache->epoch;
+}
+
 void x86_cache_recheck(struct x86_cpu *cpu)
 {
     x86_jump_flush(cpu);

@@ -29,6 +29,9 @@ void x86_cache_tidy(struct x86_cpu *cpu);
 struct x86_block *x86_cache_get(struct x86_cpu *cpu, struct x86_code *code, uint32_t mode,
                                 struct x86_block *hint, bool *again);
 
+/* Whether a block need not be compared with memory before it is entered. */
+bool x86_block_is_current(const struct x86_cpu *cpu, const struct x86_block *b);
+
 /* Whether `bytes` are what the block, in one page, was decoded from. */
 bool x86_block_is_made_of(const struct x86_block *b, const uint8_t *bytes);
 
