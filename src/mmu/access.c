@@ -78,6 +78,34 @@ static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access
         note_large(mmu, linear, w->large_size);
 }
 
+/* As resolve, by the second level, which also fills the first. */
+static bool find_l2(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access,
+                    struct target *t)
+{
+    static _Atomic uint64_t no_code; /* of pages with write tags */
+    uint64_t page = linear & MMU_PAGE_MASK, key;
+    unsigned i = mmu_slot(linear);
+    struct mmu_entry *e = &mmu->data[idx][i];
+    const struct mmu_entry *from;
+
+    if (!mmu->l2 || idx >= MMU_NINDEX || access == MMU_EXEC)
+        return false;
+    from = mmu_l2_entry(mmu, idx, linear);
+    key = (access == MMU_WRITE ? from->write : from->read) ^ page;
+    if (key != mmu->l2_key[0] && key != mmu->l2_key[1])
+        return false;
+    e->read = page;
+    e->write = from->write == from->read ? page : mmu_empty_tag(i);
+    e->host = from->host;
+    e->gpa = from->gpa;
+    mmu->filled[from->gpa & MMU_ENTRY_GLOBAL][idx][i / 64] |= 1ull << i % 64;
+    mmu->l2_hits++;
+    t->gpa = (from->gpa & MMU_PAGE_MASK) | (linear & ~MMU_PAGE_MASK);
+    t->host = from->host + (linear & ~MMU_PAGE_MASK);
+    t->code = &no_code;
+    return true;
+}
+
 /* Translates one address for an access that stays in its page. */
 static int resolve(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access,
                    struct target *t)
@@ -88,6 +116,8 @@ static int resolve(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_acce
 
     if (!mmu_canonical(mmu, linear))
         return MMU_NONCANON;
+    if (find_l2(mmu, idx, linear, access, t))
+        return MMU_OK;
     mmu->misses++;
     mmu->misses_by[access]++;
     r = mmu_walk(mmu, idx, linear, access, true, &w);

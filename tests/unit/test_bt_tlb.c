@@ -180,6 +180,24 @@ START_TEST(rights_are_kept)
 }
 END_TEST
 
+/* Handlers find it, too: a string instruction that goes to and fro. */
+FAKE_ASM(copies, 64, "mov $1000, %ecx\n 1: movsb\n dec %ecx\n jnz 1b\n hlt");
+
+START_TEST(handlers_ask_the_second_level)
+{
+    struct fake *f = translating(false);
+
+    for (unsigned i = 0; i < 1000; i++)
+        f->mem[PAGE + i] = (uint8_t)(i * 7);
+    f->cpu->gpr[VMM_RSI] = PAGE;
+    f->cpu->gpr[VMM_RDI] = CONFLICT;
+    ck_assert_int_eq(FAKE_EXEC(f, copies), FAKE_HLT);
+    ck_assert_int_eq(memcmp(f->mem + PAGE, f->mem + CONFLICT, 1000), 0);
+    ck_assert_uint_le(f->cpu->mmu.misses_by[MMU_READ] + f->cpu->mmu.misses_by[MMU_WRITE], 8);
+    finish(f);
+}
+END_TEST
+
 /* An address that is not canonical and has the bits of one that is cached. */
 START_TEST(wild_addresses)
 {
@@ -267,6 +285,7 @@ int main(void)
     tcase_add_test(t, global_pages_stay);
     tcase_add_test(t, stores_into_code_are_seen);
     tcase_add_test(t, rights_are_kept);
+    tcase_add_test(t, handlers_ask_the_second_level);
     tcase_add_test(t, wild_addresses);
     tcase_add_test(t, crossing_pages);
     tcase_add_test(t, faults_drop_entries);
