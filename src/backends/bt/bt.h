@@ -37,7 +37,8 @@
 extern const uint8_t bt_host[16];
 
 #define BT_ARENA       (32u << 20) /* bytes of code memory for each vCPU */
-#define BT_MAX_CODE    (24u << 10) /* room that one translation may need */
+#define BT_MAX_CODE    (24u << 10) /* room that one translation may need ... */
+#define BT_MAX_HOT     (12u << 10) /* ... for what is executed as a rule */
 #define BT_HOT         32          /* executions before a block is translated */
 #define BT_HOTTER_THAN 20000       /* executions of a translation before it is one of a region */
 #define BT_HASH_BITS   14
@@ -155,6 +156,7 @@ struct bt {
     uint8_t *rw, *rx; /* code memory ... */
     size_t size;      /* ... of which so much is used at most, ... */
     size_t used;      /* ... and so much is */
+    size_t cold;      /* up to where slow paths, exits and data are, apart from the rest */
     size_t high;      /* at the other end: links of regions */
     size_t start;     /* behind the shared code */
     uint64_t chains;  /* links that were made to lead to a translation */
@@ -188,6 +190,12 @@ void bt_limit_host(struct x86_cpu *cpu, const struct bt_features *host);
 void bt_detach(struct x86_cpu *cpu);
 
 /* ---- the parts ---- */
+
+/* Where the cold part of code memory begins: so the hot one is dense. */
+static inline size_t bt_cold_start(const struct bt *bt)
+{
+    return bt->start + ((bt->size - bt->start) / 8 * 3 & ~(size_t)63);
+}
 
 /* Translates: the translation, not entered anywhere yet, or NULL: this one is not worth it.
  * [translate.c] */

@@ -105,6 +105,7 @@ struct gen {
     struct x86_block *b;
     struct bt_trans *t; /* writable */
     struct bt_page *page;
+    uint8_t *cold;      /* where the cold part goes on */
     uint8_t *far_miss;  /* a jump */
     const void *heated; /* behind the count of executions */
     unsigned i;         /* current op */

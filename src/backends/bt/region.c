@@ -686,6 +686,8 @@ static bool write_region(struct gen *g, struct region *r)
             return false;
         v = unwritten(r, &rb);
     }
+    r->hot_end = g->e.p;
+    g->e.p = r->base.cold;
     for (unsigned i = 0; i < r->n; i++)
         for (unsigned k = 0; k < r->block[i].nversions; k++)
             write_cold(g, r, &r->block[i].version[k], nslow);
@@ -773,13 +775,13 @@ void bt_regions_end(struct bt *bt, struct bt_trans *t)
 
 bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *head)
 {
-    struct bt_region *br = (struct bt_region *)(bt->rw + bt->used);
+    struct bt_region *br = (struct bt_region *)(bt->rw + bt->cold);
     struct region *r = bt->room;
     struct gen *g;
     bool ok;
 
-    if (head->region ||
-        bt->used + bt->high + BT_REGION_CODE + BT_REGION_LINKS * sizeof(struct bt_link) > bt->size)
+    if (head->region || bt->used + BT_REGION_CODE > bt_cold_start(bt) ||
+        bt->cold + bt->high + BT_REGION_CODE + BT_REGION_LINKS * sizeof(struct bt_link) > bt->size)
         return false;
     if (!r)
         r = bt->room = malloc(sizeof(*r));
@@ -812,13 +814,15 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         br->t.mode = head->mode;
         br->t.link = (struct bt_link *)(bt->rw + bt->size - bt->high);
         start(g, &r->base);
-        g->e = (struct em){(uint8_t *)&br->member[r->n], bt->rx - bt->rw};
+        r->base.cold = (uint8_t *)&br->member[r->n];
+        g->e = (struct em){bt->rw + bt->used, bt->rx - bt->rw};
         write_entry(g, br, &r->block[0]);
         ok = write_region(g, r);
         free_versions(r);
     }
     if (ok) {
-        bt->used = ((size_t)(g->e.p - bt->rw) + 15) & ~(size_t)15;
+        bt->used = ((size_t)(r->hot_end - bt->rw) + 15) & ~(size_t)15;
+        bt->cold = ((size_t)(g->e.p - bt->rw) + 15) & ~(size_t)15;
         br->t.link -= br->t.nlinks;
         bt->high += br->t.nlinks * sizeof(struct bt_link);
         become(bt, br, r);

@@ -60,6 +60,7 @@ struct region {
     unsigned ninsns;
     struct region_edge edge[REGION_EDGES * 2];
     unsigned nedges;
+    uint8_t *hot_end;
     struct gen base;             /* of all versions */
     struct region_edge *tail;    /* whose jump is the last thing written ... */
     struct region_version *next; /* ... and what had best follow */

@@ -204,4 +204,5 @@ void bt_make_stubs(struct bt *bt)
     s->decode = em_rx(&e);
     put_decode(&e, s);
     bt->used = bt->start = ((size_t)(e.p - bt->rw) + 63) & ~(size_t)63;
+    bt->cold = bt_cold_start(bt);
 }

@@ -41,7 +41,7 @@ static struct x86_block *make_current(struct x86_cpu *cpu, const struct bt_trans
 void bt_count_code(struct x86_cpu *cpu, const struct bt *bt)
 {
     cpu->count.chains = bt->chains;
-    cpu->count.code_bytes = bt->used + bt->high;
+    cpu->count.code_bytes = bt->used + bt->cold - bt_cold_start(bt) + bt->high;
 }
 
 static void count_fallback(struct bt *bt, const struct bt_trans *t, unsigned i)
@@ -118,6 +118,7 @@ static void forget_all(struct x86_cpu *cpu, struct bt *bt)
     memset(bt->links, 0, sizeof(bt->links));
     bt->newest = NULL;
     bt->used = bt->start;
+    bt->cold = bt_cold_start(bt);
     bt->high = 0;
     bt_count_code(cpu, bt);
     bt->patched = true;
@@ -154,7 +155,7 @@ static void translate(struct x86_cpu *cpu, struct bt *bt, struct x86_block *b)
 
     b->ops[0].fn = (x86_fn *)(uintptr_t)end->imm;
     end->r = NONE;
-    if (bt->used + bt->high + BT_MAX_CODE > bt->size ||
+    if (bt->used + BT_MAX_HOT > bt_cold_start(bt) || bt->cold + bt->high + BT_MAX_CODE > bt->size ||
         (!bt->free_pages && bt->npages == X86_TIER_PAGES))
         drop_all(cpu, bt);
     t = bt_translate(cpu, bt, b);

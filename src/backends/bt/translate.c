@@ -340,7 +340,7 @@ bool gen_fetch(struct x86_cpu *cpu, const struct x86_block *b, uint8_t *bytes)
 static x86_fn *begin(struct gen *g)
 {
     struct x86_block *b = g->b;
-    struct bt_trans *t = (struct bt_trans *)(g->bt->rw + g->bt->used);
+    struct bt_trans *t = (struct bt_trans *)(g->bt->rw + g->bt->cold);
     union {
         const void *object;
         x86_fn *fn;
@@ -366,6 +366,8 @@ static x86_fn *begin(struct gen *g)
     body = g->e.p;
     g->e.p += 4;
     em_jmp(&g->e, g->bt->stubs.enter);
+    g->cold = g->e.p;
+    g->e.p = g->bt->rw + g->bt->used;
     em_here(&g->e, body);
     body = gen_entries(g);
     {
@@ -383,6 +385,8 @@ static x86_fn *begin(struct gen *g)
 
 static void end(struct gen *g)
 {
+    g->bt->used = ((size_t)(g->e.p - g->bt->rw) + 15) & ~(size_t)15;
+    g->e.p = g->cold;
     em_here(&g->e, g->slow[0].site);
     em_here(&g->e, g->slow[1].site);
     write_refusal(g);
@@ -394,7 +398,7 @@ static void end(struct gen *g)
     gen_simd_loads(g);
     for (unsigned i = 0; i < g->b->n; i++)
         gen_write_slow(g, i);
-    g->bt->used = ((size_t)(g->e.p - g->bt->rw) + 15) & ~(size_t)15;
+    g->bt->cold = ((size_t)(g->e.p - g->bt->rw) + 15) & ~(size_t)15;
 }
 
 struct gen_insn *bt_make_room(void)
