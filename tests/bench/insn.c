@@ -29,6 +29,19 @@ FAKE_ASM(calls, 64,
          "pop %rdx\n add %edx, %eax\n pop %rbx\n ret\n"
          "3: mov %edi, %eax\n pop %rbx\n ret\n");
 
+/* Functions in other pages, called directly and through a register; from two places each. */
+FAKE_ASM(far_calls, 64,
+         "lea 5f(%rip), %rbx\n 1: call 4f\n add %rax, %rcx\n call *%rbx\n add %rax, %rcx\n"
+         "call 4f\n sub %rax, %rdx\n call *%rbx\n jmp 1b\n"
+         ".skip 5000\n 4: lea 1(%rcx), %rax\n ret\n .skip 5000\n 5: lea 2(%rcx), %rax\n ret\n");
+
+/* An indirect jump to one of eight places, as byte-code interpreters have it. */
+FAKE_ASM(jump_table, 64,
+         "lea 3f(%rip), %rbx\n 1: mov %eax, %edx\n shl $13, %edx\n xor %edx, %eax\n"
+         "mov %eax, %edx\n shr $17, %edx\n xor %edx, %eax\n mov %eax, %edx\n shl $5, %edx\n"
+         "xor %edx, %eax\n mov %eax, %edx\n and $7, %edx\n shl $4, %edx\n add %rbx, %rdx\n"
+         "jmp *%rdx\n .balign 16\n 3: .rept 8\n inc %rcx\n jmp 1b\n .balign 16\n .endr\n");
+
 /* Branches by a pseudo-random sequence. */
 FAKE_ASM(branches, 64,
          "1: mov %eax, %edx\n shl $13, %edx\n xor %edx, %eax\n mov %eax, %edx\n shr $17, %edx\n"
@@ -45,8 +58,12 @@ static const struct {
     const char *name;
     const uint8_t *begin, *end;
 } loops[] = {
-    {"alu", alu_begin, alu_end},       {"memory", memory_begin, memory_end},
-    {"calls", calls_begin, calls_end}, {"branches", branches_begin, branches_end},
+    {"alu", alu_begin, alu_end},
+    {"memory", memory_begin, memory_end},
+    {"calls", calls_begin, calls_end},
+    {"branches", branches_begin, branches_end},
+    {"far-calls", far_calls_begin, far_calls_end},
+    {"jump-table", jump_table_begin, jump_table_end},
     {"bytes", bytes_begin, bytes_end},
 };
 
