@@ -112,14 +112,21 @@ static void swap_mxcsr(struct em *e, int32_t to, int32_t from)
 
 /* ---- out ---- */
 
-/* The low sixteen registers, as far as they have been written. RDX: simd_lack. */
+/* The low sixteen registers, if they have been written, as wide as they have been loaded: that is
+ * how they will be again, and a load is served by a store of its own size only while that is on its
+ * way. RDX: simd_lack. */
 static void put_store_low(struct em *e, const struct bt_features *host)
 {
     uint8_t *clean, *done[3], *narrow;
     unsigned n = 0;
 
     if (host->avx) {
-        narrow = test_reg(e, H_RDX, BT_SIMD_W_AVX, CC_NZ);
+        uint8_t *dirty;
+
+        narrow = test_reg(e, H_RDX, BT_SIMD_AVX, CC_NZ);
+        dirty = test_reg(e, H_RDX, BT_SIMD_W_AVX, CC_Z);
+        done[n++] = test_reg(e, H_RDX, BT_SIMD_W_SSE, CC_NZ);
+        em_here(e, dirty);
         if (host->avx512) {
             uint8_t *ymm = test_field(e, BT_FIELD(fpu.xinuse), USE(X86_XC_ZMM_HI), CC_Z);
 
