@@ -273,7 +273,7 @@ START_TEST(reserved_members)
     struct vmm_io_ops ops = {.size = sizeof(ops), .flags = 0x8000};
     struct vmm_device_ops device = {.size = sizeof(device), .reserved = 1};
     struct vmm_debug debug = {.size = sizeof(debug), .flags = 2};
-    struct vm_config config = {.size = sizeof(config), .flags = 0x80};
+    struct vm_config config = {.size = sizeof(config), .flags = 0x80000000};
     struct vmm_event event = {.size = sizeof(event), .type = VMM_EVENT_NMI, .reserved = 1};
     struct vmm_pc_config pc_config = {.size = sizeof(pc_config), .memory = 0x100000, .reserved = 1};
     struct vmm_pc pc = {.size = sizeof(pc)};

@@ -48,9 +48,9 @@ START_TEST(bad_configs_are_refused_with_a_text)
     const uint32_t size = sizeof(struct vm_config);
 
     ck_assert_int_eq(create_with((struct vm_config){.size = 4}, &e), VMM_E_INVAL);
-    ck_assert_int_eq(create_with((struct vm_config){.size = size, .flags = 0x80}, &e),
+    ck_assert_int_eq(create_with((struct vm_config){.size = size, .flags = 0x80000000}, &e),
                      VMM_E_UNSUPPORTED);
-    ck_assert_str_eq(e.text, "unknown flags 0x80");
+    ck_assert_str_eq(e.text, "unknown flags 0x80000000");
     ck_assert_str_eq(e.op, "vm_create");
     ck_assert_int_eq(e.code, VMM_E_UNSUPPORTED);
     ck_assert_int_eq(create_with((struct vm_config){.size = size, .max_vcpus = 65}, &e),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/bt/check_find.c: lock step: from a segment that differs to the instruction that did. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -150,24 +151,53 @@ static void place_at(struct check *c, uint64_t skip, struct place *place)
                                     place->text, sizeof(place->text), linear, NULL);
 }
 
-static void print_bytes(char *to, const struct place *place)
+static void print_bytes(char *to, size_t size, const struct place *place)
 {
+    size_t used = 0;
+
     to[0] = 0;
-    for (unsigned i = 0; i < (place->len ? place->len : 8); i++)
-        to += sprintf(to, "%02x ", place->bytes[i]);
+    for (unsigned i = 0; i < (place->len ? place->len : 8u) && used < size; i++)
+        used += (size_t)snprintf(to + used, size - used, "%02x ", place->bytes[i]);
+}
+
+/* What is written so far. */
+struct text {
+    char *bytes; /* NULL: no memory */
+    size_t used;
+};
+
+__attribute__((format(printf, 2, 3))) static void add(struct text *text, const char *format, ...)
+{
+    char line[256];
+    char *more;
+    va_list ap;
+    int n;
+
+    va_start(ap, format);
+    n = vsnprintf(line, sizeof(line), format, ap);
+    va_end(ap);
+    if (n < 0)
+        return;
+    if (n >= (int)sizeof(line))
+        n = sizeof(line) - 1;
+    more = realloc(text->bytes, text->used + (size_t)n + 1);
+    if (!more)
+        return;
+    text->bytes = more;
+    memcpy(more + text->used, line, (size_t)n + 1);
+    text->used += (size_t)n;
 }
 
 /* One line of the listing. */
-static void list(FILE *to, struct check *c, uint64_t insn, bool cause)
+static void list(struct text *to, struct check *c, uint64_t insn, bool cause)
 {
     struct place place;
     char bytes[64];
 
     place_at(c, insn, &place);
-    print_bytes(bytes, &place);
-    fprintf(to, "%c %12llu  %016llx  %-32s %s\n", cause ? '>' : ' ',
-            (unsigned long long)(c->first + insn), (unsigned long long)place.rip, bytes,
-            place.text);
+    print_bytes(bytes, sizeof(bytes), &place);
+    add(to, "%c %12llu  %016llx  %-32s %s\n", cause ? '>' : ' ',
+        (unsigned long long)(c->first + insn), (unsigned long long)place.rip, bytes, place.text);
 }
 
 /* The whole story, for vm_lockstep_report. */
@@ -175,28 +205,23 @@ static void report(struct check *c, uint64_t cause, uint64_t seen, const struct 
 {
     struct vm *vm = c->iv.vcpu->vm;
     uint64_t from = cause > 8 ? cause - 8 : 0, to = seen + 2;
-    char *text = NULL;
-    size_t size;
-    FILE *f = open_memstream(&text, &size);
+    struct text text = {0};
 
-    if (!f)
-        return;
-    fprintf(f, "vCPU %u: difference %-20s translated  software CPU\n", c->iv.vcpu->id, "");
+    add(&text, "vCPU %u: difference %-20s translated  software CPU\n", c->iv.vcpu->id, "");
     for (unsigned i = 0; i < diffs->n && i < CHECK_DIFFS; i++)
-        fprintf(f, "  %-32s %#18llx %#18llx\n", diffs->d[i].what,
-                (unsigned long long)diffs->d[i].tested, (unsigned long long)diffs->d[i].plain);
+        add(&text, "  %-32s %#18llx %#18llx\n", diffs->d[i].what,
+            (unsigned long long)diffs->d[i].tested, (unsigned long long)diffs->d[i].plain);
     if (diffs->n > CHECK_DIFFS)
-        fprintf(f, "  and %u more\n", diffs->n - CHECK_DIFFS);
-    fprintf(f, "code, as the software CPU executes it; seen after instruction %llu:\n",
-            (unsigned long long)(c->first + seen - 1));
+        add(&text, "  and %u more\n", diffs->n - CHECK_DIFFS);
+    add(&text, "code, as the software CPU executes it; seen after instruction %llu:\n",
+        (unsigned long long)(c->first + seen - 1));
     for (uint64_t i = from; i < to; i++)
-        list(f, c, i, i == cause);
-    fclose(f);
+        list(&text, c, i, i == cause);
     os_mutex_lock(&vm->error_lock);
     if (vm->lockstep_report)
-        free(text);
+        free(text.bytes);
     else
-        vm->lockstep_report = text;
+        vm->lockstep_report = text.bytes;
     os_mutex_unlock(&vm->error_lock);
 }
 
@@ -208,7 +233,7 @@ static int tell(struct check *c, uint64_t insn, const struct check_diffs *diffs)
     char bytes[64];
 
     place_at(c, insn, &place);
-    print_bytes(bytes, &place);
+    print_bytes(bytes, sizeof(bytes), &place);
     return vm_fail(vcpu->vm, VMM_E_INTERNAL, "vcpu_run",
                    "vCPU %u differs at instruction %llu, rip %#llx: %s(%s): %s is %#llx translated "
                    "and %#llx in the software CPU",

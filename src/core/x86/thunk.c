@@ -69,6 +69,7 @@ static int reserve(struct x86_cpu *cpu, size_t len)
 
 int x86_thunks_create(struct x86_cpu *cpu)
 {
+    vec_ask_host();
     return thunks(cpu) ? reserve(cpu, 0) : ENOMEM;
 }
 

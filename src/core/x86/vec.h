@@ -115,6 +115,8 @@ const struct x86_op *vec_redecode(struct x86_cpu *cpu, const struct x86_op *op);
 
 /* Whether guest and host have the instruction's ISA extension. [vec_isa.c] */
 bool vec_has(const struct x86_dec *d);
+/* Asks the host's processor, once; which is a system call, so when a vCPU is made. */
+void vec_ask_host(void);
 
 /* ---- vec_run.c ---- */
 

@@ -122,6 +122,13 @@ static void prepare(void)
         rule_of[rules[i - 1].isa] = (uint8_t)i;
 }
 
+void vec_ask_host(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT; /* hypervisors trap CPUID */
+
+    pthread_once(&once, prepare);
+}
+
 static bool usable(const struct x86_cpu *cpu, unsigned word, unsigned bit)
 {
     const uint32_t guest[W_N] = {cpu->feat.l1_edx, cpu->feat.l1_ecx, cpu->feat.l7_ebx,
@@ -134,10 +141,9 @@ static bool usable(const struct x86_cpu *cpu, unsigned word, unsigned bit)
 
 bool vec_has(const struct x86_dec *d)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT; /* hypervisors trap CPUID */
     const struct rule *r;
 
-    pthread_once(&once, prepare);
+    vec_ask_host();
     if (!rule_of[d->insn.meta.isa_set])
         return false;
     r = &rules[rule_of[d->insn.meta.isa_set] - 1];
