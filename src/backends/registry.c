@@ -4,7 +4,7 @@
 
 const struct vmm_backend_ops *const vmm_backends[] = {
     &vmm_backend_kvm,
-    &vmm_backend_interp,
     &vmm_backend_bt,
+    &vmm_backend_interp,
     NULL,
 };

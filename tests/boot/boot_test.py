@@ -54,9 +54,9 @@ def repo_guest(name, cpus=1, args=(), append="auto", **options):
 
 
 CASES = {
-    "guest-pvh": repo_guest("guest.elf"),
+    "guest-pvh": repo_guest("guest.elf", backend="interp"),
     "guest-multiboot": repo_guest("guest-multiboot.elf"),
-    "guest-smp": repo_guest("guest.elf", cpus=4),
+    "guest-smp": repo_guest("guest.elf", cpus=4, backend="interp"),
     # The same command line on another engine prints the same.
     "guest-kvm": repo_guest("guest.elf", append="auto brief", backend="kvm",
                             compare="interp"),
@@ -72,7 +72,7 @@ CASES = {
     # Prints, computes, forks, sleeps and powers off.
     "cloud": linux("cloud", "full",
                    [r"guest: 1 of 1 processors", MD5, r"guest: forked 300\b", r"guest: sum 2001000",
-                    r"guest: slept", r"guest: pipes work", r"guest: done"]),
+                    r"guest: slept", r"guest: pipes work", r"guest: done"], backend="interp"),
     "cloud-kvm": linux("cloud", "full",
                        [r"guest: 1 of 1 processors", MD5, r"guest: forked 300\b",
                         r"guest: sum 2001000", r"guest: slept", r"guest: pipes work",
@@ -90,7 +90,7 @@ CASES = {
     "cloud-smp": linux("cloud", "smp",
                        [r"guest: 2 of 2 processors", r"guest: counted 2000 and 2000",
                         r"guest: done"],
-                       args=["--no-reboot", "--cpus", "2"]),
+                       args=["--no-reboot", "--cpus", "2"], backend="interp"),
     "cloud-kvm-smp": linux("cloud", "smp",
                            [r"guest: 2 of 2 processors", r"guest: counted 2000 and 2000",
                             r"guest: done"],
@@ -104,8 +104,8 @@ CASES = {
     "generic": linux("generic", "boot", [r"guest: done"]),
     "rt": linux("rt", "boot", [r"guest: done"]),
     # Page tables of two levels, and of three.
-    "linux32": linux32("686"),
-    "linux32-pae": linux32("686-pae"),
+    "linux32": linux32("686", backend="interp"),
+    "linux32-pae": linux32("686-pae", backend="interp"),
     "linux32-bt": linux32("686-pae", backend="bt"),
     # Starts itself, then rejects the file that should be the kernel of domain 0 and reboots.
     "xen": dict(fetch=["xen", "memtest"], kernel=os.path.join(GUESTS, "xen/xen"),

@@ -353,7 +353,7 @@ START_TEST(auto_goes_by_it)
 
     ck_assert_int_eq(vm_create(NULL, &vm), 0);
     ck_assert_int_eq(vm_get_caps(vm, &caps), 0);
-    ck_assert_str_eq(caps.backend, once->result || once->degraded ? "interp" : "kvm");
+    ck_assert_str_eq(caps.backend, once->result || once->degraded ? "bt" : "kvm");
     vm_destroy(vm);
 }
 END_TEST
@@ -368,7 +368,7 @@ START_TEST(auto_without_kvm)
 
     ck_assert_int_eq(vm_create(&config, &vm), 0);
     ck_assert_int_eq(vm_get_caps(vm, &caps), 0);
-    ck_assert_str_eq(caps.backend, "interp");
+    ck_assert_str_eq(caps.backend, "bt");
     ck_assert_str_eq(reports[0].name, "kvm");
     ck_assert_int_eq(reports[0].result, VMM_E_PERM);
     ck_assert_str_eq(reports[0].reason, "no permission to open /dev/kvm");
