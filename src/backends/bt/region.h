@@ -72,4 +72,18 @@ struct region {
     bool failed;
 };
 
+/* Whether an edge inside the region leads back. */
+static inline bool region_is_back(const struct region *r, const struct region_block *from,
+                                  const struct region_block *to)
+{
+    return r->rank[to - r->block] <= r->rank[from - r->block];
+}
+
+/* Takes blocks that have been translated already, beginning with `head`. [flow.c] */
+void region_collect(struct gen *g, struct region *r, struct bt_trans *head);
+/* Small loops several times over; sorts the blocks. */
+void region_unroll(struct region *r);
+/* Counts, and where the flags matter. */
+void region_analyse(struct region *r);
+
 #endif
