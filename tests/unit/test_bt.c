@@ -566,6 +566,13 @@ static void prepare(struct fake *f, const struct code *c, const uint8_t *resume,
         fake_put(f, FAKE_PT32 + RO_PAGE / 4096 * 4, 4, RO_PAGE | 5);
     }
     f->cpu->cr4 |= X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE;
+    /* What is neither memory nor MMIO is not there: REP with a wild count comes to an end. */
+    for (unsigned i = FAKE_MEM >> 21; i < 512; i++)
+        if (i != FAKE_MMIO >> 21)
+            fake_put(f, FAKE_PD + i * 8, 8, 0);
+    for (unsigned i = FAKE_MEM >> 22; i < 1024; i++)
+        if (i != FAKE_MMIO >> 22)
+            fake_put(f, FAKE_PD32 + i * 4, 4, 0);
     fake_put(f, FAKE_PT + NO_PAGE / 4096 * 8, 8, 0);
     fake_put(f, FAKE_PT + RO_PAGE / 4096 * 8, 8, RO_PAGE | 5);
     for (unsigned v = 0; v < 256; v++) {
