@@ -63,6 +63,10 @@ struct bt_link {
     uint8_t map; /* BT_CROSS: so many bytes before the site the element of tier_map is named */
 };
 _Static_assert(sizeof(struct bt_link) == 32, "there are many");
+struct bt_links {
+    struct bt_link *first; /* while a region is written: the end of their room */
+    unsigned n;
+};
 _Static_assert(X86_MODE_CPL3 <= 0xff, "modes are bytes here");
 
 /* A page of code in one mode: has an element of cpu->tier_map, which has the same number. */
@@ -89,8 +93,7 @@ struct bt_trans {
     uint64_t gpa;
     uint32_t mode;
     uint32_t offset; /* of the block in its page */
-    unsigned nlinks;
-    struct bt_link *link;      /* of a region that is being written: the end of its room */
+    struct bt_links links;
     uint32_t heat;             /* which element of cpu->tier_heat counts its executions */
     struct bt_region *region;  /* that begins with it, or NULL */
     struct bt_member *regions; /* that it is in */
@@ -117,7 +120,7 @@ struct bt_region {
     struct bt_trans *head;
     const uint8_t *entry;
     uint8_t saved[BT_ENTRY_BYTES]; /* what was at its head's `chain` */
-    struct bt_trans t; /* has the links only, which are at the other end of code memory */
+    struct bt_links links;         /* at the other end of code memory */
     unsigned n;
     struct bt_member member[];
 };
@@ -258,9 +261,9 @@ void bt_regions_end(struct bt *bt, struct bt_trans *t);
 
 /* The translation of a block, or NULL. [link.c] */
 struct bt_trans *bt_link_find(struct bt *bt, uint64_t gpa, uint32_t mode);
-/* The links of a translation only. */
-void bt_links_enter(struct bt *bt, struct bt_trans *t);
-void bt_links_remove(struct bt *bt, struct bt_trans *t);
+/* The links only. */
+void bt_links_enter(struct bt *bt, struct bt_links *links);
+void bt_links_remove(struct bt *bt, struct bt_links *links);
 /* Lets a link lead to a translation. [link.c] */
 void bt_link_bind(struct bt *bt, struct bt_link *l, const struct bt_trans *t);
 /* Enters a translation: links what jumps to it and where it jumps to. [link.c] */

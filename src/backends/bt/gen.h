@@ -145,7 +145,7 @@ struct gen {
     unsigned nexits;
 
     struct region *region;  /* NULL: the block stands for itself */
-    struct bt_trans *owner; /* of the links */
+    struct bt_links *links; /* of what is written */
     unsigned extra;         /* instructions that are paid for beyond the block's */
     bool live_end;          /* the flags are needed behind the block */
 

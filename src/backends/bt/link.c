@@ -98,13 +98,13 @@ void bt_link_enter(struct bt *bt, struct bt_trans *t)
         bt->newest->newer = t;
     bt->newest = t;
     redirect(bt, t, t);
-    bt_links_enter(bt, t);
+    bt_links_enter(bt, &t->links);
 }
 
-void bt_links_enter(struct bt *bt, struct bt_trans *t)
+void bt_links_enter(struct bt *bt, struct bt_links *links)
 {
-    for (unsigned i = 0; i < t->nlinks; i++) {
-        struct bt_link *l = &t->link[i];
+    for (unsigned i = 0; i < links->n; i++) {
+        struct bt_link *l = &links->first[i];
         const struct bt_trans *target;
 
         if (l->way == BT_CROSS)
@@ -116,10 +116,10 @@ void bt_links_enter(struct bt *bt, struct bt_trans *t)
     }
 }
 
-void bt_links_remove(struct bt *bt, struct bt_trans *t)
+void bt_links_remove(struct bt *bt, struct bt_links *links)
 {
-    for (unsigned i = 0; i < t->nlinks; i++)
-        take_out(bt, &t->link[i]);
+    for (unsigned i = 0; i < links->n; i++)
+        take_out(bt, &links->first[i]);
 }
 
 void bt_link_remove(struct bt *bt, struct bt_trans *t)
@@ -134,7 +134,7 @@ void bt_link_remove(struct bt *bt, struct bt_trans *t)
     *(t->newer ? &t->newer->older : &bt->newest) = t->older;
     if (t->older)
         t->older->newer = t->newer;
-    bt_links_remove(bt, t);
+    bt_links_remove(bt, &t->links);
     bt_page_put(bt, t->page);
     /* Tables of targets may still lead here. */
     far = bt->rw + (t->far - bt->rx);

@@ -277,7 +277,7 @@ static bool room_left(const struct gen *g, const struct region *r, unsigned nslo
     size_t used = (size_t)(g->e.p - (g->bt->rw + g->bt->used)), later;
 
     later = (nslow + r->nedges) * 128u + 4096;
-    return !r->failed && used + later < BT_REGION_CODE && g->owner->nlinks + 8 < BT_REGION_LINKS;
+    return !r->failed && used + later < BT_REGION_CODE && g->links->n + 8 < BT_REGION_LINKS;
 }
 
 static bool write_version(struct gen *g, struct region *r, struct region_block *rb,
@@ -450,7 +450,7 @@ static void become(struct bt *bt, struct bt_region *br, const struct region *r)
         t->regions = m;
     }
     br->head->region = br;
-    bt_links_enter(bt, &br->t);
+    bt_links_enter(bt, &br->links);
     take_head(bt, br);
 }
 
@@ -465,7 +465,7 @@ static void end_region(struct bt *bt, struct bt_region *br)
     }
     br->head->region = NULL;
     give_head(bt, br);
-    bt_links_remove(bt, &br->t);
+    bt_links_remove(bt, &br->links);
     bt->deaths++;
 }
 
@@ -500,7 +500,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
     r->base.is64 = (head->mode & X86_MODE_CODE) == X86_MODE_CODE64;
     r->base.page = head->page;
     r->base.region = r;
-    r->base.owner = &br->t;
+    r->base.links = &br->links;
     r->base.b = head->block;
     g = malloc(sizeof(*g));
     if (!g)
@@ -512,9 +512,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         region_unroll(r);
         region_analyse(r);
         *br = (struct bt_region){.head = head};
-        br->t.gpa = head->gpa;
-        br->t.mode = head->mode;
-        br->t.link = (struct bt_link *)(bt->rw + bt->size - bt->high);
+        br->links.first = (struct bt_link *)(bt->rw + bt->size - bt->high);
         start(g, &r->base);
         r->base.cold = (uint8_t *)&br->member[r->n];
         g->e = (struct em){bt->rw + bt->used, bt->rx - bt->rw};
@@ -525,8 +523,8 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
     if (ok) {
         bt->used = ((size_t)(r->hot_end - bt->rw) + 15) & ~(size_t)15;
         bt->cold = ((size_t)(g->e.p - bt->rw) + 15) & ~(size_t)15;
-        br->t.link -= br->t.nlinks;
-        bt->high += br->t.nlinks * sizeof(struct bt_link);
+        br->links.first -= br->links.n;
+        bt->high += br->links.n * sizeof(struct bt_link);
         become(bt, br, r);
         cpu->count.regions++;
     }

@@ -347,7 +347,8 @@ static x86_fn *begin(struct gen *g)
     } entry;
     uint8_t *body;
 
-    g->t = g->owner = t;
+    g->t = t;
+    g->links = &t->links;
     *t = (struct bt_trans){.block = b,
                            .page = g->page,
                            .gpa = b->gpa,
@@ -357,9 +358,9 @@ static x86_fn *begin(struct gen *g)
         t->fn[i] = b->ops[i].fn;
     for (unsigned i = 0; i < b->n; i++)
         bt_mnemonics(t)[i] = g->all[i].known ? (uint16_t)g->all[i].insn.mnemonic : 0;
-    t->link = (struct bt_link *)(bt_mnemonics(t) + ((b->n + 3u) & ~3u));
+    t->links.first = (struct bt_link *)(bt_mnemonics(t) + ((b->n + 3u) & ~3u));
     t->heat = g->bt->nheat++ & (X86_TIER_HEAT - 1);
-    g->e = (struct em){(uint8_t *)(t->link + BT_MAX_LINKS), g->bt->rx - g->bt->rw};
+    g->e = (struct em){(uint8_t *)(t->links.first + BT_MAX_LINKS), g->bt->rx - g->bt->rw};
     entry.object = em_rx(&g->e);
     EM(&g->e, 0xf3, 0x0f, 0x1e, 0xfa); /* ENDBR64 */
     EM(&g->e, 0x48, 0x8d, 0x05);       /* LEA RAX, [RIP + body] */

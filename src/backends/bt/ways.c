@@ -91,12 +91,12 @@ void gen_check_target(struct gen *g)
 
 static struct bt_link *new_link(struct gen *g, unsigned way, int64_t offset)
 {
-    struct bt_trans *t = g->owner;
-    struct bt_link *l = g->region ? t->link - ++t->nlinks : &t->link[t->nlinks++];
+    struct bt_links *links = g->links;
+    struct bt_link *l = g->region ? links->first - ++links->n : &links->first[links->n++];
 
-    *l = (struct bt_link){.way = (uint8_t)(way & 15), .mode = (uint8_t)t->mode};
+    *l = (struct bt_link){.way = (uint8_t)(way & 15), .mode = (uint8_t)g->b->mode};
     if (in_page(offset))
-        l->gpa = (t->gpa & MMU_PAGE_MASK) + (uint64_t)offset;
+        l->gpa = (g->b->gpa & MMU_PAGE_MASK) + (uint64_t)offset;
     return l;
 }
 
