@@ -90,10 +90,10 @@ run_machine() {
         sleep 1
         now=$(stat -c %s "$work/console" 2>/dev/null || echo 0)
         used=$(cpu_time $qemu)
-        if [ "$now" != "$size" ] || [ $((${used:-0} - cpu)) -ge 10 ]; then
+        if [ "$now" != "$size" ] || [ $((${used:-0} - cpu)) -ge 4 ]; then
             size=$now cpu=${used:-0} since=$SECONDS
         fi
-        [ $((SECONDS - since)) -lt 100 ] && [ $((SECONDS - begin)) -lt "$seconds" ] && continue
+        [ $((SECONDS - since)) -lt 45 ] && [ $((SECONDS - begin)) -lt "$seconds" ] && continue
         kill $qemu
         wait $qemu 2>/dev/null
         [ $((SECONDS - begin)) -ge "$seconds" ]
