@@ -104,7 +104,7 @@ static void put_system(struct code *c)
     default: {
         const char *op = ops[below(sizeof(ops) / sizeof(ops[0]))];
 
-        if (!memcmp(op, "\x0f\x22\xd8", 3)) {
+        if (!strcmp(op, "\x0f\x22\xd8")) {
             put8(c, 0x0f), put8(c, 0x20), put8(c, 0xd8);
         }
         while (*op)

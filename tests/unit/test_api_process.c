@@ -3,6 +3,7 @@
  * calls, stacks, children. */
 #define _GNU_SOURCE
 #include "api_vm.h"
+#include "sanitized.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -114,20 +115,10 @@ static int run_filtered(const int *calls, unsigned n, uint32_t otherwise)
     _exit(0);
 }
 
-/* Sanitizers make system calls of their own. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
-    __has_feature(memory_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-
 /* The list for running vCPUs in docs/api.md. */
 START_TEST(runs_under_seccomp)
 {
-#ifdef SANITIZED
+#if SANITIZED
     puts("runs_under_seccomp is skipped: a sanitizer makes system calls of its own");
     return;
 #endif

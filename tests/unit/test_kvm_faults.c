@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "kvm_sound.h"
+#include "sanitized.h"
 #include <vmm/debug.h>
 #include <vmm/vmm.h>
 
@@ -266,16 +267,9 @@ static unsigned lines(const char *path)
 /* Valgrind and sanitizers map memory as they like. */
 static bool has_own_maps(void)
 {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    return false;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-    return false;
-#endif
-#endif
     const char *preload = getenv("LD_PRELOAD");
 
-    return !preload || !strstr(preload, "vgpreload");
+    return !SANITIZED && (!preload || !strstr(preload, "vgpreload"));
 }
 
 static struct resources resources(void)

@@ -195,10 +195,12 @@ static void copy_loop(struct region *r, uint32_t body, unsigned head, uint8_t *f
             r->block[copy[k]] = r->block[k];
         }
     for (unsigned k = 0; k < REGION_BLOCKS; k++) {
-        struct region_block *was = &r->block[from[k]], *is = &r->block[copy[k]];
+        struct region_block *was, *is;
 
         if (!(body >> k & 1))
             continue;
+        was = &r->block[from[k]];
+        is = &r->block[copy[k]];
         for (unsigned e = 0; e < is->nnext; e++) {
             int to = r->block[k].next[e] == r->block[head].t->offset ? (int)head : is->to[e];
 

@@ -329,7 +329,7 @@ static int give(struct vcpu *vcpu, struct kvm_cpuid2 *table, bool creating)
         free(table);
         return 0;
     }
-    if (kvm->vcpu_ran[vcpu->id]) {
+    if (atomic_load_explicit(&kvm->vcpu_ran[vcpu->id], memory_order_relaxed)) {
         free(table);
         kv->cpuid_stale = creating || kv->cpuid_stale;
         return creating

@@ -161,8 +161,8 @@ struct kvm_vm {
     struct kvm_irq *irq;        /* irq.c: routes, eventfds, kernel controllers */
     struct kvm_io *io;          /* io.c: doorbells and coalesced ranges */
     int vcpu_fd[VMM_MAX_VCPUS]; /* -1: none yet. KVM's vCPUs cannot be destroyed: kept and reused */
-    bool vcpu_ran[VMM_MAX_VCPUS]; /* its CPUID can no longer be changed */
-    uint64_t hw_exits, repairs;   /* of vCPUs that are gone; under vm->lock */
+    _Atomic bool vcpu_ran[VMM_MAX_VCPUS]; /* its CPUID can no longer be changed */
+    uint64_t hw_exits, repairs;           /* of vCPUs that are gone; under vm->lock */
 };
 
 static inline struct kvm_vm *kvm_vm_of(struct vm *vm)

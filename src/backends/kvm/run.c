@@ -236,7 +236,7 @@ static int set_fence(struct kvm_vcpu *kv)
 static bool has_run(const struct vm *vm, const struct kvm_vm *kvm)
 {
     for (uint32_t i = 0; i < vm->max_vcpus; i++)
-        if (kvm->vcpu_ran[i])
+        if (atomic_load_explicit(&kvm->vcpu_ran[i], memory_order_relaxed))
             return true;
     return false;
 }
@@ -516,7 +516,8 @@ static int enter(struct kvm_vcpu *kv)
     if (r == KVM_ENTER_NOT)
         return BACKEND_AGAIN;
     count(&kv->entries);
-    kvm_vm_of(kv->vcpu->vm)->vcpu_ran[kv->vcpu->id] = true;
+    atomic_store_explicit(&kvm_vm_of(kv->vcpu->vm)->vcpu_ran[kv->vcpu->id], true,
+                          memory_order_relaxed);
     atomic_store_explicit(&kvm_vm_of(kv->vcpu->vm)->derived, true, memory_order_relaxed);
     kv->wanted = 0;
     kv->pending = KVM_PEND_NONE;
