@@ -274,7 +274,9 @@ static void select_version(struct gen *g, struct region *r, struct region_block 
 /* The slow paths may take as much. */
 static bool room_left(const struct gen *g, const struct region *r, unsigned nslow)
 {
-    size_t used = (size_t)(g->e.p - (g->bt->rw + g->bt->used)), later;
+    const uint8_t *hot = g->bt->rw + g->bt->used;
+    size_t used = (size_t)(r->hot_end ? r->hot_end - hot + (g->e.p - r->base.cold) : g->e.p - hot);
+    size_t later;
 
     later = (nslow + r->nedges) * 128u + 4096;
     return !r->failed && used + later < BT_REGION_CODE && g->links->n + 8 < BT_REGION_LINKS;
@@ -491,6 +493,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         return false;
     r->n = r->ninsns = r->nedges = 0;
     r->failed = r->conditional = false;
+    r->hot_end = NULL;
     r->tail = NULL;
     r->next = NULL;
     memset(&r->base, 0, sizeof(r->base));
