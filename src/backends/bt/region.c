@@ -133,14 +133,8 @@ static void pay(struct gen *g, struct region *r, struct region_edge *x)
     x->state.in_host = false;
     *refused = (struct region_edge){
         .state = x->state, .from = x->from, .to = x->to, .offset = x->offset, .refused = true};
-    if (n > 0) {
-        em_imm(&g->e, true, EXT_SUB, GEN_FIELD(countdown), n);
-        refused->site2 = em_jcc_later(&g->e, CC_L);
-    } else if (n < 0) {
-        give_back(g, (unsigned)-n);
-    }
-    em_imm(&g->e, false, EXT_CMP, GEN_FIELD(attention), 0);
-    refused->site = em_jcc_later(&g->e, CC_NZ);
+    em_imm(&g->e, true, n ? EXT_SUB : EXT_CMP, GEN_FIELD(countdown), n);
+    refused->site = em_jcc_later(&g->e, CC_L);
 }
 
 /* What happens on an edge inside the region. */
@@ -324,8 +318,6 @@ static void write_edge(struct gen *g, struct region *r, struct region_edge *x)
         return;
     if (x->refused) {
         em_here(&g->e, x->site);
-        if (x->site2)
-            em_here(&g->e, x->site2);
         leave(g, x, x->to->need);
     } else if (!x->to) {
         em_here(&g->e, x->site);
@@ -412,18 +404,15 @@ static void free_versions(struct region *r)
 static void write_entry(struct gen *g, struct bt_region *br, const struct region_block *head)
 {
     struct em *e = &g->e;
-    uint8_t *used_up, *attention;
+    uint8_t *enough;
 
     br->entry = em_rx(e);
     em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), (int32_t)head->need);
-    used_up = em_jcc_later(e, CC_L);
-    em_imm(e, false, EXT_CMP, GEN_FIELD(attention), 0);
-    attention = em_jcc_later(e, CC_Z);
-    em_here(e, used_up);
+    enough = em_jcc_later(e, CC_L ^ 1);
     em_imm(e, true, EXT_ADD, GEN_FIELD(countdown), (int32_t)head->need);
     em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), head->t->block->n);
     em_jmp(e, head->t->chain + BT_ENTRY_BYTES);
-    em_here(e, attention);
+    em_here(e, enough);
 }
 
 static void take_head(struct bt *bt, struct bt_region *br)

@@ -41,7 +41,7 @@ struct region_block {
 
 /* A way from the end of a version that has code of its own behind all others. */
 struct region_edge {
-    uint8_t *site, *site2; /* both come here; or NULL */
+    uint8_t *site; /* comes here; or NULL */
     struct region_state state;
     struct region_block *from, *to; /* to NULL: out of the region ... */
     struct region_version *version;

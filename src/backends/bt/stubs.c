@@ -155,14 +155,12 @@ static void put_jump(struct em *e, const void *fill)
 /* The rest of x86_next, and back to the run loop with the block's first op. */
 static void put_decode(struct em *e, const struct bt_stubs *s)
 {
-    uint8_t *used_up, *attention;
+    uint8_t *used_up;
 
     em_insn(e, (struct em_op){.map = 1, .op = 0xb6}, H_RAX,
             em_at(H_RCX, offsetof(struct x86_block, n)));
     em_rm(e, true, 0x29, H_RAX, GEN_FIELD(countdown)); /* SUB */
     used_up = em_jcc_later(e, CC_L);
-    em_imm(e, false, EXT_CMP, GEN_FIELD(attention), 0);
-    attention = em_jcc_later(e, CC_NZ);
     em_rm(e, true, OP_STORE, H_RCX, GEN_FIELD(blk));
     em_rm(e, true, OP_LOAD, H_RAX, GEN_FIELD(rip));
     em_rm(e, true, OP_STORE, H_RAX, em_at(H_RBP, BT_GPR(X86_RIP0)));
@@ -172,7 +170,6 @@ static void put_decode(struct em *e, const struct bt_stubs *s)
     pop_frame(e);
     em8(e, 0xc3);
     em_here(e, used_up);
-    em_here(e, attention);
     em_rm(e, true, 0x01, H_RAX, GEN_FIELD(countdown)); /* ADD */
     em_jmp(e, s->leave);
 }

@@ -308,19 +308,6 @@ unsigned gen_write_ops(struct gen *g)
     return count;
 }
 
-/* The count of instructions, and requests: as x86_next. */
-static uint8_t *write_entry(struct gen *g, uint8_t **attention)
-{
-    struct em *e = &g->e;
-    uint8_t *used_up;
-
-    em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), g->b->n);
-    used_up = em_jcc_later(e, CC_L);
-    em_imm(e, false, EXT_CMP, GEN_FIELD(attention), 0);
-    *attention = em_jcc_later(e, CC_NZ);
-    return used_up;
-}
-
 static void write_refusal(struct gen *g)
 {
     trans_argument(g);
@@ -371,12 +358,9 @@ static x86_fn *begin(struct gen *g)
     g->e.p = g->bt->rw + g->bt->used;
     em_here(&g->e, body);
     body = gen_entries(g);
-    {
-        uint8_t *attention, *used_up = write_entry(g, &attention);
-
-        g->slow[g->nslow++] = (struct gen_slow){.site = used_up, .i = NO_OP};
-        g->slow[g->nslow++] = (struct gen_slow){.site = attention, .i = NO_OP};
-    }
+    /* The count of instructions, and requests: as x86_next. */
+    em_imm(&g->e, true, EXT_SUB, GEN_FIELD(countdown), b->n);
+    g->slow[g->nslow++] = (struct gen_slow){.site = em_jcc_later(&g->e, CC_L), .i = NO_OP};
     em_here(&g->e, body);
     em_imm(&g->e, false, EXT_SUB, em_at(H_RBP, BT_FIELD(tier_heat) + (int32_t)t->heat * 4), 1);
     g->slow[g->nslow++] = (struct gen_slow){.site = em_jcc_later(&g->e, CC_Z), .i = NO_OP};
@@ -389,9 +373,8 @@ static void end(struct gen *g)
     g->bt->used = ((size_t)(g->e.p - g->bt->rw) + 15) & ~(size_t)15;
     g->e.p = g->cold;
     em_here(&g->e, g->slow[0].site);
-    em_here(&g->e, g->slow[1].site);
     write_refusal(g);
-    em_here(&g->e, g->slow[2].site);
+    em_here(&g->e, g->slow[1].site);
     call_handlers(g, BT_HOTTER);
     em_jmp(&g->e, g->heated);
     gen_far_miss(g);

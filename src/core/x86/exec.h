@@ -93,13 +93,12 @@ static inline const struct x86_op *x86_next(struct x86_cpu *cpu, uint64_t rip)
     uint64_t linear = cpu->seg[VMM_CS].base + rip;
     struct x86_jump *j = &cpu->jump[x86_jump_index(linear)];
     struct x86_block *b = j->blk;
-    int64_t countdown = cpu->countdown - b->n;
+    int64_t countdown = atomic_load_explicit(&cpu->countdown, memory_order_relaxed);
 
     cpu->rip = rip;
-    if (x86_unlikely(j->key != (linear ^ cpu->jump_key) || countdown < 0 ||
-                     atomic_load_explicit(&cpu->attention, memory_order_relaxed)))
+    if (x86_unlikely(j->key != (linear ^ cpu->jump_key) || countdown < b->n))
         return NULL;
-    cpu->countdown = countdown;
+    atomic_store_explicit(&cpu->countdown, countdown - b->n, memory_order_relaxed);
     cpu->blk = b;
     cpu->gpr[X86_RIP0] = rip;
     return b->ops;
@@ -127,10 +126,16 @@ static inline bool x86_calm(struct x86_cpu *cpu)
     return !cpu->restless;
 }
 
+/* Code that sets sti_at does not mask the request out of the count. */
+static inline bool x86_is_sti_at(const struct x86_cpu *cpu, uint64_t retired)
+{
+    return !((retired ^ cpu->sti_at) & INT64_MAX);
+}
+
 /* At the end of a block, and outside of blocks: drops the shadow of an STI that is over. */
 static inline void x86_settle_shadow(struct x86_cpu *cpu)
 {
-    if (x86_unlikely(cpu->sti_passed) && x86_retired(cpu) != cpu->sti_at) {
+    if (x86_unlikely(cpu->sti_passed) && !x86_is_sti_at(cpu, x86_retired(cpu))) {
         cpu->shadow &= (uint8_t)~VMM_SHADOW_STI;
         cpu->sti_passed = false;
     }

@@ -13,7 +13,7 @@
 const struct x86_op *x86_leave(struct x86_cpu *cpu, const struct x86_op *op)
 {
     cpu->rip = x86_op_rip(cpu, op);
-    cpu->countdown += cpu->blk->n - op->idx;
+    x86_count(cpu, op->idx - cpu->blk->n);
     /* What the instruction did up to its fault and the delivery of the fault are two things. */
     if (cpu->event.valid)
         cpu->rep_serial++;
@@ -49,7 +49,7 @@ const struct x86_op *x86_fault_err(struct x86_cpu *cpu, const struct x86_op *op,
 
 uint64_t x86_retired(const struct x86_cpu *cpu)
 {
-    return cpu->retired + (uint64_t)(cpu->countdown_start - cpu->countdown);
+    return cpu->retired + (uint64_t)(cpu->countdown_start - x86_countdown(cpu));
 }
 
 /* Instructions retired before the current one. */
@@ -62,7 +62,8 @@ static uint64_t retired_before(const struct x86_cpu *cpu)
 static void reload(struct x86_cpu *cpu, uint64_t left)
 {
     cpu->retired = x86_retired(cpu);
-    cpu->countdown = cpu->countdown_start = left < X86_POLL ? (int64_t)left : X86_POLL;
+    cpu->countdown_start = left < X86_POLL ? (int64_t)left : X86_POLL;
+    atomic_store_explicit(&cpu->countdown, cpu->countdown_start, memory_order_seq_cst);
 }
 
 uint64_t x86_serial(const struct x86_cpu *cpu)
@@ -72,7 +73,7 @@ uint64_t x86_serial(const struct x86_cpu *cpu)
 
 uint8_t x86_shadow(const struct x86_cpu *cpu)
 {
-    if (cpu->sti_passed && retired_before(cpu) != cpu->sti_at)
+    if (cpu->sti_passed && !x86_is_sti_at(cpu, retired_before(cpu)))
         return cpu->shadow & (uint8_t)~VMM_SHADOW_STI;
     return cpu->shadow;
 }
@@ -160,7 +161,7 @@ static struct x86_block *find_block(struct x86_cpu *cpu, bool single)
             continue;
         }
         single = mode & X86_MODE_SINGLE;
-        if (x86_likely(fits(cpu, b, single) && b->n <= cpu->countdown))
+        if (x86_likely(fits(cpu, b, single) && b->n <= x86_countdown(cpu)))
             break;
         if (single) {
             x86_raise_err(cpu, X86_GP, 0);
@@ -251,7 +252,7 @@ static bool deliver(struct x86_cpu *cpu)
     cpu->rep_serial++;
     /* A guest whose handlers fault at their first instruction would never use up a budget. */
     if (insn || ++cpu->fruitless > MAX_FRUITLESS)
-        cpu->countdown--;
+        x86_count(cpu, 1);
     if (!ok) {
         cpu->activity = VMM_SHUTDOWN;
         cpu->stop = X86_STOP_SHUTDOWN;
@@ -298,7 +299,7 @@ static bool execute(struct x86_cpu *cpu, bool single)
         return false;
     cpu->tf_trap = cpu->rflags & X86_TF;
     cpu->rflags &= ~X86_RF;
-    cpu->countdown -= b->n;
+    x86_count(cpu, b->n);
     cpu->gpr[X86_RIP0] = rip;
     cpu->blk = b;
     /* Blocks of one instruction are followed by none. */
@@ -377,7 +378,10 @@ enum x86_stop x86_run(struct x86_cpu *cpu, uint64_t limit, bool step, uint64_t *
         if (cpu->stop)
             break;
         x86_cache_tidy(cpu);
-        if (cpu->countdown < X86_BLOCK_MAX || ++turns > MAX_TURNS) {
+        /* The request goes first: `attention` was set before. */
+        if (atomic_load_explicit(&cpu->countdown, memory_order_relaxed) < 0)
+            atomic_fetch_and_explicit(&cpu->countdown, INT64_MAX, memory_order_seq_cst);
+        if (x86_countdown(cpu) < X86_BLOCK_MAX || ++turns > MAX_TURNS) {
             turns = 0;
             reload(cpu, limit - used);
             cpu->env->poll(cpu->env->mmu.ctx);

@@ -278,27 +278,31 @@ struct x86_target {
 struct x86_cpu {
     uint64_t gpr[X86_NGPR];
     uint16_t cc;                /* arithmetic flags: AH after LAHF in bits 15:8, OF in bit 0 */
-    _Atomic uint32_t attention; /* leave to the surroundings at the next block edge */
-    int64_t countdown;   /* instructions until the slow loop must look; blocks count at entry */
-    uint32_t rflags;     /* everything but the arithmetic flags */
-    uint32_t mode;       /* X86_MODE_* */
-    uint32_t jump_limit; /* CS limit and base for which blocks are in `jump`, unless flat */
-    uint64_t jump_base;
+    _Atomic uint32_t attention; /* leave to the surroundings at a block edge */
+    /* Instructions until the slow loop must look; blocks count at entry. Negative: attention has
+     * been asked for at the next block edge. [x86_wake] */
+    _Atomic int64_t countdown;
+    uint32_t rflags; /* everything but the arithmetic flags */
+    uint32_t mode;   /* X86_MODE_* */
     uint8_t cpl;
-    uint8_t mmu_idx;       /* of explicit data accesses */
-    uint32_t simd_lack;    /* the tier's: what the host's vector registers do not hold of fpu */
-    struct x86_block *blk; /* current block */
-    uint64_t rip;          /* exact outside blocks */
-    uint64_t jump_key;     /* x86_jump_key of the mode, with SINGLE in such a block */
-    uint64_t rip_mask;     /* of code: 0xffff, 0xffffffff or all ones */
-    uint64_t sp_mask;      /* of the stack pointer, likewise */
+    uint8_t mmu_idx;    /* of explicit data accesses */
+    uint32_t simd_lack; /* the tier's: what the host's vector registers do not hold of fpu */
 
-    uint64_t link_key;           /* x86_link_key of the mode */
-    uint64_t tier_page;          /* the tier's: RIP of the page that its code is in ... */
+    /* In reach of the tier's short displacements. */
+    struct mmu_entry *tier_data; /* the tier's: mmu.data[mmu_idx], ... */
+    uint64_t tier_page;          /* ... RIP of the page that its code is in ... */
     uint64_t tier_temp[2];       /* ... and room for values, */
     uint64_t tier_operand;       /* for the memory operand that the flags come from, */
     uint64_t tier_hold[2];       /* and for host addresses */
-    struct mmu_entry *tier_data; /* mmu.data[mmu_idx] */
+    uint64_t link_key;           /* x86_link_key of the mode */
+
+    uint64_t jump_key;     /* x86_jump_key of the mode, with SINGLE in such a block */
+    struct x86_block *blk; /* current block */
+    uint64_t rip;          /* exact outside blocks */
+    uint64_t rip_mask;     /* of code: 0xffff, 0xffffffff or all ones */
+    uint64_t sp_mask;      /* of the stack pointer, likewise */
+    uint32_t jump_limit;   /* CS limit and base for which blocks are in `jump`, unless flat */
+    uint64_t jump_base;
     const struct x86_tier *tier; /* or NULL */
     void *tier_state;
 
@@ -397,10 +401,30 @@ void x86_reset(struct x86_cpu *cpu, bool init);
  * *done gets how many were. `step`: one instruction or one event delivery. */
 enum x86_stop x86_run(struct x86_cpu *cpu, uint64_t limit, bool step, uint64_t *done);
 
-/* Any other thread or signal handler: makes x86_run return soon. */
+/*
+ * Any thread or signal handler: makes x86_run return soon. Blocks count down without locked
+ * accesses, and may overwrite the sign that another thread has set; then `attention` is found when
+ * the count is used up, after X86_POLL instructions at most. The vCPU's own thread is seen at the
+ * next block edge.
+ */
 static inline void x86_wake(struct x86_cpu *cpu)
 {
     atomic_store_explicit(&cpu->attention, 1, memory_order_release);
+    atomic_fetch_or_explicit(&cpu->countdown, INT64_MIN, memory_order_seq_cst);
+}
+
+/* The count without the request. */
+static inline int64_t x86_countdown(const struct x86_cpu *cpu)
+{
+    return atomic_load_explicit(&cpu->countdown, memory_order_relaxed) & INT64_MAX;
+}
+
+/* The vCPU's thread: counts n instructions more, or with a negative n takes some back. */
+static inline void x86_count(struct x86_cpu *cpu, int64_t n)
+{
+    uint64_t now = (uint64_t)atomic_load_explicit(&cpu->countdown, memory_order_relaxed);
+
+    atomic_store_explicit(&cpu->countdown, (int64_t)(now - (uint64_t)n), memory_order_relaxed);
 }
 
 /* The shadow that the next instruction is in; in a callback, the current one. */
