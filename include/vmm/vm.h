@@ -43,15 +43,14 @@ struct vm;
  * other backends. */
 #define VMM_VM_TRANSLATE_ALL 32u
 /* bt executes everything twice, translated and by the software CPU, and compares: vcpu_run fails
- * with VMM_E_INTERNAL at the first difference, which vm_last_error and
- * vm_lockstep_report name. Slow: for tests, and for
- * reports of defects. Without effect on other backends. */
+ * with VMM_E_INTERNAL at the first difference, which vm_last_error and vm_lockstep_report name.
+ * Slow: for tests, and for reports of defects. Without effect on other backends. */
 #define VMM_VM_LOCKSTEP 64u
 /* bt generates only instructions that every x86-64 processor has: for tests. Without effect on
  * other backends. */
 #define VMM_VM_BASELINE 128u
 
-/* The least vm_config.code_cache. */
+/* The least and the largest vm_config.code_cache. */
 #define VMM_CODE_CACHE_MIN (1u << 20)
 #define VMM_CODE_CACHE_MAX (1u << 30)
 
@@ -171,7 +170,8 @@ struct vm_caps {
 /* ANY. VMM_E_INVAL if caps->size is not set. */
 int vm_get_caps(struct vm *vm, struct vm_caps *caps);
 
-/* Counters since vm_create, summed over all vCPUs. Not exact while vCPUs run. */
+/* Counters since vm_create, summed over the vCPUs that there are: one that is destroyed takes its
+ * counts with it. Not exact while vCPUs run. */
 struct vm_stats {
     uint32_t size;
     uint32_t nvcpus;
@@ -217,7 +217,7 @@ struct vmm_count {
  * The returns from vcpu_run by reason, and (bt) the instructions that translated code left to the
  * software CPU by mnemonic, slow memory accesses included: fills up to `n` counts, the largest
  * first, and returns how many there are that are not 0. counts[0].size must be set, and is that of
- * all elements: VMM_E_INVAL. Since vm_create, summed over all vCPUs; not exact while they run. ANY.
+ * all elements: VMM_E_INVAL. Summed as in struct vm_stats. ANY.
  */
 int vm_get_exit_counts(struct vm *vm, struct vmm_count *counts, uint32_t n);
 int vm_get_fallback_counts(struct vm *vm, struct vmm_count *counts, uint32_t n);

@@ -14,6 +14,8 @@
 
 #include <vmm/vmm.h>
 
+#include "backends.h"
+
 #define CODE     0x1000u
 #define PORT     0x10u
 #define OTHER    0x20u
@@ -192,9 +194,7 @@ static bool measure_backend(const char *backend)
 
 int main(int argc, char **argv)
 {
-    struct vmm_backend_report reports[8] = {{.size = sizeof(reports[0])}};
-    int n = vmm_backend_probe(reports, 8), i = 1;
-    bool ok = true;
+    int i = 1;
 
     if (argc > 2 && !strcmp(argv[1], "--count") && atoi(argv[2]) > 0) {
         count = (uint32_t)atoi(argv[2]);
@@ -203,15 +203,5 @@ int main(int argc, char **argv)
     if (i < argc && argv[i][0] == '-')
         return fprintf(stderr, "usage: %s [--count N] [BACKEND ...]\n", argv[0]), 2;
     printf("%-8s %-22s %8s %8s\n", "", "ns per access", "wall", "CPU");
-    if (i < argc) {
-        for (; i < argc; i++)
-            ok = measure_backend(argv[i]) && ok;
-        return !ok;
-    }
-    for (i = 0; i < n && i < 8; i++)
-        if (!reports[i].result)
-            ok = measure_backend(reports[i].name) && ok;
-        else
-            printf("%-8s cannot run: %s\n", reports[i].name, reports[i].reason);
-    return !ok;
+    return !for_backends(argv + i, measure_backend);
 }

@@ -15,6 +15,8 @@
 
 #include <vmm/vmm.h>
 
+#include "backends.h"
+
 #define MEMORY (128u << 20)
 #define CODE   0x1000u
 
@@ -148,9 +150,7 @@ static bool measure_backend(const char *backend)
 
 int main(int argc, char **argv)
 {
-    struct vmm_backend_report reports[8] = {{.size = sizeof(reports[0])}};
-    int n = vmm_backend_probe(reports, 8), i = 1;
-    bool ok = true;
+    int i = 1;
 
     for (; i < argc && argv[i][0] == '-'; i++) {
         if (!strcmp(argv[i], "--real"))
@@ -164,15 +164,5 @@ int main(int argc, char **argv)
     for (int s = 0; s < NSTEPS; s++)
         printf(" %11s", step_names[s]);
     printf("\n");
-    if (i < argc) {
-        for (; i < argc; i++)
-            ok = measure_backend(argv[i]) && ok;
-        return !ok;
-    }
-    for (i = 0; i < n && i < 8; i++)
-        if (!reports[i].result)
-            ok = measure_backend(reports[i].name) && ok;
-        else
-            printf("%-7s cannot run: %s\n", reports[i].name, reports[i].reason);
-    return !ok;
+    return !for_backends(argv + i, measure_backend);
 }

@@ -570,6 +570,37 @@ static void statistics(void)
     end();
 }
 
+/* On engines that generate no code, too: one config for all. */
+static void code_cache_sizes(void)
+{
+    static const struct {
+        uint64_t size;
+        int result;
+    } sizes[] = {{1, VMM_E_INVAL},         {VMM_CODE_CACHE_MIN - 1, VMM_E_INVAL},
+                 {VMM_CODE_CACHE_MIN, 0},  {VMM_CODE_CACHE_MIN + 1, 0},
+                 {VMM_CODE_CACHE_MAX, 0},  {VMM_CODE_CACHE_MAX + 1ull, VMM_E_INVAL},
+                 {UINT64_MAX, VMM_E_INVAL}};
+    const char *names[] = {conform_backend, NULL};
+
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct vm_config config = {.size = sizeof(config),
+                                   .select = VMM_SELECT_REQUIRE,
+                                   .backends = names,
+                                   .code_cache = sizes[i].size};
+
+        RESULT(vm_create(&config, &vm), sizes[i].result);
+        if (sizes[i].result)
+            continue;
+        ex = (struct vcpu_exit){.size = sizeof(ex)};
+        OK(vm_mem_alloc(vm, 0, RAM, VMM_MEM_RWX, (void **)&ram));
+        OK(vcpu_create(vm, 0, NULL, &cpu));
+        LOAD(LONG64, halts);
+        RUN(HLT);
+        CHECK(!vm_lockstep_report(vm));
+        end();
+    }
+}
+
 static const struct conform_case cases[] = {
     CASE(create_run_destroy, "a VM is created, runs code and is destroyed"),
     CASE(many_times, "creation and destruction can be repeated"),
@@ -600,6 +631,7 @@ static const struct conform_case cases[] = {
     CASE(vms_in_many_threads, "VMs are created and destroyed in several threads at once"),
     CASE(destroy_releases, "vm_destroy calls each release once; NULL is allowed"),
     CASE(statistics, "vm_get_stats counts exits and callbacks"),
+    CASE(code_cache_sizes, "code_cache is taken from its least to its largest, else refused"),
 };
 
 AREA(lifecycle, cases);

@@ -4,25 +4,8 @@
 #include <check.h>
 #include <xmmintrin.h>
 
-#include "backends/bt/bt.h"
+#include "bt_fake.h"
 #include "core/x86/control.h"
-#include "x86_fake.h"
-
-static struct fake *translating(void)
-{
-    struct fake *f = fake_new();
-
-    ck_assert_int_eq(bt_attach(f->cpu, 1, BT_ARENA), 0);
-    fake_long64(f);
-    f->cpu->fpu.fcw = 0x37f;
-    return f;
-}
-
-static void finish(struct fake *f)
-{
-    bt_detach(f->cpu);
-    fake_free(f);
-}
 
 static uint64_t low(const struct fake *f, unsigned reg)
 {

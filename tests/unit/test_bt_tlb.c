@@ -3,31 +3,21 @@
  * is flushed. */
 #include <check.h>
 
-#include "backends/bt/bt.h"
+#include "bt_fake.h"
 #include "core/x86/control.h"
-#include "x86_fake.h"
 
-static struct fake *translating(bool poor)
+static struct fake *translating_for(bool poor)
 {
-    struct fake *f = fake_new();
-    struct bt *bt;
+    struct fake *f = translating();
+    struct bt *bt = f->cpu->tier_state;
 
-    ck_assert_int_eq(bt_attach(f->cpu, 1, BT_ARENA), 0);
-    bt = f->cpu->tier_state;
     if (poor) {
         bt->host = (struct bt_features){0};
         bt->used = 0;
         bt_make_stubs(bt);
         bt_map_clear(f->cpu, bt);
     }
-    fake_long64(f);
     return f;
-}
-
-static void finish(struct fake *f)
-{
-    bt_detach(f->cpu);
-    fake_free(f);
 }
 
 /* Writes and sums one word of each of 3072 pages, four times. */
@@ -39,7 +29,7 @@ FAKE_ASM(pages, 64,
 START_TEST(more_pages_than_the_first_level_has)
 {
     for (unsigned poor = 0; poor < 2; poor++) {
-        struct fake *f = translating(poor);
+        struct fake *f = translating_for(poor);
         struct mmu *mmu = &f->cpu->mmu;
 
         for (unsigned i = 0; i < 3072; i++)
@@ -72,7 +62,7 @@ static int again(struct fake *f)
 
 static struct fake *with_conflict(const uint8_t *begin, const uint8_t *end)
 {
-    struct fake *f = translating(false);
+    struct fake *f = translating_for(false);
 
     ck_assert_uint_eq(mmu_slot(PAGE), mmu_slot(CONFLICT));
     ck_assert_uint_ne(mmu_l2_slot(PAGE), mmu_l2_slot(CONFLICT));
@@ -111,7 +101,7 @@ END_TEST
 
 START_TEST(global_pages_stay)
 {
-    struct fake *f = translating(false);
+    struct fake *f = translating_for(false);
 
     f->cpu->cr4 |= X86_CR4_PGE;
     x86_mode_changed(f->cpu);
@@ -140,7 +130,7 @@ FAKE_ASM(constant, 64, "mov $0, %eax\n ret");
 
 START_TEST(stores_into_code_are_seen)
 {
-    struct fake *f = translating(false);
+    struct fake *f = translating_for(false);
 
     fake_load(f, PAGE, constant_begin, constant_end);
     f->cpu->gpr[VMM_RDI] = CONFLICT;
@@ -153,7 +143,7 @@ END_TEST
 /* Pages that may only be read, or only by the kernel. */
 START_TEST(rights_are_kept)
 {
-    struct fake *f = translating(false);
+    struct fake *f = translating_for(false);
 
     f->cpu->cr0 |= X86_CR0_WP;
     fake_put(f, PTE, 8, PAGE | 5);
@@ -185,7 +175,7 @@ FAKE_ASM(copies, 64, "mov $1000, %ecx\n 1: movsb\n dec %ecx\n jnz 1b\n hlt");
 
 START_TEST(handlers_ask_the_second_level)
 {
-    struct fake *f = translating(false);
+    struct fake *f = translating_for(false);
 
     for (unsigned i = 0; i < 1000; i++)
         f->mem[PAGE + i] = (uint8_t)(i * 7);
@@ -236,7 +226,7 @@ FAKE_ASM(just_load, 64, "mov (%rsi), %eax\n hlt");
 
 START_TEST(faults_drop_entries)
 {
-    struct fake *f = translating(false);
+    struct fake *f = translating_for(false);
 
     f->cpu->cr0 |= X86_CR0_WP;
     fake_put(f, PTE, 8, PAGE | 5);

@@ -4,10 +4,9 @@
 
 #include <Zydis/Zydis.h>
 
-#include "backends/bt/bt.h"
+#include "bt_fake.h"
 #include "core/core.h"
 #include "core/x86/control.h"
-#include "x86_fake.h"
 
 START_TEST(the_largest_come_first)
 {
@@ -66,14 +65,10 @@ FAKE_ASM(callee, 64, "nop\n ret");
 
 START_TEST(translated_code_counts)
 {
-    struct fake *f = fake_new();
-    const struct x86_counters *count;
-    struct bt *bt;
+    struct fake *f = translating();
+    const struct x86_counters *count = &f->cpu->count;
+    const struct bt *bt = f->cpu->tier_state;
 
-    ck_assert_int_eq(bt_attach(f->cpu, 1, BT_ARENA), 0);
-    fake_long64(f);
-    bt = f->cpu->tier_state;
-    count = &f->cpu->count;
     fake_load(f, FAKE_TEXT + 0x2005, callee_begin, callee_end);
     ck_assert_int_eq(FAKE_EXEC(f, counted), FAKE_HLT);
     ck_assert_uint_ge(bt->fallbacks[ZYDIS_MNEMONIC_CPUID], 99);
@@ -85,8 +80,7 @@ START_TEST(translated_code_counts)
     ck_assert_uint_gt(count->code_bytes, 500);
     ck_assert_uint_lt(count->code_bytes, 100000);
     ck_assert_uint_ge(count->handler_calls, 99);
-    bt_detach(f->cpu);
-    fake_free(f);
+    finish(f);
 }
 END_TEST
 

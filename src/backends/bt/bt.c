@@ -9,15 +9,8 @@
 
 static void bt_probe(struct vmm_backend_report *report)
 {
-    void *rw, *rx;
-    int r = os_code_alloc(MMU_PAGE_SIZE, &rw, &rx);
-
-    if (r) {
-        report->result = VMM_E_PERM;
-        strcpy(report->reason, "the host allows no executable memory");
+    if (!interp_can_run(report))
         return;
-    }
-    os_code_free(rw, rx, MMU_PAGE_SIZE);
     report->result = VMM_OK;
     strcpy(report->reason, "binary translator, needs executable memory");
 }

@@ -385,7 +385,8 @@ bool gen_insn(struct gen *g)
     case ZYDIS_MNEMONIC_MOV:
         return gen_modrm(g) || gen_short(g) || gen_mov64(g) || gen_sys(g);
     default:
-        return rows[g->insn.mnemonic].known ? gen_modrm(g) || gen_short(g)
-                                            : gen_sys(g) || gen_vec(g) || gen_x87(g);
+        return rows[g->insn.mnemonic].known
+                   ? gen_modrm(g) || gen_short(g)
+                   : gen_string(g) || gen_sys(g) || gen_vec(g) || gen_x87(g);
     }
 }

@@ -327,8 +327,6 @@ bool gen_sys(struct gen *g)
     case ZYDIS_MNEMONIC_SFENCE:
         return gen_fence(g);
     default:
-        if (gen_string(g))
-            return true;
         break;
     }
     for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)

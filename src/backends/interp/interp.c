@@ -9,10 +9,28 @@
 #include "core/x86/thunk.h"
 #include "core/x86/xstate.h"
 
+bool interp_can_run(struct vmm_backend_report *report)
+{
+    void *rw, *rx;
+    int r = os_code_alloc(MMU_PAGE_SIZE, &rw, &rx);
+
+    if (r) {
+        report->result = r == EPERM || r == EACCES ? VMM_E_PERM : VMM_E_NOMEM;
+        report->flags = 0;
+        strcpy(report->reason, r == EPERM || r == EACCES ? "the host allows no executable memory"
+                                                         : "no room for executable memory");
+        return false;
+    }
+    os_code_free(rw, rx, MMU_PAGE_SIZE);
+    return true;
+}
+
 static void interp_probe(struct vmm_backend_report *report)
 {
+    if (!interp_can_run(report))
+        return;
     report->result = VMM_OK;
-    strcpy(report->reason, "software CPU, needs nothing of the host");
+    strcpy(report->reason, "software CPU, needs executable memory");
 }
 
 /* ---- VMs ---- */

@@ -344,4 +344,6 @@ void kvm_probe(struct vmm_backend_report *report)
     report->flags = host->degraded ? VMM_BACKEND_DEGRADED : 0;
     _Static_assert(sizeof(report->reason) >= sizeof(host->reason), "reason");
     memcpy(report->reason, host->reason, sizeof(host->reason));
+    if (!report->result)
+        interp_can_run(report); /* each vCPU has a software CPU beside it */
 }
