@@ -562,7 +562,7 @@ static void unregister_waits_for_callbacks(void)
     d.act = dwell;
     START(LONG64, read_once);
     run_start(&r, cpu);
-    WAIT(inside == 1);
+    WAIT(inside);
     mmio_unregister(reg);
     EQ(inside, 2);
     EQ(d.released, 1);
