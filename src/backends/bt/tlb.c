@@ -70,7 +70,12 @@ static void note_filled(struct em *e)
     em_rr(e, true, OP_SUB, H_RDX, H_RSI);
     shift(e, EXT_SHR, H_RDX, 5);
     em_rr(e, false, OP_ADD, H_RDX, H_RDI);
-    em_insn(e, (struct em_op){.map = 1, .op = 0xab, .wide = true}, H_RDX, GEN_FIELD(mmu.filled));
+    /* Not BTS of memory: processors take ten times as long for it. */
+    em_rr(e, false, OP_XOR, H_RSI, H_RSI);
+    em_insn(e, (struct em_op){.map = 1, .op = 0xab, .wide = true}, H_RDX, em_reg(H_RSI)); /* BTS */
+    shift(e, EXT_SHR, H_RDX, 6);
+    em_rm(e, true, 0x09, H_RSI, /* OR */
+          (struct em_rm){true, H_RBP, H_RDX, 3, BT_FIELD(mmu.filled)});
 }
 
 /*

@@ -120,6 +120,31 @@ static unsigned component_bytes(const struct x86_cpu *cpu, unsigned i)
     return parts[i].n ? part_regs(cpu, i) * parts[i].size : x86_xcomp[i].size;
 }
 
+/* Copies `n` parts of registers. `from` NULL: zeros. The sizes are spelled out, so that each part
+ * is a move or two. */
+static void copy_parts(uint8_t *to, size_t to_step, const uint8_t *from, size_t from_step,
+                       unsigned n, unsigned size)
+{
+#define COPY(bytes)                                                                                \
+    for (unsigned r = 0; r < n; r++) {                                                             \
+        if (from)                                                                                  \
+            memcpy(to + r * to_step, from + r * from_step, bytes);                                 \
+        else                                                                                       \
+            memset(to + r * to_step, 0, bytes);                                                    \
+    }
+    switch (size) {
+    case 16:
+        COPY(16)
+        break;
+    case 32:
+        COPY(32)
+        break;
+    default:
+        COPY(64)
+    }
+#undef COPY
+}
+
 static void put_component(const struct x86_cpu *cpu, unsigned i, uint8_t *p)
 {
     const struct part *t = &parts[i];
@@ -128,31 +153,29 @@ static void put_component(const struct x86_cpu *cpu, unsigned i, uint8_t *p)
         memcpy(p, cpu->fpu.k, sizeof cpu->fpu.k);
     else if (i == X86_XC_PKRU)
         put(p, cpu->pkru, 8);
-    else
-        for (unsigned r = 0; r < part_regs(cpu, i); r++)
-            memcpy(p + r * t->size, cpu->fpu.vec[t->first + r] + t->offset, t->size);
+    else if (t->n)
+        copy_parts(p, t->size, cpu->fpu.vec[t->first] + t->offset, sizeof cpu->fpu.vec[0],
+                   part_regs(cpu, i), t->size);
 }
 
-/* p NULL: the initial state. */
+/* p NULL: the initial state, which is there already if the component has not been used. */
 static void load_component(struct x86_cpu *cpu, unsigned i, const uint8_t *p)
 {
     const struct part *t = &parts[i];
 
-    if (i == X86_XC_OPMASK) {
-        memset(cpu->fpu.k, 0, sizeof cpu->fpu.k);
-        if (p)
-            memcpy(cpu->fpu.k, p, sizeof cpu->fpu.k);
-    } else if (i == X86_XC_PKRU) {
+    if (i == X86_XC_PKRU) {
         x86_set_pkru(cpu, p ? (uint32_t)get(p, 4) : 0);
-    } else {
-        for (unsigned r = 0; r < part_regs(cpu, i); r++) {
-            uint8_t *reg = cpu->fpu.vec[t->first + r] + t->offset;
-
-            memset(reg, 0, t->size);
-            if (p)
-                memcpy(reg, p + r * t->size, t->size);
-        }
+        return;
     }
+    if (!p && !(cpu->fpu.xinuse >> i & 1))
+        return;
+    if (i != X86_XC_OPMASK)
+        copy_parts(cpu->fpu.vec[t->first] + t->offset, sizeof cpu->fpu.vec[0], p, t->size,
+                   part_regs(cpu, i), t->size);
+    else if (p)
+        memcpy(cpu->fpu.k, p, sizeof cpu->fpu.k);
+    else
+        memset(cpu->fpu.k, 0, sizeof cpu->fpu.k);
 }
 
 /* ---- checks ---- */

@@ -31,14 +31,26 @@ uint32_t x86_xstate_compact_size(uint64_t components)
     return size;
 }
 
+static uint64_t word(const uint8_t *p)
+{
+    uint64_t w;
+
+    memcpy(&w, p, 8);
+    return w;
+}
+
+/* `size`: a multiple of 8. */
 static bool all_zero(const void *p, size_t size)
 {
     const uint8_t *b = p;
+    uint64_t any = 0;
 
-    return size == 0 || (b[0] == 0 && memcmp(b, b + 1, size - 1) == 0);
+    for (size_t i = 0; i < size; i += 8)
+        any |= word(b + i);
+    return !any;
 }
 
-/* The same 16 or 32 bytes at `offset` of `n` vector registers. */
+/* The same 16, 32 or 64 bytes at `offset` of `n` vector registers. */
 static bool vec_zero(const struct x86_fpu *f, unsigned first, unsigned n, unsigned offset,
                      unsigned size)
 {
