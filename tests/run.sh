@@ -160,8 +160,10 @@ part_format() {
 }
 
 part_gcc() {
+    local kinds="unit. guest.snippets. conform. diff. fuzz. install. examples."
+    tests/freestanding/fetch-zydis.sh && kinds+=" freestanding."
     build build -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
-        run_ctest build "unit. guest.snippets. conform. diff. fuzz. install. examples." -LE guest
+        run_ctest build "$kinds" -LE guest
 }
 
 part_guests() {

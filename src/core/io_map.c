@@ -19,7 +19,11 @@ struct pio {
 
 #define IO_PORTS 0x10000ull
 
-static _Thread_local struct io_call *io_calls;
+/* The calling thread's innermost callback. */
+static struct io_call *io_calls(void)
+{
+    return *os_thread_slot();
+}
 
 /* ---- writes that the kernel collects ---- */
 
@@ -68,15 +72,15 @@ void io_call_begin(struct io_call *call, struct io_reg *reg)
 {
     atomic_fetch_add(&reg->calls, 1);
     call->reg = reg;
-    call->outer = io_calls;
-    io_calls = call;
+    call->outer = io_calls();
+    *os_thread_slot() = call;
 }
 
 void io_call_end(struct io_call *call)
 {
     struct io_reg *reg = call->reg;
 
-    io_calls = call->outer;
+    *os_thread_slot() = call->outer;
     uint32_t before = atomic_fetch_sub(&reg->calls, 1);
     if (before == (IO_ORPHAN | 1))
         reg_free(reg);
@@ -89,7 +93,7 @@ static uint32_t own_calls(const struct io_reg *reg)
 {
     uint32_t n = 0;
 
-    for (struct io_call *c = io_calls; c; c = c->outer)
+    for (struct io_call *c = io_calls(); c; c = c->outer)
         n += c->reg == reg;
     return n;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* core/os.h: all that the core needs of its host: time, locks, waiting, pages. One file per host
- * implements it (os_linux.c). */
+ * implements it (os_linux.c;
+ * freestanding/os_host.c for ring 0). */
 #ifndef CORE_OS_H
 #define CORE_OS_H
 
@@ -32,6 +33,8 @@ void os_wake(_Atomic uint32_t *word);
 
 /* An identity of the calling thread that no other living thread has; never 0. */
 uintptr_t os_thread_self(void);
+/* A pointer of the calling thread's own, NULL at first, for core/io_map.c. */
+void **os_thread_slot(void);
 void os_yield(void);
 
 /* A thread of the library's own, which blocks all signals; *thread stays until it is joined. 0 or
@@ -59,6 +62,20 @@ void os_pages_free(void *p, size_t len);
 /* Code memory: the same pages writable at *rw and executable at *rx (W^X). 0 or an errno. */
 int os_code_alloc(size_t len, void **rw, void **rx);
 void os_code_free(void *rw, void *rx, size_t len);
+
+/* Around the use of vector and x87 registers, by code that the compiler has not made. In a process
+ * they are free to use; a kernel saves and restores them. */
+#ifdef VMM_FREESTANDING
+void os_fpu_begin(void);
+void os_fpu_end(void);
+#else
+static inline void os_fpu_begin(void)
+{
+}
+static inline void os_fpu_end(void)
+{
+}
+#endif
 
 /* ---- events: descriptors with a counter that signals add to ---- */
 

@@ -62,6 +62,13 @@ uintptr_t os_thread_self(void)
     return (uintptr_t)&self;
 }
 
+void **os_thread_slot(void)
+{
+    static _Thread_local void *slot;
+
+    return &slot;
+}
+
 void os_yield(void)
 {
     sched_yield();

@@ -62,12 +62,24 @@ MMU_GUEST_ACCESS static inline void mmu_copy(void *to, const void *from, size_t 
         *(mmu_u64 *)to = *(const mmu_u64 *)from;
         break;
     case 16:
+#ifdef VMM_FREESTANDING
+    {
+        /* The host's vector registers are not ours here: two accesses. */
+        uint64_t low, high;
+
+        __asm__ volatile("movq (%3), %0\n\tmovq 8(%3), %1\n\tmovq %0, (%2)\n\tmovq %1, 8(%2)"
+                         : "=&r"(low), "=&r"(high)
+                         : "r"(to), "r"(from)
+                         : "memory");
+    }
+#else
         /* Spelled out, as no type promises a single access. */
         __asm__ volatile("movups (%1), %%xmm0\n\tmovups %%xmm0, (%0)"
                          :
                          : "r"(to), "r"(from)
                          : "xmm0", "memory");
-        break;
+#endif
+    break;
     default:
 #ifdef MMU_SANITIZE_THREAD
         __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size)::"memory");

@@ -205,7 +205,8 @@ int interp_vcpu_open(struct interp_vcpu *iv, struct vcpu *vcpu)
     interp_env_init(iv);
     iv->cpu = x86_create(&iv->env, vcpu->id);
     int err = iv->cpu ? x86_thunks_create(iv->cpu) : ENOMEM;
-    if (err) {
+    /* ENOTSUP: a freestanding host without code memory has no vector instructions. */
+    if (err && err != ENOTSUP) {
         interp_vcpu_close(iv);
         return err == EPERM || err == EACCES ? VMM_E_PERM : VMM_E_NOMEM; /* no code memory */
     }

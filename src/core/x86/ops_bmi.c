@@ -259,11 +259,20 @@ static inline uint32_t crc_soft(uint32_t crc, uint64_t data, unsigned bits)
     return crc;
 }
 
+static inline bool host_has_crc(void)
+{
+#ifdef VMM_FREESTANDING
+    return false; /* the compiler's answer needs its run-time library */
+#else
+    return __builtin_cpu_supports("sse4.2");
+#endif
+}
+
 static inline uint32_t crc(uint32_t value, uint64_t data, unsigned bits)
 {
     uint64_t v = value;
 
-    if (!__builtin_cpu_supports("sse4.2"))
+    if (!host_has_crc())
         return crc_soft(value, data, bits);
     switch (bits) {
     case 8:

@@ -8,6 +8,7 @@
 #include "core/x86/thunk.h"
 #include "core/x86/vec.h"
 #include "core/x86/vec_emit.h"
+#include <vmm/vcpu.h>
 
 /* ---- code memory ---- */
 
@@ -121,6 +122,14 @@ static bool find(struct x86_thunks *t, unsigned bucket, const uint8_t *key, unsi
     return false;
 }
 
+/* There is no code memory at all: the program is told which instruction cannot be executed. */
+static const struct x86_op *miss(struct x86_cpu *cpu, const struct x86_op *op)
+{
+    cpu->stop = X86_STOP_EXIT;
+    cpu->exit_reason = VMM_EXIT_EMUL_MISS;
+    return x86_leave(cpu, op);
+}
+
 bool vec_enter_form(struct x86_dec *d, struct x86_op *op, struct vec_form *form,
                     const struct vec_emit *code)
 {
@@ -138,6 +147,10 @@ bool vec_enter_form(struct x86_dec *d, struct x86_op *op, struct vec_form *form,
         if (r == ENOSPC) {
             drop_all(t);
             r = code ? reserve(d->cpu, code->len) : 0;
+        }
+        if (r == ENOTSUP) {
+            op->fn = miss;
+            return true;
         }
         if (r)
             return false;

@@ -2,6 +2,7 @@
 /* core/x86/vec_run.c: executes instructions through their thunks. */
 #include <string.h>
 
+#include "core/os.h"
 #include "core/x86/vec.h"
 
 /* ---- may the instruction be executed ---- */
@@ -218,7 +219,9 @@ const struct x86_op *vec_run(struct x86_cpu *cpu, const struct x86_op *op)
         gpr_in(cpu, f, &c);
     if (f->mmx)
         x87_set_top0(&cpu->fpu);
+    os_fpu_begin();
     f->code(&cpu->fpu, &c);
+    os_fpu_end();
     if (f->fp) {
         if (x86_unlikely(fp_failed(&c))) {
             if (f->mmx)

@@ -2,6 +2,7 @@
 /* core/x86/x87.c: x87 arithmetic, loads, stores and comparisons. */
 #include <string.h>
 
+#include "core/os.h"
 #include "core/x86/vec_emit.h"
 #include "core/x86/x87.h"
 
@@ -84,7 +85,9 @@ static void execute(struct x86_cpu *cpu, const struct vec_form *f, struct vec_ct
 {
     load_state(&cpu->fpu, c->x87);
     c->flags = 0x202 | x86_cc_to_flags(cpu->cc);
+    os_fpu_begin();
     f->code(&cpu->fpu, c);
+    os_fpu_end();
 }
 
 /* A store whose exception is unmasked writes nothing. That shows by executing it over two different
