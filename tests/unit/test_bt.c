@@ -689,6 +689,7 @@ static bool run_case(uint64_t seed)
         targets[i] = FAKE_TEXT + c.start[below(c.n)];
     pair_new(&p, percent(70) ? 1 : 3, percent(20) ? SMALL : BT_ARENA);
     bt_of(p.bt)->hotter = 1 + below(4);
+    bt_of(p.bt)->shuffle = percent(60) ? (uint32_t)rnd() | 1 : 0;
     for (unsigned i = 0; i < X86_TIER_HEAT; i++)
         p.bt->cpu->tier_heat[i] = bt_of(p.bt)->hotter;
     if (percent(40))

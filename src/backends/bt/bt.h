@@ -170,6 +170,7 @@ struct bt {
     unsigned deaths;     /* of regions */
     struct region *room; /* to make one; or NULL */
     bool exact;          /* for comparisons: flags that are undefined as handlers leave them, too */
+    uint32_t shuffle;    /* likewise, not 0: regions' registers are assigned at random */
     struct bt_stubs stubs;
     struct gen_insn *decoded; /* room for a block's instructions */
     struct bt_trans *newest;

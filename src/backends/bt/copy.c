@@ -172,7 +172,7 @@ bool gen_copy(struct gen *g, const struct copy *c)
         gen_need_flags(g);
     load_residents(g, c, &p);
     if (c->count)
-        em_rr(&g->e, false, OP_LOAD, H_RCX, gen_host(g, VMM_RCX));
+        gen_get(g, H_RCX, VMM_RCX);
     if (c->use == CARRIES)
         gen_need_carry(g);
     write_insn(g, c, &p);

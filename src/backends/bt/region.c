@@ -118,6 +118,9 @@ static void leave(struct gen *g, struct region_edge *x, unsigned paid)
 {
     store_flags(g, &x->state);
     give_back(g, paid);
+    gen_regs_leave(g);
+    g->regs = NULL; /* slow paths of the way out */
+    g->host = bt_host;
     g->exit[0] = (struct gen_exit){em_jmp_later(&g->e), x->offset, x->checked};
     g->nexits = 1;
     gen_exits(g);
@@ -272,7 +275,7 @@ static bool room_left(const struct gen *g, const struct region *r, unsigned nslo
     size_t used = (size_t)(r->hot_end ? r->hot_end - hot + (g->e.p - r->base.cold) : g->e.p - hot);
     size_t later;
 
-    later = (nslow + r->nedges) * 128u + 4096;
+    later = (nslow + r->nedges) * (r->regs.out ? 192u : 128u) + 4096;
     return !r->failed && used + later < BT_REGION_CODE && g->links->n + 8 < BT_REGION_LINKS;
 }
 
@@ -413,6 +416,7 @@ static void write_entry(struct gen *g, struct bt_region *br, const struct region
     em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), head->t->block->n);
     em_jmp(e, head->t->chain + BT_ENTRY_BYTES);
     em_here(e, enough);
+    gen_regs_enter(g);
 }
 
 static void take_head(struct bt *bt, struct bt_region *br)
@@ -503,6 +507,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
     if (ok) {
         region_unroll(r);
         region_analyse(r);
+        region_assign(&r->base, r, 0);
         *br = (struct bt_region){.head = head};
         br->links.first = (struct bt_link *)(bt->rw + bt->size - bt->high);
         start(g, &r->base);

@@ -61,7 +61,8 @@ struct region {
     struct region_edge edge[REGION_EDGES * 2];
     unsigned nedges;
     uint8_t *hot_end;
-    struct gen base;             /* of all versions */
+    struct gen base; /* of all versions */
+    struct gen_regs regs;
     struct region_edge *tail;    /* whose jump is the last thing written ... */
     struct region_version *next; /* ... and what had best follow */
     struct region_block *next_block;
@@ -85,5 +86,8 @@ void region_collect(struct gen *g, struct region *r, struct bt_trans *head);
 void region_unroll(struct region *r);
 /* Counts, and where the flags matter. */
 void region_analyse(struct region *r);
+/* Which guest registers have host registers; leaves up to `spares` of these free, if there are so
+ * many that the region does not use. [assign.c] */
+void region_assign(struct gen *g, struct region *r, unsigned spares);
 
 #endif

@@ -112,15 +112,17 @@ bool gen_pop(struct gen *g)
 
 bool gen_leave(struct gen *g)
 {
-    unsigned size = g->is64 ? 8 : 4;
+    unsigned size = g->is64 ? 8 : 4, frame = gen_host(g, VMM_RBP);
 
     if (!stack_size(g))
         return false;
     gen_free_flags(g);
-    stack_insn(g, OP_LOAD, H_RAX, em_reg(gen_host(g, VMM_RBP)));
+    stack_insn(g, OP_LOAD, H_RAX, frame == H_NONE ? gen_gpr(VMM_RBP) : em_reg(frame));
     gen_probe(g, size, false);
     stack_insn(g, OP_LOAD, H_RAX, em_at(H_RAX, 0));
-    em_rm(&g->e, g->is64, OP_LEA, gen_host(g, VMM_RSP), em_at(gen_host(g, VMM_RBP), (int32_t)size));
+    if (frame == H_NONE)
+        gen_get(g, frame = H_RCX, VMM_RBP);
+    em_rm(&g->e, g->is64, OP_LEA, gen_host(g, VMM_RSP), em_at(frame, (int32_t)size));
     gen_put(g, VMM_RBP, H_RAX);
     return true;
 }

@@ -32,12 +32,14 @@ static uint8_t *call_handlers(struct gen *g, unsigned what)
     uint8_t *site;
 
     adjust_count(g, EXT_ADD);
+    gen_regs_leave(g);
     trans_argument(g);
     em_const(&g->e, H_RCX, what);
     site = g->e.p - 4;
     em8(&g->e, 0xe8);
     g->e.p += 4;
     em_patch(&g->e, g->e.p - 4, g->bt->stubs.slow);
+    gen_regs_enter(g);
     adjust_count(g, EXT_SUB);
     return site;
 }
@@ -45,6 +47,7 @@ static uint8_t *call_handlers(struct gen *g, unsigned what)
 static void go_tail(struct gen *g)
 {
     adjust_count(g, EXT_ADD);
+    gen_regs_leave(g);
     trans_argument(g);
     em_jmp(&g->e, g->bt->stubs.tail);
 }

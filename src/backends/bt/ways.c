@@ -272,9 +272,11 @@ void gen_go_indirect(struct gen *g)
 {
     uint8_t *miss = find_target(g);
 
+    gen_regs_leave(g);
     jump_to(g, element(BT_FIELD(tier_target), H_RCX, CODE));
     em_here(&g->e, miss);
     gen_check_target(g);
+    gen_regs_leave(g);
     em_jmp(&g->e, g->bt->stubs.fill);
 }
 
@@ -297,6 +299,7 @@ void gen_find_indirect(struct gen *g)
 
 void gen_go_found(struct gen *g)
 {
+    gen_regs_leave(g);
     em_rm(&g->e, true, OP_LOAD, H_RAX, GEN_FIELD(tier_temp[0]));
     jump_to(g, GEN_FIELD(tier_temp[1]));
 }
@@ -307,10 +310,12 @@ void gen_return(struct gen *g, int32_t pop)
     uint8_t *miss = find_return(g);
 
     gen_sp(g, sp, pop);
+    gen_regs_leave(g);
     jump_to(g, element(BT_FIELD(tier_return), H_RCX, CODE));
     em_here(&g->e, miss);
     gen_check_target(g);
     gen_sp(g, sp, pop);
+    gen_regs_leave(g);
     miss = find_target(g);
     jump_to(g, element(BT_FIELD(tier_target), H_RCX, CODE));
     em_here(&g->e, miss);

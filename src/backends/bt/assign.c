@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/bt/assign.c: which guest registers have host registers in a region. */
+#include "backends/bt/region.h"
+
+/*
+ * Between translations bt_host holds. A region exchanges what it hardly uses for what it uses more:
+ * the host register of one guest register becomes that of another one, which stays in x86_cpu
+ * elsewhere. Each exchange costs two moves where the region is entered, and two where it is left.
+ */
+
+#define NEVER ~0u /* this one keeps its host register */
+
+/* A use in a block that is executed as often as the region's head counts so much, and more in each
+ * loop around. */
+#define ALWAYS     16
+#define LOOP_SHIFT 3
+#define MAX_DEPTH  3
+
+/* What an exchange must be worth: its moves take longer than operands in memory, and regions are
+ * often left before all of their blocks have been executed. */
+#define PRICE (16 * ALWAYS)
+
+/* ---- moves ---- */
+
+void gen_regs_enter(struct gen *g)
+{
+    const struct gen_regs *regs = g->regs;
+
+    if (!regs)
+        return;
+    for (unsigned slot = 0; slot < 16; slot++)
+        if (regs->out >> slot & 1)
+            em_rm(&g->e, true, OP_STORE, bt_host[slot], gen_gpr(slot));
+    for (unsigned slot = 0; slot < 16; slot++)
+        if (regs->in >> slot & 1)
+            em_rm(&g->e, true, OP_LOAD, regs->host[slot], gen_gpr(slot));
+}
+
+void gen_regs_leave(struct gen *g)
+{
+    const struct gen_regs *regs = g->regs;
+
+    if (!regs)
+        return;
+    for (unsigned slot = 0; slot < 16; slot++)
+        if ((regs->in & regs->written) >> slot & 1)
+            em_rm(&g->e, true, OP_STORE, regs->host[slot], gen_gpr(slot));
+    for (unsigned slot = 0; slot < 16; slot++)
+        if (regs->out >> slot & 1)
+            em_rm(&g->e, true, OP_LOAD, bt_host[slot], gen_gpr(slot));
+}
+
+/* ---- loops ---- */
+
+/* Adds to `body` all that leads to block i. */
+static void add_sources(const struct region *r, unsigned i, uint32_t *body)
+{
+    for (unsigned k = 0; k < r->n; k++)
+        for (unsigned e = 0; e < r->block[k].nnext; e++)
+            if (r->block[k].to[e] == (int)i && !(*body >> k & 1)) {
+                *body |= 1u << k;
+                add_sources(r, k, body);
+            }
+}
+
+/* How many loops each block is in. */
+static void find_depths(const struct region *r, uint8_t *depth)
+{
+    memset(depth, 0, REGION_COPIES);
+    for (unsigned head = 0; head < r->n; head++) {
+        uint32_t body = 1u << head;
+        bool loop = false;
+
+        for (unsigned k = 0; k < r->n; k++)
+            for (unsigned e = 0; e < r->block[k].nnext; e++)
+                if (r->block[k].to[e] == (int)head && r->rank[head] <= r->rank[k]) {
+                    loop = true;
+                    if (!(body >> k & 1)) {
+                        body |= 1u << k;
+                        add_sources(r, k, &body);
+                    }
+                }
+        for (unsigned k = 0; loop && k < r->n; k++)
+            depth[k] += body >> k & 1;
+    }
+}
+
+/* ---- uses ---- */
+
+static void count_register(ZydisRegister reg, unsigned n, unsigned *uses)
+{
+    unsigned id = (unsigned)ZydisRegisterGetId(reg);
+
+    switch (ZydisRegisterGetClass(reg)) {
+    case ZYDIS_REGCLASS_GPR8:
+        uses[id < 4 ? id : id - 4] += n;
+        break;
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64:
+        uses[id] += n;
+        break;
+    default:
+        break;
+    }
+}
+
+/* An instruction that one register in x86_cpu makes a handler's. */
+static bool wants_registers(const struct gen_insn *in)
+{
+    return in->insn.mnemonic == ZYDIS_MNEMONIC_CMPXCHG ||
+           in->insn.mnemonic == ZYDIS_MNEMONIC_SHLD || in->insn.mnemonic == ZYDIS_MNEMONIC_SHRD;
+}
+
+static void count_uses(const struct gen_insn *in, unsigned n, unsigned *uses)
+{
+    if (!in->known)
+        return;
+    if (wants_registers(in))
+        n *= 8;
+    for (unsigned k = 0; k < in->insn.operand_count; k++) {
+        const ZydisDecodedOperand *o = &in->opnd[k];
+
+        if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+            count_register(o->mem.base, n * 2, uses);
+            count_register(o->mem.index, n * 2, uses);
+        } else if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+            bool both = (o->actions & ZYDIS_OPERAND_ACTION_MASK_READ) &&
+                        (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+
+            count_register(o->reg.value, both ? n * 2 : n, uses);
+        }
+    }
+}
+
+/* How often a block is executed: heads of regions have all been so many times. */
+static unsigned frequency(const struct gen *g, const struct bt_trans *t)
+{
+    uint32_t all = g->bt->hotter, left = g->cpu->tier_heat[t->heat];
+    uint64_t often;
+
+    if (t->region || left > all)
+        return ALWAYS;
+    often = (uint64_t)(all - left) * ALWAYS / all;
+    return often ? (unsigned)often : 1;
+}
+
+static void count_all(const struct gen *g, const struct region *r, unsigned *uses,
+                      uint32_t *written)
+{
+    uint8_t depth[REGION_COPIES];
+
+    find_depths(r, depth);
+    memset(uses, 0, 16 * sizeof(uses[0]));
+    *written = 0;
+    for (unsigned i = 0; i < r->n; i++) {
+        const struct region_block *rb = &r->block[i];
+        unsigned d = depth[i] < MAX_DEPTH ? depth[i] : MAX_DEPTH;
+        unsigned n = (i ? frequency(g, rb->t) : ALWAYS) << d * LOOP_SHIFT;
+
+        for (unsigned k = 0; k < rb->t->block->n; k++) {
+            count_uses(&rb->all[k], n, uses);
+            *written |= gen_writes(&rb->all[k]);
+        }
+    }
+    uses[VMM_RSP] = NEVER; /* of many instructions the operand */
+    uses[VMM_RDX] = NEVER; /* for those that mean this one */
+}
+
+/* ---- choice ---- */
+
+static void exchange(struct gen_regs *regs, unsigned in, unsigned out)
+{
+    regs->host[in] = regs->host[out];
+    regs->host[out] = H_NONE;
+    regs->in |= 1u << in;
+    regs->out |= 1u << out;
+}
+
+/* The register in x86_cpu that is used most. */
+static unsigned most_used(const struct gen_regs *regs, const unsigned *uses)
+{
+    unsigned best = 16;
+
+    for (unsigned slot = 0; slot < 16; slot++)
+        if (regs->host[slot] == H_NONE && !(regs->out >> slot & 1) &&
+            (best == 16 || uses[slot] > uses[best]))
+            best = slot;
+    return best;
+}
+
+/* The register that is used least of those that have bt_host's. */
+static unsigned least_used(const struct gen_regs *regs, const unsigned *uses)
+{
+    unsigned best = 16;
+
+    for (unsigned slot = 0; slot < 16; slot++)
+        if (regs->host[slot] != H_NONE && !(regs->in >> slot & 1) && uses[slot] != NEVER &&
+            (best == 16 || uses[slot] < uses[best]))
+            best = slot;
+    return best;
+}
+
+/* For comparisons: any assignment. */
+static void shuffle(struct gen_regs *regs, const unsigned *uses, uint32_t seed)
+{
+    for (unsigned n = seed >> 24 & 7; n; n--) {
+        unsigned in, out;
+
+        seed = seed * 1664525 + 1013904223;
+        in = seed >> 28;
+        out = seed >> 24 & 15;
+        if (regs->host[in] == H_NONE && !(regs->out >> in & 1) && regs->host[out] != H_NONE &&
+            !(regs->in >> out & 1) && uses[out] != NEVER)
+            exchange(regs, in, out);
+    }
+}
+
+static void choose(struct gen_regs *regs, const unsigned *uses)
+{
+    for (;;) {
+        unsigned in = most_used(regs, uses), out = least_used(regs, uses);
+
+        if (in == 16 || out == 16 || uses[in] < uses[out] + PRICE)
+            return;
+        exchange(regs, in, out);
+    }
+}
+
+static void set_free(struct gen_regs *regs, const unsigned *uses, unsigned spares)
+{
+    if (spares > GEN_SPARES)
+        spares = GEN_SPARES;
+    while (regs->nspares < spares) {
+        unsigned out = least_used(regs, uses);
+
+        if (out == 16 || uses[out])
+            return;
+        regs->spare[regs->nspares++] = regs->host[out];
+        regs->host[out] = H_NONE;
+        regs->out |= 1u << out;
+    }
+}
+
+void region_assign(struct gen *g, struct region *r, unsigned spares)
+{
+    struct gen_regs *regs = &r->regs;
+    unsigned uses[16];
+
+    memset(regs, 0, sizeof(*regs));
+    memcpy(regs->host, bt_host, sizeof(regs->host));
+    count_all(g, r, uses, &regs->written);
+    if (g->bt->shuffle) {
+        g->bt->shuffle = g->bt->shuffle * 22695477 + 1;
+        shuffle(regs, uses, g->bt->shuffle);
+    } else {
+        choose(regs, uses);
+    }
+    set_free(regs, uses, spares);
+    g->regs = regs;
+    g->host = regs->host;
+}
