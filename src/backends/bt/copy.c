@@ -18,7 +18,9 @@ static bool in_place(const struct gen *g, const struct copy *c, unsigned i)
 {
     const struct operand *r = &c->r[i];
 
-    if (r->field != IN_RM || c->mem || (r->read && r->write) || (r->write && r->size == 4))
+    if (r->field != IN_RM || c->mem || (r->write && r->size == 4))
+        return false;
+    if (r->read && r->write && (r->size < 8 || g->insn.mnemonic == ZYDIS_MNEMONIC_XCHG))
         return false;
     for (unsigned k = 0; k < c->nr; k++)
         if (k != i && c->r[k].slot == r->slot)

@@ -8,11 +8,12 @@
 /* How an instruction uses the arithmetic flags. Those that leave some as they are, or all for a
  * count of 0, need them in the host before; handlers treat them in the same way. */
 enum use {
-    NOT,     /* not */
-    SETS,    /* sets all */
-    CARRIES, /* sets all, with CF as an input or left alone */
-    READS,   /* condition codes */
-    CHANGES  /* sets some */
+    NOT,       /* not */
+    SETS,      /* sets all */
+    CARRIES,   /* sets all, with CF as an input or left alone */
+    READS,     /* condition codes */
+    CHANGES,   /* sets some */
+    OVERWRITES /* sets some, and the others do not matter any more */
 };
 
 enum field { IN_REG, IN_RM, IN_VVVV };

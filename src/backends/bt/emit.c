@@ -72,6 +72,14 @@ void em_insn(struct em *e, struct em_op op, unsigned reg, struct em_rm rm)
         em8(e, 0xc0 | (reg & 7) << 3 | (rm.reg & 7u));
 }
 
+void em_lea(struct em *e, bool wide, unsigned reg, struct em_rm m)
+{
+    if (m.reg == H_NONE || m.index != H_NONE || m.disp)
+        em_rm(e, wide, OP_LEA, reg, m);
+    else if (!wide || m.reg != reg)
+        em_rr(e, wide, OP_LOAD, reg, m.reg);
+}
+
 void em_imm(struct em *e, bool wide, unsigned ext, struct em_rm rm, int32_t imm)
 {
     if (imm == (int8_t)imm) {

@@ -138,6 +138,9 @@ static inline void em_rm(struct em *e, bool wide, unsigned op, unsigned reg, str
 #define CC_A     7
 #define CC_L     12
 
+/* LEA, or a shorter MOV. */
+void em_lea(struct em *e, bool wide, unsigned reg, struct em_rm m);
+
 /* ALU operation with an immediate. */
 void em_imm(struct em *e, bool wide, unsigned ext, struct em_rm rm, int32_t imm);
 

@@ -221,11 +221,14 @@ void gen_load_cc(struct gen *g);
 /* What an instruction means to the flags. */
 #define GEN_SETS    1u /* all of them: what they were before does not matter any more */
 #define GEN_CHANGES 2u /* some, or all */
-#define GEN_READS   4u /* or leaves some as they are */
+#define GEN_READS   4u
+#define GEN_KEEPS   16u /* it may leave some as they are: needs them if they are needed behind it */
 #define GEN_FAULTS                                                                                 \
     8u /* it may fault, or leave the translated code in other ways: it shows them                  \
         */
 unsigned gen_flags_use(const struct gen_insn *in);
+/* The same of op i, where it is known whether they are needed behind it: no GEN_KEEPS. [live.c] */
+unsigned gen_flags_use_at(const struct gen *g, unsigned i);
 /* Whether the flags may still be needed behind op i. [live.c] */
 bool gen_flags_live(const struct gen *g, unsigned i);
 /* Whether the flags that op i sets will have to do without the host's. */

@@ -364,7 +364,7 @@ static void look(struct gen *g, const struct gen_base *b)
     m.reg = in_register(g, b->base, H_RAX);
     m.index = in_register(g, b->index, H_RCX);
     m.scale = m.index == H_NONE ? 0 : b->scale;
-    em_rm(&g->e, g->is64, OP_LEA, H_RAX, m);
+    em_lea(&g->e, g->is64, H_RAX, m);
     gen_probe(g, (unsigned)(b->hi - b->lo), b->write);
     check_phase(g, b);
 }

@@ -190,14 +190,15 @@ static bool operands(const struct gen *g, struct copy *c)
 }
 
 /* A shift by a constant other than 0 sets all flags. */
-static bool shift_sets_all(const struct gen *g, const struct copy *c)
+static bool shift_sets_all(const struct gen_insn *in)
 {
-    ZydisMnemonic m = g->insn.mnemonic;
-    unsigned bits = g->opnd[0].size, count;
+    ZydisMnemonic m = in->insn.mnemonic;
+    unsigned bits = in->opnd[0].size, count;
 
-    if ((m != ZYDIS_MNEMONIC_SHL && m != ZYDIS_MNEMONIC_SHR && m != ZYDIS_MNEMONIC_SAR) || c->count)
+    if ((m != ZYDIS_MNEMONIC_SHL && m != ZYDIS_MNEMONIC_SHR && m != ZYDIS_MNEMONIC_SAR) ||
+        in->opnd[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
         return false;
-    count = (unsigned)g->opnd[1].imm.value.u & (bits == 64 ? 63 : 31);
+    count = (unsigned)in->opnd[1].imm.value.u & (bits == 64 ? 63 : 31);
     return count && count < bits;
 }
 
@@ -218,6 +219,53 @@ static bool leaves_undefined(const struct gen *g, const struct copy *c)
     }
 }
 
+/* Of those that leave some as they are: whether others are operands. */
+static bool reads_some(const struct gen_insn *in)
+{
+    switch (in->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_ADC:
+    case ZYDIS_MNEMONIC_SBB:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+    case ZYDIS_MNEMONIC_ADCX:
+    case ZYDIS_MNEMONIC_ADOX:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* SHL, SHR and SAR by CL as SHLX and its like: fewer steps. */
+static void without_flags(const struct gen *g, struct copy *c)
+{
+    uint8_t pp;
+
+    switch (g->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_SHL:
+        pp = 1;
+        break;
+    case ZYDIS_MNEMONIC_SAR:
+        pp = 2;
+        break;
+    case ZYDIS_MNEMONIC_SHR:
+        pp = 3;
+        break;
+    default:
+        return;
+    }
+    if (c->mem || c->r[0].size < 4)
+        return;
+    c->op = (struct em_op){.vex = true, .map = 2, .op = 0xf7, .pp = pp, .wide = c->r[0].size == 8};
+    c->nr = 3;
+    c->r[1] = c->r[2] = c->r[0];
+    c->r[0].field = IN_REG;
+    c->r[0].read = false;
+    c->r[1].write = false;
+    c->r[2] = (struct operand){IN_VVVV, VMM_RCX, c->r[0].size, true, false};
+    c->count = false;
+    c->use = NOT;
+}
+
 static bool gen_modrm(struct gen *g)
 {
     const struct row *row = &rows[g->insn.mnemonic];
@@ -232,8 +280,13 @@ static bool gen_modrm(struct gen *g)
         c.op.op = 0x80;
     if (g->bt->exact && leaves_undefined(g, &c))
         return false;
-    if (shift_sets_all(g, &c))
+    if (shift_sets_all(&g->all[g->i]))
         c.use = SETS;
+    else if ((c.use == CHANGES || c.use == CARRIES) && !reads_some(&g->all[g->i]) &&
+             !gen_flags_live(g, g->i))
+        c.use = OVERWRITES;
+    if (c.count && c.use == OVERWRITES && g->bt->host.bmi2)
+        without_flags(g, &c);
     switch (g->insn.mnemonic) {
     case ZYDIS_MNEMONIC_BT:
     case ZYDIS_MNEMONIC_BTS:
@@ -305,8 +358,13 @@ unsigned gen_flags_use(const struct gen_insn *in)
         return use | GEN_SETS | GEN_CHANGES;
     case READS:
         return use | GEN_READS;
+    case CHANGES:
+        return use | GEN_CHANGES |
+               (shift_sets_all(in) ? GEN_SETS
+                : reads_some(in)   ? GEN_READS
+                                   : GEN_KEEPS);
     default:
-        return use | GEN_READS | GEN_CHANGES;
+        return use | GEN_CHANGES | (reads_some(in) ? GEN_READS : GEN_KEEPS);
     }
 }
 

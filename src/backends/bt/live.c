@@ -17,12 +17,23 @@ bool gen_flags_live(const struct gen *g, unsigned i)
 
         if (g->region && jumps(g, i))
             break;
+        if (g->held && i <= g->group.last)
+            use &= ~GEN_FAULTS; /* the looks have been successful */
         if (use & (GEN_READS | GEN_FAULTS))
             return true;
         if (use & GEN_SETS)
             return false;
     }
     return !g->region || g->live_end;
+}
+
+unsigned gen_flags_use_at(const struct gen *g, unsigned i)
+{
+    unsigned use = gen_flags_use(&g->all[i]);
+
+    if ((use & GEN_KEEPS) && gen_flags_live(g, i))
+        use |= GEN_READS;
+    return use & ~GEN_KEEPS;
 }
 
 bool gen_flags_last(const struct gen *g, unsigned i)
@@ -32,6 +43,8 @@ bool gen_flags_last(const struct gen *g, unsigned i)
 
         if (jumps(g, i) || gen_condition(g->all[i].insn.mnemonic) >= 0)
             break;
+        if (g->held && i <= g->group.last)
+            use &= ~GEN_FAULTS;
         if (use & GEN_FAULTS)
             return i < g->b->n - 1u || !g->b->ends;
         if (use & GEN_SETS)
@@ -69,7 +82,7 @@ static bool loses_recipe(const struct gen *g, unsigned first, unsigned last)
     bool lost = false;
 
     for (unsigned i = first; i <= last; i++) {
-        unsigned use = gen_flags_use(&g->all[i]);
+        unsigned use = gen_flags_use_at(g, i);
 
         if (use & GEN_SETS)
             return false;

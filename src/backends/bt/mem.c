@@ -67,7 +67,7 @@ bool gen_lea(struct gen *g, unsigned dst, bool wide)
             m.scale = op->scale;
         }
     }
-    em_rm(&g->e, wide, OP_LEA, dst, m);
+    em_lea(&g->e, wide, dst, m);
     return true;
 }
 
@@ -132,7 +132,7 @@ bool gen_mem(struct gen *g, unsigned size, bool write)
 {
     if (g->op->ea == X86_EA_SLOW)
         return false;
-    if (gen_flags_use(&g->all[g->i]) & GEN_READS)
+    if (gen_flags_use_at(g, g->i) & GEN_READS)
         gen_save_flags(g);
     gen_free_flags(g);
     if (!gen_linear(g))
