@@ -41,7 +41,7 @@ extern const uint8_t bt_host[16];
 #define BT_MAX_HOT     (12u << 10) /* ... for what is executed as a rule */
 #define BT_HOT         32          /* executions before a block is translated */
 #define BT_HOTTER_THAN 20000       /* executions of a translation before it is one of a region */
-#define BT_HASH_BITS   14
+#define BT_HASH_BITS   16
 #define BT_MAX_LINKS   2
 
 /* Where a direct jump to a block comes in. */

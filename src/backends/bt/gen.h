@@ -136,7 +136,7 @@ struct gen {
 
     const struct gen_insn *all; /* of the block */
     ZydisDecodedInstruction insn;
-    ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
+    const ZydisDecodedOperand *opnd;
     const uint8_t *code;  /* of the block */
     const uint8_t *bytes; /* of insn */
 

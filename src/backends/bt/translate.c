@@ -133,17 +133,28 @@ bool gen_try(struct gen *g, bool last)
     return false;
 }
 
+/* Others matter as being none. */
+static unsigned operand_count(const ZydisDecodedInstruction *in)
+{
+    return in->operand_count < 4 ? 4 : in->operand_count;
+}
+
 void gen_decode(struct gen *g, struct gen_insn *all)
 {
-    ZydisDecoder z;
+    struct x86_dec room, *d;
 
-    x86_dec_init(&z, g->b->mode);
     for (unsigned i = 0; i < g->b->n; i++) {
         const struct x86_op *op = &g->b->ops[i];
 
-        all[i].known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&z, g->code + op->off, op->len,
-                                                           &all[i].insn, all[i].opnd)) &&
-                       all[i].insn.length == op->len;
+        all[i].known = ZYAN_SUCCESS(x86_dec_get(g->cpu, g->b->mode, g->code + op->off,
+                                                X86_BLOCK_MAX * 15u - op->off, &room, &d)) &&
+                       d->insn.length == op->len;
+        if (!all[i].known) {
+            memset(&all[i], 0, sizeof(all[i]));
+            continue;
+        }
+        all[i].insn = d->insn;
+        memcpy(all[i].opnd, d->opnd, operand_count(&d->insn) * sizeof(d->opnd[0]));
         gen_find_vec(g, i, &all[i]);
         gen_find_x87(g, i, &all[i]);
     }
@@ -152,13 +163,11 @@ void gen_decode(struct gen *g, struct gen_insn *all)
 
 void gen_select(struct gen *g, unsigned i)
 {
-    unsigned n = g->all[i].insn.operand_count; /* others matter as being none */
-
     g->i = i;
     g->op = &g->b->ops[i];
     g->bytes = g->code + g->op->off;
     g->insn = g->all[i].insn;
-    memcpy(g->opnd, g->all[i].opnd, (n < 4 ? 4 : n) * sizeof(g->opnd[0]));
+    g->opnd = g->all[i].opnd;
 }
 
 /* ---- groups of accesses ---- */

@@ -21,8 +21,9 @@
  * Memory is bounded: when MAX_CHUNKS are full, everything is flushed.
  */
 
-#define HASH_BITS  16
-#define PAGE_BITS  12
+#define HASH_BITS  12 /* to begin with: the table of blocks grows with their number ... */
+#define HASH_MAX   20 /* ... up to this */
+#define PAGE_BITS  14
 #define CHUNK_SIZE (512u << 10)
 #define MAX_CHUNKS 128
 #define MAX_DEAD   512
@@ -40,7 +41,8 @@ struct page {
 };
 
 struct x86_cache {
-    struct x86_block *hash[1u << HASH_BITS];
+    struct x86_block **hash;
+    unsigned hash_bits, nblocks;
     struct page *pages[1u << PAGE_BITS];
     struct x86_block *free[X86_BLOCK_MAX + 1]; /* by number of instructions, by next_hash */
     struct page *free_pages;                   /* by next */
@@ -82,7 +84,35 @@ static uint64_t mix(uint64_t x)
 
 static struct x86_block **bucket(struct x86_cache *c, uint64_t gpa, uint32_t mode)
 {
-    return &c->hash[mix(gpa ^ ((uint64_t)mode << 52)) & ((1u << HASH_BITS) - 1)];
+    return &c->hash[mix(gpa ^ ((uint64_t)mode << 52)) & ((1u << c->hash_bits) - 1)];
+}
+
+static size_t hash_bytes_of(unsigned bits)
+{
+    return sizeof(struct x86_block *) << bits;
+}
+
+/* Chains stay short, so that a lookup meets few cache lines that the processor does not have.
+ * Without memory they become longer. */
+static void grow_hash(struct x86_cache *c)
+{
+    struct x86_block **old = c->hash, *b, *next;
+    unsigned bits = c->hash_bits;
+    struct x86_block **hash = os_pages_alloc(hash_bytes_of(bits + 1));
+
+    if (!hash)
+        return;
+    c->hash = hash;
+    c->hash_bits = bits + 1;
+    for (unsigned i = 0; i < 1u << bits; i++)
+        for (b = old[i]; b; b = next) {
+            struct x86_block **h = bucket(c, b->gpa, b->mode);
+
+            next = b->next_hash;
+            b->next_hash = *h;
+            *h = b;
+        }
+    os_pages_free(old, hash_bytes_of(bits));
 }
 
 static struct page **page_slot(struct x86_cache *c, uint64_t gpa)
@@ -214,11 +244,13 @@ bool x86_cache_create(struct x86_cpu *cpu)
     if (!c)
         return false;
     c->chunk[0] = os_pages_alloc(CHUNK_SIZE);
-    if (!c->chunk[0]) {
-        os_pages_free(c, sizeof(*c));
+    c->nchunks = c->chunk[0] != NULL;
+    c->hash_bits = HASH_BITS;
+    c->hash = os_pages_alloc(hash_bytes_of(HASH_BITS));
+    if (!c->chunk[0] || !c->hash) {
+        x86_cache_destroy(c);
         return false;
     }
-    c->nchunks = 1;
     cpu->cache = c;
     return true;
 }
@@ -229,6 +261,8 @@ void x86_cache_destroy(struct x86_cache *c)
         return;
     for (unsigned i = 0; i < c->nchunks; i++)
         os_pages_free(c->chunk[i], CHUNK_SIZE);
+    if (c->hash)
+        os_pages_free(c->hash, hash_bytes_of(c->hash_bits));
     os_pages_free(c, sizeof(*c));
 }
 
@@ -241,6 +275,7 @@ static void unlink_hash(struct x86_cache *c, struct x86_block *b)
     while (*p != b)
         p = &(*p)->next_hash;
     *p = b->next_hash;
+    c->nblocks--;
 }
 
 static void unlink_head(struct x86_cache *c, struct x86_block *b)
@@ -386,7 +421,8 @@ static void flush_now(struct x86_cpu *cpu)
             for (struct x86_block *b = pg->blocks; b; b = b->next_page)
                 cpu->count.blocks_flushed++;
     memset(c->pages, 0, sizeof(c->pages));
-    memset(c->hash, 0, sizeof(c->hash));
+    memset(c->hash, 0, hash_bytes_of(c->hash_bits));
+    c->nblocks = 0;
     memset(c->free, 0, sizeof(c->free));
     c->free_pages = NULL;
     c->dead = NULL;
@@ -507,6 +543,17 @@ static void check_page(struct x86_cpu *cpu, const struct x86_code *code)
     }
 }
 
+/* A block in one page that has been compared with memory in this epoch, as have been all blocks of
+ * its page then; or NULL. */
+static struct x86_block *lookup_current(struct x86_cache *c, uint64_t gpa, uint32_t mode)
+{
+    struct x86_block *b = *bucket(c, gpa, mode);
+
+    while (b && (b->gpa != gpa || b->mode != mode || b->gpa2 != MMU_NO_TAG))
+        b = b->next_hash;
+    return b && b->epoch == c->epoch ? b : NULL;
+}
+
 /* NULL: there is none, an exception is queued, cpu->stop is set, or *again is. */
 static struct x86_block *lookup(struct x86_cpu *cpu, struct x86_code *code, uint32_t mode,
                                 bool *again)
@@ -592,8 +639,11 @@ static struct x86_block *insert(struct x86_cpu *cpu, const struct x86_block *key
 {
     struct x86_cache *c = cpu->cache;
     unsigned n = key->n;
-    struct x86_block *b = block_alloc(c, n), **h = bucket(c, key->gpa, key->mode);
+    struct x86_block *b = block_alloc(c, n), **h;
 
+    if (++c->nblocks * 2 > 1u << c->hash_bits && c->hash_bits < HASH_MAX)
+        grow_hash(c);
+    h = bucket(c, key->gpa, key->mode);
     *b = *key;
     b->epoch = c->epoch;
     memcpy(b->ops, ops, n * sizeof(*ops));
@@ -631,6 +681,9 @@ struct x86_block *x86_cache_get(struct x86_cpu *cpu, struct x86_code *code, uint
         hint->epoch == cpu->cache->epoch)
         return hint;
     cpu->count.block_lookups++;
+    b = lookup_current(cpu->cache, code->gpa, mode);
+    if (x86_likely(b))
+        return b;
     if (cpu->tier)
         check_page(cpu, code);
     b = lookup(cpu, code, mode, again);

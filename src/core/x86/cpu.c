@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/x86/cache.h"
+#include "core/x86/decode.h"
 #include "core/x86/thunk.h"
 #include "core/x86/xstate.h"
 
@@ -40,6 +41,7 @@ struct x86_cpu *x86_create(const struct x86_env *env, unsigned id)
         free(cpu);
         return NULL;
     }
+    cpu->memo = x86_memo_create(); /* it only saves time */
     x86_reset(cpu, false);
     return cpu;
 }
@@ -50,6 +52,7 @@ void x86_destroy(struct x86_cpu *cpu)
         return;
     x86_thunks_destroy(cpu);
     x86_cache_destroy(cpu->cache);
+    x86_memo_destroy(cpu->memo);
     free(cpu);
 }
 

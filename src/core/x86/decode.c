@@ -185,19 +185,38 @@ static bool is_alien(const struct x86_dec *d)
            d->insn.meta.isa_set <= ZYDIS_ISA_SET_KNC_PF_HINT;
 }
 
+ZyanStatus x86_dec_get(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, unsigned avail,
+                       struct x86_dec *room, struct x86_dec **found)
+{
+    struct x86_dec *d = x86_memo_find(cpu->memo, mode, code, avail);
+    ZyanStatus status = ZYAN_STATUS_SUCCESS;
+
+    *found = d ? d : room;
+    (*found)->cpu = cpu;
+    (*found)->mode = mode;
+    (*found)->code = code;
+    (*found)->end = false;
+    if (!d) {
+        status = decode_insn(room, avail < INSN_MAX ? avail : INSN_MAX);
+        if (ZYAN_SUCCESS(status))
+            x86_memo_enter(cpu->memo, room, avail);
+    }
+    return status;
+}
+
 unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, unsigned avail,
                     struct x86_op *op, bool *end)
 {
-    struct x86_dec d = {.cpu = cpu, .mode = mode, .code = code};
+    struct x86_dec room, *d;
     unsigned n = avail < INSN_MAX ? avail : INSN_MAX;
     struct x86_op blank;
-    ZyanStatus status = decode_insn(&d, n);
+    ZyanStatus status = x86_dec_get(cpu, mode, code, avail, &room, &d);
 
     if (ZYAN_SUCCESS(status)) {
-        op->len = d.insn.length;
+        op->len = d->insn.length;
         blank = *op;
-        if (!is_alien(&d) && decode_row(&d, op)) {
-            *end = d.end;
+        if (!is_alien(d) && decode_row(d, op)) {
+            *end = d->end;
             return op->len;
         }
         *op = blank;

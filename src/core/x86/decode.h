@@ -68,14 +68,25 @@ static inline bool x86_dec_64(const struct x86_dec *d)
 /* Sets Zydis up for the instructions of a mode, as the guest's CPU has them. [decode.c] */
 void x86_dec_init(ZydisDecoder *z, uint32_t mode);
 
+/* As ZydisDecoderDecodeFull, for the instruction at `code` as the guest's CPU has it; what is known
+ * comes from cpu->memo. On success *d holds until the next call, and may be `room`. [decode.c] */
+ZyanStatus x86_dec_get(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, unsigned avail,
+                       struct x86_dec *room, struct x86_dec **d);
+
+/* Decoded instructions of a vCPU. [decode_memo.c] */
+struct x86_memo *x86_memo_create(void);
+void x86_memo_destroy(struct x86_memo *memo);
+/* The instruction at `code`, but for cpu, mode, code and end; or NULL. */
+struct x86_dec *x86_memo_find(struct x86_memo *memo, uint32_t mode, const uint8_t *code,
+                              unsigned avail);
+/* Keeps what has been decoded from `avail` bytes. */
+void x86_memo_enter(struct x86_memo *memo, const struct x86_dec *d, unsigned avail);
+
 /* Decodes the instruction at `code` (`avail` bytes at hand) into *op; the number of its bytes, 0
  * when more bytes are needed. Invalid encodings become an op that raises #UD; more than 15 bytes
  * #GP. *end as in struct x86_dec. [decode.c] */
 unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, unsigned avail,
                     struct x86_op *op, bool *end);
-
-/* The decoder for a mode (X86_MODE_*). [decode.c] */
-void x86_dec_init(ZydisDecoder *z, uint32_t mode);
 
 /* Vector, mask, MMX and x87 instructions, XSAVE family included. [vec_decode.c] */
 bool x86_dec_vec(struct x86_dec *d, struct x86_op *op);
