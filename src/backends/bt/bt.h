@@ -125,6 +125,14 @@ struct bt_region {
     struct bt_member member[];
 };
 
+/* Lengths of operands for which there is shared code that looks into the TLB: 1, 2, 4, and
+ * multiples of 8 up to 256. */
+#define BT_LOOKS 35
+static inline unsigned bt_look_class(unsigned size)
+{
+    return size <= 2 ? size - 1 : size <= 4 ? 2 : 2 + (size + 7) / 8;
+}
+
 /* Entries of code that all translations share. */
 struct bt_stubs {
     const uint8_t *enter; /* RDI: cpu, RAX: where to go on */
@@ -139,6 +147,7 @@ struct bt_stubs {
     const uint8_t *simd_store, *simd_load; /* [simd_state.c] */
     const uint8_t *split;                  /* a load goes over the end of a page [tlb.c] */
     const uint8_t *miss[2];                /* the first level of the TLB: [1]: write [tlb.c] */
+    const uint8_t *look[2][BT_LOOKS];      /* both levels, by bt_look_class [tlb.c] */
 };
 
 /* Bits of x86_cpu.simd_lack; the last ones are those of XINUSE. [simd_state.c] */
@@ -215,7 +224,7 @@ void bt_make_stubs(struct bt *bt);
  */
 void bt_serialize(struct bt *bt);
 
-/* Those that ask the second level of the TLB. [tlb.c] */
+/* Those that look into the TLB. [tlb.c] */
 void bt_make_tlb_stubs(struct bt *bt, struct em *e);
 /* Those that move the guest's vector state. [simd_state.c] */
 void bt_make_simd_stubs(struct bt *bt, struct em *e);

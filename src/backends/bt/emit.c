@@ -85,6 +85,11 @@ void em_imm(struct em *e, bool wide, unsigned ext, struct em_rm rm, int32_t imm)
     if (imm == (int8_t)imm) {
         em_rm(e, wide, OP_IMM8, ext, rm);
         em8(e, (uint8_t)imm);
+    } else if (!rm.mem && rm.reg == H_RAX) {
+        if (wide)
+            em8(e, 0x48);
+        em8(e, ext << 3 | 5);
+        em32(e, (uint32_t)imm);
     } else {
         em_rm(e, wide, OP_IMM32, ext, rm);
         em32(e, (uint32_t)imm);
@@ -115,6 +120,13 @@ uint8_t *em_jcc_later(struct em *e, unsigned cc)
 void em_jmp(struct em *e, const void *target)
 {
     em_patch(e, em_jmp_later(e), target);
+}
+
+void em_call(struct em *e, const void *target)
+{
+    em8(e, 0xe8);
+    em32(e, 0);
+    em_patch(e, e->p - 4, target);
 }
 
 void em_jcc(struct em *e, unsigned cc, const void *target)

@@ -146,6 +146,7 @@ void em_imm(struct em *e, bool wide, unsigned ext, struct em_rm rm, int32_t imm)
 
 /* Jumps to an executable address. */
 void em_jmp(struct em *e, const void *target);
+void em_call(struct em *e, const void *target);
 void em_jcc(struct em *e, unsigned cc, const void *target);
 /* The same, to be completed by em_here or em_patch: the place of the displacement. */
 uint8_t *em_jmp_later(struct em *e);

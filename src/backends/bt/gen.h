@@ -26,9 +26,9 @@ struct gen_slow {
     struct gen_recipe recipe; /* of the flags, if they are not in cc */
     uint8_t group;            /* index into apart + 1: the look for a group has failed */
     bool write;
-    const void *retry; /* a look into the TLB: where it goes on with another entry; or NULL */
-    const void
-        *found; /* ... and with a copy, when the operand crosses into the next page; or NULL */
+    const void *retry; /* a look in line: where it goes on with another entry; or NULL */
+    const void *found; /* a look: where it goes on with a copy, when the operand crosses into the
+                          next page; or NULL */
 };
 
 /* A group, for when its common look into the TLB fails. */
@@ -243,12 +243,16 @@ uint32_t gen_writes(const struct gen_insn *in);
 
 /* RAX = the op's linear address; false: not possible inline. Flags are gone. */
 bool gen_linear(struct gen *g);
-/* RAX: linear address, becomes the host address for an access of `size` bytes. RCX is changed. */
+/* RAX: linear address, becomes the host address for an access of `size` bytes. Changes RCX. */
 void gen_probe(struct gen *g, unsigned size, bool write);
 /* The same for the op's memory operand; spills the flags. False: not possible, nothing written. */
 bool gen_mem(struct gen *g, unsigned size, bool write);
 /* What a look into the TLB does that has failed; goes on behind if there is nothing. [tlb.c] */
 void gen_miss(struct gen *g, const struct gen_slow *s);
+/* The look itself. RAX: linear address; RCX becomes the TLB's entry, and condition A means that it
+ * does not serve. The place where it goes on with another entry. Behind it: RAX = host address. */
+const void *gen_look(struct em *e, const struct bt *bt, unsigned size, bool write);
+void gen_look_found(struct em *e);
 /* After gen_probe: an access that splits a cache line is slow. */
 void gen_no_split(struct gen *g, unsigned size);
 /* LEA of the op's offset. False: not possible. */

@@ -100,32 +100,22 @@ void gen_slow_if(struct gen *g, unsigned cc)
         s->recipe = g->recipe;
 }
 
-/* As mmu_slot and mmu_fast_read or mmu_fast_write. */
+/* Regions look in line. Everything else calls shared code: short code is worth more there. */
 void gen_probe(struct gen *g, unsigned size, bool write)
 {
     struct em *e = &g->e;
-    int32_t tag = write ? offsetof(struct mmu_entry, write) : offsetof(struct mmu_entry, read);
     const void *retry;
 
-    _Static_assert(sizeof(struct mmu_entry) == 32, "shifts by 12 - 5");
-    _Static_assert(MMU_PAGE_SHIFT + MMU_TLB_BITS <= 32, "32 bits do");
-    if (g->bt->host.bmi2) { /* RORX: what comes round is masked out */
-        em_insn(e, (struct em_op){.vex = true, .map = 3, .op = 0xf0, .pp = 3}, H_RCX,
-                em_reg(H_RAX));
-    } else {
-        em_rr(e, false, OP_LOAD, H_RCX, H_RAX);
-        em_rr(e, false, OP_SHIFT, EXT_SHR, H_RCX);
+    if (!g->region) {
+        em_call(e, g->bt->stubs.look[write][bt_look_class(size)]);
+        gen_slow_if(g, CC_C);
+        return;
     }
-    em8(e, MMU_PAGE_SHIFT - 5);
-    em_imm(e, false, EXT_AND, em_reg(H_RCX), (MMU_TLB_SIZE - 1) << 5);
-    em_rm(e, true, OP_ADD, H_RCX, GEN_FIELD(tier_data));
-    retry = em_rx(e);
-    em_rm(e, true, OP_SUB, H_RAX, em_at(H_RCX, tag));
-    em_imm(e, true, EXT_CMP, em_reg(H_RAX), (int32_t)(MMU_PAGE_SIZE - size));
+    retry = gen_look(e, g->bt, size, write);
     gen_slow_if(g, CC_A);
     g->slow[g->nslow - 1].retry = retry;
     g->slow[g->nslow - 1].write = write;
-    em_rm(e, true, OP_ADD, H_RAX, em_at(H_RCX, offsetof(struct mmu_entry, host)));
+    gen_look_found(e);
 }
 
 bool gen_mem(struct gen *g, unsigned size, bool write)

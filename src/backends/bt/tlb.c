@@ -175,11 +175,66 @@ static void put_split(struct em *e)
     EM(e, 0xf9, 0xc3); /* STC; RET */
 }
 
+/* ---- the first level ---- */
+
+/* As mmu_slot and mmu_fast_read or mmu_fast_write. */
+const void *gen_look(struct em *e, const struct bt *bt, unsigned size, bool write)
+{
+    const void *retry;
+
+    _Static_assert(sizeof(struct mmu_entry) == 32, "shifts by 12 - 5");
+    _Static_assert(MMU_PAGE_SHIFT + MMU_TLB_BITS <= 32, "32 bits do");
+    if (bt->host.bmi2) { /* RORX: what comes round is masked out */
+        em_insn(e, (struct em_op){.vex = true, .map = 3, .op = 0xf0, .pp = 3}, H_RCX,
+                em_reg(H_RAX));
+    } else {
+        em_rr(e, false, OP_LOAD, H_RCX, H_RAX);
+        em_rr(e, false, OP_SHIFT, EXT_SHR, H_RCX);
+    }
+    em8(e, MMU_PAGE_SHIFT - 5);
+    em_imm(e, false, EXT_AND, em_reg(H_RCX), (MMU_TLB_SIZE - 1) << 5);
+    em_rm(e, true, OP_ADD, H_RCX, GEN_FIELD(tier_data));
+    retry = em_rx(e);
+    em_rm(e, true, OP_SUB, H_RAX, em_at(H_RCX, write ? FIELD(write) : FIELD(read)));
+    em_imm(e, true, EXT_CMP, em_reg(H_RAX), (int32_t)(MMU_PAGE_SIZE - size));
+    return retry;
+}
+
+void gen_look_found(struct em *e)
+{
+    em_rm(e, true, OP_ADD, H_RAX, em_at(H_RCX, FIELD(host)));
+}
+
+/* RAX: linear address of an operand, becomes the host address: no carry; or carry, and it is still
+ * the linear address. Changes RCX. */
+static void put_look(struct em *e, const struct bt *bt, unsigned size, bool write)
+{
+    const void *retry = gen_look(e, bt, size, write);
+    uint8_t *miss = em_jcc_later(e, CC_A);
+
+    gen_look_found(e); /* host addresses are in the lower half: no carry */
+    em8(e, 0xc3);
+    em_here(e, miss);
+    em_rm(e, true, OP_ADD, H_RAX, em_at(H_RCX, write ? FIELD(write) : FIELD(read)));
+    em_call(e, bt->stubs.miss[write]);
+    em_jcc(e, CC_NC, retry);
+    em8(e, 0xc3);
+}
+
+static void put_looks(struct bt *bt, struct em *e, bool write)
+{
+    for (unsigned size = 1; size <= 256; size += size < 8 ? size : 8) {
+        bt->stubs.look[write][bt_look_class(size)] = em_rx(e);
+        put_look(e, bt, size, write);
+    }
+}
+
 void bt_make_tlb_stubs(struct bt *bt, struct em *e)
 {
     for (unsigned write = 0; write < 2; write++) {
         bt->stubs.miss[write] = em_rx(e);
         put_miss(e, write);
+        put_looks(bt, e, write);
     }
     bt->stubs.split = em_rx(e);
     put_split(e);
@@ -190,15 +245,13 @@ void gen_miss(struct gen *g, const struct gen_slow *s)
     struct em *e = &g->e;
 
     em_here(e, s->site);
-    em_rm(e, true, OP_ADD, H_RAX, em_at(H_RCX, s->write ? FIELD(write) : FIELD(read)));
-    em8(e, 0xe8); /* CALL */
-    e->p += 4;
-    em_patch(e, e->p - 4, g->bt->stubs.miss[s->write]);
-    em_jcc(e, CC_NC, s->retry);
-    if (!s->found)
-        return;
-    em8(e, 0xe8);
-    e->p += 4;
-    em_patch(e, e->p - 4, g->bt->stubs.split);
-    em_jcc(e, CC_NC, s->found);
+    if (s->retry) {
+        em_rm(e, true, OP_ADD, H_RAX, em_at(H_RCX, s->write ? FIELD(write) : FIELD(read)));
+        em_call(e, g->bt->stubs.miss[s->write]);
+        em_jcc(e, CC_NC, s->retry);
+    }
+    if (s->found) {
+        em_call(e, g->bt->stubs.split);
+        em_jcc(e, CC_NC, s->found);
+    }
 }

@@ -62,7 +62,7 @@ void gen_write_slow(struct gen *g, unsigned i)
     bool any = false;
 
     for (unsigned j = 0; j < g->nslow; j++)
-        if (g->slow[j].i == i && g->slow[j].retry) {
+        if (g->slow[j].i == i && (g->slow[j].retry || g->slow[j].found)) {
             gen_miss(g, &g->slow[j]);
             missed[nmissed++] = em_jmp_later(&g->e);
         }
@@ -70,7 +70,7 @@ void gen_write_slow(struct gen *g, unsigned i)
         em_here(&g->e, missed[--nmissed]);
     for (unsigned j = 0; j < g->nslow; j++)
         if (g->slow[j].i == i) {
-            if (!g->slow[j].retry)
+            if (!g->slow[j].retry && !g->slow[j].found)
                 em_here(&g->e, g->slow[j].site);
             any = true;
             if (g->slow[j].recipe.len)
