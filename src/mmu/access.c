@@ -70,8 +70,10 @@ static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access
     e->gpa = w->gpa | (w->global ? MMU_ENTRY_GLOBAL : 0);
     if (mmu_allowed(mmu, idx, MMU_READ, w, &error))
         e->read = tag;
-    if (w->dirty && may_write_unseen(page, access) && mmu_allowed(mmu, idx, MMU_WRITE, w, &error))
+    if (w->dirty && may_write_unseen(page, access) && mmu_allowed(mmu, idx, MMU_WRITE, w, &error)) {
         e->write = tag;
+        mmu_note_written(mmu, w->gpa);
+    }
     if (mmu->l2)
         fill_l2(mmu, idx, e, tag);
     if (w->large_size > MMU_PAGE_SIZE)

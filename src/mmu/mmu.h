@@ -103,7 +103,9 @@ enum mmu_index {
 
 enum mmu_access { MMU_READ, MMU_WRITE, MMU_EXEC };
 
-#define MMU_TLB_BITS 10
+/* More than a kernel's text, its data and the memory of each CPU are usually apart, which all begin
+ * at multiples of 2 MiB: with half as many they share entries as a rule. */
+#define MMU_TLB_BITS 11
 #define MMU_TLB_SIZE (1u << MMU_TLB_BITS)
 #define MMU_NO_TAG   (~(uint64_t)0)
 /* A linear address that has no entry, as it is not canonical. */
@@ -215,6 +217,8 @@ struct mmu {
     /* Bits of entries that may have tags: of global pages if [1]; an entry can be in both. */
     uint64_t filled[2][MMU_NTABLES][MMU_TLB_SIZE / 64];
     uint64_t filled_exec[2][2][MMU_XTLB_SIZE / 64];
+    /* Of pages, by number: those that an entry of either level may have a write tag of. */
+    uint64_t written[512];
     struct mmu_path path[2][MMU_PATHS]; /* level 1 and 2 */
     uint64_t path_gen;
 
@@ -257,7 +261,7 @@ struct mmu_mode {
     unsigned gpa_bits;
 };
 
-/* All tags empty, paging off. */
+/* All tags empty, paging off. `mmu->data` must have been zeroed. */
 void mmu_init(struct mmu *mmu, const struct mmu_env *env);
 
 /* Takes over control registers; does not flush. With PAE paging loads the PDPTEs when `load_pdpte`:

@@ -10,13 +10,6 @@ static void clear_entry(struct mmu *mmu, unsigned idx, unsigned i)
     mmu->data[idx][i].write = mmu_empty_tag(i);
 }
 
-static void clear_table(struct mmu *mmu, unsigned idx)
-{
-    /* mmu_empty_tag is 0 but for the first. */
-    memset(mmu->data[idx], 0, sizeof(mmu->data[idx]));
-    clear_entry(mmu, idx, 0);
-}
-
 static void clear_large(struct mmu *mmu)
 {
     for (unsigned half = 0; half < 2; half++) {
@@ -166,19 +159,33 @@ void mmu_flush_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
         }
 }
 
+/* Takes write tags away from what the first level has of [page, page+size), and notes all others.
+ */
+static void protect_first_level(struct mmu *mmu, uint64_t page, uint64_t size)
+{
+    memset(mmu->written, 0, sizeof(mmu->written));
+    for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
+        for (unsigned w = 0; w < MMU_TLB_SIZE / 64; w++)
+            for (uint64_t word = mmu->filled[0][idx][w] | mmu->filled[1][idx][w]; word;) {
+                unsigned i = w * 64 + take_bit(&word);
+                struct mmu_entry *e = &mmu->data[idx][i];
+
+                if ((e->gpa & MMU_PAGE_MASK) - page < size)
+                    e->write = mmu_empty_tag(i);
+                else if (e->write != mmu_empty_tag(i))
+                    mmu_note_written(mmu, e->gpa);
+            }
+}
+
 void mmu_protect_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
 {
     uint64_t page = gpa & MMU_PAGE_MASK, size = gpa - page + len;
 
     mmu_flush_paths(mmu);
+    if (size <= MMU_PAGE_SIZE && !mmu_was_written(mmu, page))
+        return;
     flush_l2(mmu);
-    for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
-        for (unsigned i = 0; i < MMU_TLB_SIZE; i++) {
-            struct mmu_entry *e = &mmu->data[idx][i];
-
-            if ((e->gpa & MMU_PAGE_MASK) - page < size)
-                e->write = mmu_empty_tag(i);
-        }
+    protect_first_level(mmu, page, size);
 }
 
 void mmu_set_watch(struct mmu *mmu, const uint64_t *pages, unsigned n)
@@ -191,8 +198,9 @@ void mmu_set_watch(struct mmu *mmu, const uint64_t *pages, unsigned n)
 void mmu_init(struct mmu *mmu, const struct mmu_env *env)
 {
     memset(&mmu->filled, 0, sizeof(*mmu) - offsetof(struct mmu, filled));
+    /* mmu_empty_tag is 0 but for the first. */
     for (unsigned idx = 0; idx < MMU_NTABLES; idx++)
-        clear_table(mmu, idx);
+        clear_entry(mmu, idx, 0);
     memset(mmu->exec, 0xff, sizeof(mmu->exec));
     mmu->env = env;
     mmu->linear_bits = 32;

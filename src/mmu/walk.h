@@ -27,6 +27,22 @@ static inline struct mmu_entry *mmu_l2_entry(struct mmu *mmu, unsigned idx, uint
     return &mmu->l2[idx << MMU_L2_BITS | mmu_l2_slot(linear)];
 }
 
+/* Whether any entry may have a write tag of a page: pages that share a bit are told apart by
+ * nobody. */
+static inline void mmu_note_written(struct mmu *mmu, uint64_t gpa)
+{
+    unsigned n = (gpa >> MMU_PAGE_SHIFT) % (sizeof(mmu->written) * 8);
+
+    mmu->written[n / 64] |= 1ull << n % 64;
+}
+
+static inline bool mmu_was_written(const struct mmu *mmu, uint64_t gpa)
+{
+    unsigned n = (gpa >> MMU_PAGE_SHIFT) % (sizeof(mmu->written) * 8);
+
+    return mmu->written[n / 64] >> n % 64 & 1;
+}
+
 #define MMU_PATH_GEN_SHIFT 44 /* linear addresses >> 21 are below */
 
 /* Forgets all paths. */

@@ -20,9 +20,15 @@ static struct fake *translating_for(bool poor)
     return f;
 }
 
-/* Writes and sums one word of each of 3072 pages, four times. */
+/* Maps [to, to + 2 MiB) to the memory at `from`. */
+static void map_large(struct fake *f, uint64_t to, uint64_t from)
+{
+    fake_put(f, FAKE_PD + (to >> 21) * 8, 8, from | 0x87);
+}
+
+/* Writes and sums one word of each of 6144 pages, four times; two of them are the same memory. */
 FAKE_ASM(pages, 64,
-         "mov $4, %edx\n 1: mov $0x200000, %esi\n mov $3072, %ecx\n"
+         "mov $4, %edx\n 1: mov $0x200000, %esi\n mov $6144, %ecx\n"
          "2: incl 8(%rsi)\n mov (%rsi), %rax\n add %rax, %rbx\n add $4096, %rsi\n dec %ecx\n"
          "jnz 2b\n dec %edx\n jnz 1b\n hlt");
 
@@ -34,12 +40,14 @@ START_TEST(more_pages_than_the_first_level_has)
 
         for (unsigned i = 0; i < 3072; i++)
             f->mem[0x200000 + i * 4096] = 1;
+        for (unsigned i = 1; i <= 6; i++)
+            map_large(f, (uint64_t)(i + 6) << 21, (uint64_t)i << 21);
         ck_assert_int_eq(FAKE_EXEC(f, pages), FAKE_HLT);
-        ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], 4 * 3072);
+        ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], 4 * 6144);
         for (unsigned i = 0; i < 3072; i++)
-            ck_assert_uint_eq(f->mem[0x200000 + i * 4096 + 8], 4);
-        ck_assert_uint_ge(mmu->l2_hits, 3 * 2048);
-        ck_assert_uint_le(mmu->misses_by[MMU_READ] + mmu->misses_by[MMU_WRITE], 3072 + 16);
+            ck_assert_uint_eq(f->mem[0x200000 + i * 4096 + 8], 8);
+        ck_assert_uint_ge(mmu->l2_hits, 3 * 3072);
+        ck_assert_uint_le(mmu->misses_by[MMU_READ] + mmu->misses_by[MMU_WRITE], 6144 + 16);
         finish(f);
     }
 }
@@ -48,7 +56,8 @@ END_TEST
 /* An address that shares its entry of the first level with PAGE. */
 #define PAGE     0x50000u
 #define PAGE_2   0x51000u
-#define CONFLICT 0x450000u
+#define CONFLICT 0x1050000u
+#define MEMORY   0x450000u /* of CONFLICT */
 #define PTE      (FAKE_PT + PAGE / 4096 * 8)
 
 FAKE_ASM(load_both, 64, "mov (%rsi), %eax\n mov (%rdi), %edx\n hlt");
@@ -68,7 +77,8 @@ static struct fake *with_conflict(const uint8_t *begin, const uint8_t *end)
     ck_assert_uint_ne(mmu_l2_slot(PAGE), mmu_l2_slot(CONFLICT));
     fake_put(f, PAGE, 4, 1);
     fake_put(f, PAGE_2, 4, 2);
-    fake_put(f, CONFLICT, 4, 3);
+    map_large(f, CONFLICT & ~0x1fffffu, MEMORY & ~0x1fffffu);
+    fake_put(f, MEMORY, 4, 3);
     f->cpu->gpr[VMM_RSI] = PAGE;
     f->cpu->gpr[VMM_RDI] = CONFLICT;
     f->cpu->gpr[VMM_RAX] = 7;
@@ -179,10 +189,11 @@ START_TEST(handlers_ask_the_second_level)
 
     for (unsigned i = 0; i < 1000; i++)
         f->mem[PAGE + i] = (uint8_t)(i * 7);
+    map_large(f, CONFLICT & ~0x1fffffu, MEMORY & ~0x1fffffu);
     f->cpu->gpr[VMM_RSI] = PAGE;
     f->cpu->gpr[VMM_RDI] = CONFLICT;
     ck_assert_int_eq(FAKE_EXEC(f, copies), FAKE_HLT);
-    ck_assert_int_eq(memcmp(f->mem + PAGE, f->mem + CONFLICT, 1000), 0);
+    ck_assert_int_eq(memcmp(f->mem + PAGE, f->mem + MEMORY, 1000), 0);
     ck_assert_uint_le(f->cpu->mmu.misses_by[MMU_READ] + f->cpu->mmu.misses_by[MMU_WRITE], 8);
     finish(f);
 }

@@ -91,7 +91,7 @@ static void set_up(void)
     }
     abort_mmio = false;
     nios = nwritten = 0;
-    mmu = malloc(sizeof(*mmu));
+    mmu = calloc(1, sizeof(*mmu));
     mmu_init(mmu, &env);
 }
 

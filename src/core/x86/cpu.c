@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* core/x86/cpu.c: life cycle and reset of the software CPU. */
-#include <stdlib.h>
 #include <string.h>
 
+#include "core/os.h"
 #include "core/x86/cache.h"
 #include "core/x86/decode.h"
 #include "core/x86/thunk.h"
@@ -22,15 +22,10 @@
 
 struct x86_cpu *x86_create(const struct x86_env *env, unsigned id)
 {
-    size_t size = (sizeof(struct x86_cpu) + 63) & ~(size_t)63;
-    struct x86_cpu *cpu = aligned_alloc(64, size);
+    struct x86_cpu *cpu = os_pages_alloc(sizeof(*cpu)); /* the big tables are hardly touched yet */
 
     if (!cpu)
         return NULL;
-    /* The two big tables are initialised by their owners, one of them only when it is used. */
-    memset(cpu, 0, offsetof(struct x86_cpu, jump));
-    memset(&cpu->jump_ready, 0,
-           offsetof(struct x86_cpu, mmu) - offsetof(struct x86_cpu, jump_ready));
     cpu->env = env;
     cpu->id = id;
     cpu->feat.gpa_bits = 36;
@@ -38,7 +33,7 @@ struct x86_cpu *x86_create(const struct x86_env *env, unsigned id)
     cpu->feat.xcr0_mask = X86_XCR0_X87 | X86_XCR0_SSE;
     mmu_init(&cpu->mmu, &env->mmu);
     if (!x86_cache_create(cpu)) {
-        free(cpu);
+        os_pages_free(cpu, sizeof(*cpu));
         return NULL;
     }
     cpu->memo = x86_memo_create(); /* it only saves time */
@@ -53,7 +48,7 @@ void x86_destroy(struct x86_cpu *cpu)
     x86_thunks_destroy(cpu);
     x86_cache_destroy(cpu->cache);
     x86_memo_destroy(cpu->memo);
-    free(cpu);
+    os_pages_free(cpu, sizeof(*cpu));
 }
 
 static void reset_segments(struct x86_cpu *cpu)
