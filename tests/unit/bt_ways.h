@@ -58,9 +58,85 @@ static void put_recursion(struct code *c)
     put8(c, 0xc3);
 }
 
+static void put_body(struct code *c)
+{
+    for (unsigned n = below(4); n; n--)
+        switch (below(4)) {
+        case 0:
+            put_load(c);
+            break;
+        case 1:
+            put_one_byte(c);
+            break;
+        default:
+            put_alu(c);
+        }
+}
+
+static void put_call(struct code *c)
+{
+    unsigned at = c->func[below(c->nfunc)];
+
+    put8(c, 0xe8);
+    put32(c, at - (c->len + 4));
+}
+
+/* A function, which may call others, and change where it returns to. */
+static void put_function(struct code *c)
+{
+    uint32_t over, skip;
+
+    put8(c, 0xe9); /* JMP over */
+    over = c->len;
+    put32(c, 0);
+    if (c->nfunc < sizeof(c->func) / sizeof(c->func[0])) {
+        unsigned at = c->len;
+
+        put_body(c);
+        if (c->nfunc && percent(50)) {
+            put_call(c);
+            put_body(c);
+        }
+        if (percent(5))
+            put8(c, 0x83), put8(c, 0x04), put8(c, 0x24), put8(c, below(4)); /* ADD [xSP], n */
+        if (percent(80))
+            put8(c, 0xc3);
+        else
+            put8(c, 0xc2), put8(c, 8 * below(2)), put8(c, 0);
+        c->func[c->nfunc++] = at;
+    }
+    skip = c->len - (over + 4);
+    memcpy(c->bytes + over, &skip, 4);
+}
+
+/* A loop that calls functions wherever they are. */
+static void put_calls(struct code *c)
+{
+    unsigned loop;
+
+    if (!c->nfunc || percent(40))
+        put_function(c);
+    put8(c, 0xba); /* MOV EDX, n */
+    put32(c, 1 + below(40));
+    loop = c->len;
+    for (unsigned n = 1 + below(3); n; n--) {
+        put_call(c);
+        if (percent(50))
+            put_body(c);
+    }
+    put8(c, 0xff), put8(c, 0xca); /* DEC EDX; JNZ loop */
+    put8(c, 0x0f), put8(c, 0x85);
+    put32(c, loop - (c->len + 4));
+}
+
 static void put_way(struct code *c)
 {
-    switch (below(5)) {
+    switch (below(8)) {
+    case 5:
+    case 6:
+    case 7:
+        put_calls(c);
+        break;
     case 0: /* PUSH address; RET */
         put8(c, 0x68);
         put32(c, code_address());

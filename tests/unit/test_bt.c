@@ -156,7 +156,8 @@ struct code {
     unsigned rel[MAX_INSNS], nrel; /* places of 32-bit displacements */
     unsigned base;                 /* of most accesses for a while */
     bool bits64;
-    unsigned vectors; /* percentage */
+    unsigned vectors;         /* percentage */
+    unsigned func[16], nfunc; /* places of functions */
 };
 
 static void put8(struct code *c, unsigned v)
@@ -496,7 +497,7 @@ static unsigned nearby(const struct code *c, unsigned place)
 static void make_code(struct code *c, bool bits64)
 {
     unsigned loops = percent(50) ? 0 : below(100);
-    unsigned size = percent(50) ? 300 : CODE_SIZE - 64;
+    unsigned size = percent(50) ? 300 : CODE_SIZE - 512;
     bool noise = percent(10);
 
     *c = (struct code){.bits64 = bits64, .vectors = percent(50) ? 10 : percent(50) ? 2 : 60};

@@ -53,12 +53,12 @@ void gen_regs_leave(struct gen *g)
 /* ---- loops ---- */
 
 /* Adds to `body` all that leads to block i. */
-static void add_sources(const struct region *r, unsigned i, uint32_t *body)
+static void add_sources(const struct region *r, unsigned i, uint64_t *body)
 {
     for (unsigned k = 0; k < r->n; k++)
         for (unsigned e = 0; e < r->block[k].nnext; e++)
             if (r->block[k].to[e] == (int)i && !(*body >> k & 1)) {
-                *body |= 1u << k;
+                *body |= UINT64_C(1) << k;
                 add_sources(r, k, body);
             }
 }
@@ -68,7 +68,7 @@ static void find_depths(const struct region *r, uint8_t *depth)
 {
     memset(depth, 0, REGION_COPIES);
     for (unsigned head = 0; head < r->n; head++) {
-        uint32_t body = 1u << head;
+        uint64_t body = UINT64_C(1) << head;
         bool loop = false;
 
         for (unsigned k = 0; k < r->n; k++)
@@ -76,7 +76,7 @@ static void find_depths(const struct region *r, uint8_t *depth)
                 if (r->block[k].to[e] == (int)head && r->rank[head] <= r->rank[k]) {
                     loop = true;
                     if (!(body >> k & 1)) {
-                        body |= 1u << k;
+                        body |= UINT64_C(1) << k;
                         add_sources(r, k, &body);
                     }
                 }

@@ -151,7 +151,8 @@ static void push_return(struct gen *g)
     gen_page_address(g, H_RCX, next(g));
     em_rm(&g->e, g->is64, OP_STORE, H_RCX, em_at(H_RAX, 0));
     gen_sp(g, gen_host(g, VMM_RSP), -size);
-    gen_expect_return(g, next(g));
+    if (!g->region || !gen_region_expects(g))
+        gen_expect_return(g, next(g));
 }
 
 static bool gen_call(struct gen *g)
@@ -167,7 +168,8 @@ static bool gen_call(struct gen *g)
             gen_free_flags(g);
         else
             gen_spill_flags(g);
-        gen_check_direct(g, target);
+        if (!g->region || !gen_region_calls(g))
+            gen_check_direct(g, target);
         push_return(g);
         gen_exit_here(g, target, false);
         return true;
@@ -180,12 +182,12 @@ static bool gen_call(struct gen *g)
     return true;
 }
 
-/* Spills the flags, and keeps RAX. */
-static void save_flags_around(struct gen *g)
+/* The flags have to do without the host's, `in_cc`: and without recipes. RAX is kept. */
+static void put_flags_aside(struct gen *g, bool in_cc)
 {
-    if (!g->in_cc) {
+    if (!g->in_cc && (in_cc || !g->recipe.len)) {
         em_rr(&g->e, true, OP_LOAD, H_RCX, H_RAX);
-        gen_spill_flags(g);
+        gen_save_flags(g);
         em_rr(&g->e, true, OP_LOAD, H_RAX, H_RCX);
     }
     g->in_host = false;
@@ -194,19 +196,27 @@ static void save_flags_around(struct gen *g)
 static bool gen_ret(struct gen *g)
 {
     unsigned size = g->is64 ? 8 : 4, sp = gen_host(g, VMM_RSP);
+    int32_t pop = (int32_t)(size + g->op->imm);
+    bool recipe = g->region && !(g->recipe.regs >> VMM_RSP & 1); /* it may stay one */
 
     if (!is_near(g) || g->op->size != size)
         return false;
     if (g->held) {
         em_rm(&g->e, g->is64, OP_LOAD, H_RAX, gen_held(g, 0));
-        save_flags_around(g);
+        put_flags_aside(g, !recipe);
     } else {
-        gen_spill_flags(g);
+        if (recipe)
+            gen_free_flags(g);
+        else
+            gen_spill_flags(g);
         em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_reg(sp));
         gen_probe(g, size, false);
         em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_at(H_RAX, 0));
     }
-    gen_return(g, (int32_t)(size + g->op->imm));
+    if (g->region && gen_region_return(g, pop))
+        return true;
+    put_flags_aside(g, true);
+    gen_return(g, pop);
     return true;
 }
 

@@ -108,8 +108,8 @@ static inline uint16_t *bt_mnemonics(const struct bt_trans *t)
 #define BT_MNEMONICS 2048 /* above all */
 
 /* Several blocks translated together. As struct bt_trans in front of its code. [region.c] */
-#define BT_REGION_CODE  (64u << 10) /* room that one may need */
-#define BT_REGION_LINKS 128
+#define BT_REGION_CODE  (96u << 10) /* room that one may need */
+#define BT_REGION_LINKS 256
 #define BT_ENTRY_BYTES  5 /* at `chain` */
 struct bt_member {
     struct bt_member *next; /* of those of the same block */
@@ -235,10 +235,12 @@ void bt_simd_out(struct em *e, const struct bt_stubs *s);
 /* Handler of inline ops. [tier.c] */
 x86_fn bt_stop;
 /* Called by translated code. `what`: the handlers of which op, up to which; with BT_LEAVE it does
- * not go on there, with BT_HOTTER it only asks for a region. [tier.c] */
+ * not go on there, with BT_MAPPED not if the TLB was flushed, with BT_HOTTER it only asks for a
+ * region. [tier.c] */
 #define BT_CALL(i, until) ((i) | (until) << 8)
 #define BT_LEAVE          0x10000u
 #define BT_HOTTER         0x20000u
+#define BT_MAPPED         0x40000u
 const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned what);
 const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t);
 

@@ -10,89 +10,221 @@ static bool direct(const struct gen_insn *in)
            in->insn.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
 }
 
-/* Where a block goes on within its page. */
-static void find_next(struct region_block *rb, bool is64)
+/* Whether the block calls something that may be written again for this call. */
+static bool may_follow(const struct region *r, unsigned i, int64_t target)
 {
+    unsigned depth = 0;
+
+    for (unsigned at = i + 1; at; at = r->block[at - 1].up) {
+        const struct region_block *from = &r->block[at - 1];
+
+        if (at != i + 1 && from->page_delta + from->next[0] == target) /* recursion */
+            return false;
+        depth++;
+    }
+    return depth <= REGION_DEPTH && target != r->block[0].t->offset;
+}
+
+/* Where block i goes on. */
+static void find_next(struct region *r, unsigned i, bool is64)
+{
+    struct region_block *rb = &r->block[i];
     const struct x86_block *b = rb->t->block;
     const struct x86_op *last = &b->ops[b->n - 1];
     const struct gen_insn *in = &rb->all[b->n - 1];
     int64_t target = (int64_t)rb->t->offset + (int64_t)last->imm;
     int64_t behind = (int64_t)rb->t->offset + b->bytes;
 
+    rb->next_up[0] = rb->next_up[1] = rb->up;
     if (!b->ends) {
         rb->next[rb->nnext++] = behind;
         return;
     }
-    if (!in->known || last->size != (is64 ? 8 : 4) || !direct(in))
+    if (!in->known || last->size != (is64 ? 8 : 4) ||
+        in->insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+        return;
+    if (in->insn.mnemonic == ZYDIS_MNEMONIC_RET && rb->up) {
+        const struct region_block *from = &r->block[rb->up - 1];
+
+        rb->returns = true;
+        rb->next_up[0] = from->up;
+        rb->next[rb->nnext++] =
+            (int64_t)from->page_delta - rb->page_delta + from->t->offset + from->t->block->bytes;
+        return;
+    }
+    if (!direct(in))
         return;
     if (gen_condition(in->insn.mnemonic) >= 0) {
         rb->next[rb->nnext++] = behind;
         rb->next[rb->nnext++] = target;
-    } else if (in->insn.mnemonic == ZYDIS_MNEMONIC_JMP ||
-               in->insn.mnemonic == ZYDIS_MNEMONIC_CALL) {
+    } else if (in->insn.mnemonic == ZYDIS_MNEMONIC_JMP) {
         rb->next[rb->nnext++] = target;
+    } else if (in->insn.mnemonic == ZYDIS_MNEMONIC_CALL) {
+        rb->next[rb->nnext++] = target;
+        rb->calls = true;
+        rb->next_up[0] = may_follow(r, i, rb->page_delta + target) ? i + 1 : 0;
     }
 }
 
-static int find_block(const struct region *r, uint32_t offset)
+/* The block at `at` from the head's page, reached by calls `up`, or -1. */
+static int find_block(const struct region *r, int64_t at, unsigned up)
 {
     for (unsigned i = 0; i < r->n; i++)
-        if (r->block[i].t->offset == offset)
+        if (r->block[i].page_delta + (int64_t)r->block[i].t->offset == at && r->block[i].up == up)
             return (int)i;
     return -1;
 }
 
+/* Takes the page of a block; false: there are too many, or it is too far away. */
+static bool take_page(struct region *r, const struct bt_trans *t, int64_t delta)
+{
+    for (unsigned k = 0; k < r->npages; k++)
+        if (r->page[k].delta == delta)
+            return r->page[k].page == t->page;
+    if (r->npages == REGION_PAGES || delta < -REGION_REACH || delta > REGION_REACH)
+        return false;
+    r->page[r->npages].page = t->page;
+    r->page[r->npages++].delta = (int32_t)delta;
+    return true;
+}
+
+/* Instructions that were decoded for a block of the region already. */
+static struct gen_insn *known_insns(const struct region *r, const struct bt_trans *t)
+{
+    for (unsigned i = 0; i < r->n; i++)
+        if (r->block[i].t == t)
+            return r->block[i].all;
+    return NULL;
+}
+
 /* Adds a block; false: it is not fit or there is no room. */
-static bool add_block(struct gen *g, struct region *r, struct bt_trans *t)
+static bool add_block(struct gen *g, struct region *r, struct bt_trans *t, int64_t page,
+                      unsigned up, uint64_t heat)
 {
     struct region_block *rb = &r->block[r->n];
     struct x86_block *b = t->block;
+    struct gen_insn *known = known_insns(r, t);
 
-    if (r->n == REGION_BLOCKS || r->ninsns + b->n > REGION_INSNS)
+    if (r->n == REGION_BLOCKS || r->ninsns + b->n > REGION_INSNS || !take_page(r, t, page))
         return false;
     memset(rb, 0, offsetof(struct region_block, bytes));
-    memset(rb->next, 0, sizeof(*rb) - offsetof(struct region_block, next));
+    memset(&rb->all, 0, sizeof(*rb) - offsetof(struct region_block, all));
     rb->t = t;
+    rb->page_delta = (int32_t)page;
+    rb->up = up;
+    rb->heat = heat;
     rb->all = &r->insn[r->ninsns];
     if (!gen_fetch(g->cpu, b, rb->bytes))
         return false;
     g->b = b;
     g->code = rb->bytes;
-    gen_decode(g, rb->all);
-    find_next(rb, g->is64);
-    r->ninsns += b->n;
+    if (known)
+        rb->all = known;
+    else
+        gen_decode(g, rb->all);
     r->n++;
+    find_next(r, r->n - 1, g->is64);
+    r->ninsns += b->n;
     return true;
 }
 
-/* Blocks that have been translated already, breadth first. */
+/* The translation at `at` from the head's page, as the CPU's TLB has it. */
+static struct bt_trans *find_trans(const struct gen *g, const struct region *r, int64_t at)
+{
+    const struct bt_trans *head = r->block[0].t;
+    uint64_t linear = r->linear + (uint64_t)at;
+    const struct x86_jump *j;
+    struct mmu_code code;
+    struct bt_trans *t = NULL;
+
+    if (at >= 0 && at < MMU_PAGE_SIZE)
+        return bt_link_find(g->bt, (head->gpa & MMU_PAGE_MASK) + (uint64_t)at, head->mode);
+    if (!g->is64)
+        linear &= 0xffffffffu;
+    j = &g->cpu->jump[x86_jump_index(linear)];
+    if (j->key == (linear ^ g->cpu->jump_key))
+        t = bt_translation(j->blk);
+    else if (mmu_fetch_cached(&g->cpu->mmu, g->cpu->cpl == 3, linear, &code))
+        t = bt_link_find(g->bt, code.gpa, head->mode);
+    if (!t || t->mode != head->mode || t->offset != (linear & (MMU_PAGE_SIZE - 1)) ||
+        !x86_block_is_current(g->cpu, t->block))
+        return NULL;
+    return t;
+}
+
+/* How often a block has been executed. What is in a region already does not count any more. */
+static uint64_t heat_of(const struct gen *g, const struct bt_trans *t)
+{
+    uint32_t left = g->cpu->tier_heat[t->heat];
+
+    if (t->regions || left > g->bt->hotter)
+        return g->bt->hotter;
+    return g->bt->hotter - left;
+}
+
+/* What is executed less often than the head does not belong to it. */
+#define COLD 128
+
+struct candidate {
+    struct region_block *from;
+    unsigned k;
+    struct bt_trans *t;
+    int64_t at;
+    uint64_t heat;
+};
+
+/* Looks at what edge k of a block leads to: the block is there, or may become the best one. */
+static void look_at(const struct gen *g, struct region *r, struct region_block *rb, unsigned k,
+                    struct candidate *best)
+{
+    int64_t at = rb->page_delta + rb->next[k];
+    struct bt_trans *t;
+    uint64_t heat;
+
+    rb->to[k] = find_block(r, at, rb->next_up[k]);
+    if (rb->to[k] >= 0 || (rb->calls && !rb->next_up[k]))
+        return;
+    t = find_trans(g, r, at);
+    if (!t)
+        return;
+    heat = heat_of(g, t);
+    if (heat > rb->heat)
+        heat = rb->heat;
+    if (heat > best->heat)
+        *best = (struct candidate){rb, k, t, at, heat};
+}
+
+/* Blocks that have been translated already, the hottest first. */
 void region_collect(struct gen *g, struct region *r, struct bt_trans *head)
 {
-    uint64_t page = head->gpa & MMU_PAGE_MASK;
+    uint64_t least = g->bt->hotter / COLD;
+    struct candidate best;
+    bool refused[REGION_BLOCKS][2] = {{false}};
 
-    if (!add_block(g, r, head))
+    r->npages = 0;
+    if (!add_block(g, r, head, 0, 0, g->bt->hotter))
         return;
-    for (unsigned i = 0; i < r->n; i++)
-        for (unsigned k = 0; k < r->block[i].nnext; k++) {
-            int64_t at = r->block[i].next[k];
-            struct bt_trans *t;
-
-            if (at < 0 || at >= MMU_PAGE_SIZE || find_block(r, (uint32_t)at) >= 0)
-                continue;
-            t = bt_link_find(g->bt, page + (uint64_t)at, head->mode);
-            if (t)
-                add_block(g, r, t);
-        }
+    do {
+        best = (struct candidate){.heat = least};
+        for (unsigned i = 0; i < r->n; i++)
+            for (unsigned k = 0; k < r->block[i].nnext; k++)
+                if (!refused[i][k])
+                    look_at(g, r, &r->block[i], k, &best);
+        if (best.t && !add_block(g, r, best.t, best.at - best.t->offset, best.from->next_up[best.k],
+                                 best.heat))
+            refused[best.from - r->block][best.k] = true;
+    } while (best.t);
     for (unsigned i = 0; i < r->n; i++) {
         struct region_block *rb = &r->block[i];
 
-        rb->other = !rb->nnext;
+        rb->other = !rb->nnext || rb->returns;
         for (unsigned k = 0; k < rb->nnext; k++) {
-            bool inside = rb->next[k] >= 0 && rb->next[k] < MMU_PAGE_SIZE;
-
-            rb->to[k] = inside ? find_block(r, (uint32_t)rb->next[k]) : -1;
+            rb->to[k] = find_block(r, rb->page_delta + rb->next[k], rb->next_up[k]);
+            rb->first[k] = rb->to[k];
             rb->other |= rb->to[k] < 0;
         }
+        if (rb->returns && rb->to[0] >= 0)
+            r->block[rb->up - 1].expects = true;
     }
 }
 
@@ -131,7 +263,7 @@ static void sort_blocks(struct region *r)
 #define LOOP_INSNS  24
 
 /* Adds to `body` what leads to block i; false: it is too much. */
-static bool add_sources(const struct region *r, unsigned i, uint32_t *body)
+static bool add_sources(const struct region *r, unsigned i, uint64_t *body)
 {
     for (unsigned k = 0; k < r->n; k++) {
         bool leads = false;
@@ -140,8 +272,8 @@ static bool add_sources(const struct region *r, unsigned i, uint32_t *body)
             leads |= r->block[k].to[e] == (int)i;
         if (!leads || (*body >> k & 1))
             continue;
-        *body |= 1u << k;
-        if (__builtin_popcount(*body) > LOOP_BLOCKS || !add_sources(r, k, body))
+        *body |= UINT64_C(1) << k;
+        if (__builtin_popcountll(*body) > LOOP_BLOCKS || !add_sources(r, k, body))
             return false;
     }
     return true;
@@ -149,9 +281,9 @@ static bool add_sources(const struct region *r, unsigned i, uint32_t *body)
 
 /* The blocks of the loop that begins with `head`, if it is a small one without others inside and
  * with no other entry; else 0. */
-static uint32_t find_loop(const struct region *r, unsigned head)
+static uint64_t find_loop(const struct region *r, unsigned head)
 {
-    uint32_t body = 1u << head;
+    uint64_t body = UINT64_C(1) << head;
     unsigned insns = 0;
     bool found = false;
 
@@ -161,11 +293,11 @@ static uint32_t find_loop(const struct region *r, unsigned head)
                 found = true;
                 if (body >> k & 1)
                     continue;
-                body |= 1u << k;
+                body |= UINT64_C(1) << k;
                 if (!add_sources(r, k, &body))
                     return 0;
             }
-    if (!found || __builtin_popcount(body) > LOOP_BLOCKS)
+    if (!found || __builtin_popcountll(body) > LOOP_BLOCKS)
         return 0;
     for (unsigned k = 0; k < r->n; k++) {
         if (!(body >> k & 1))
@@ -185,7 +317,7 @@ static uint32_t find_loop(const struct region *r, unsigned head)
 
 /* One more copy of the blocks in `body`; `from`: of which each is the latest one, and becomes this.
  * Edges to `head` lead to the new copy's, whose own lead to the first. */
-static void copy_loop(struct region *r, uint32_t body, unsigned head, uint8_t *from)
+static void copy_loop(struct region *r, uint64_t body, unsigned head, uint8_t *from)
 {
     uint8_t copy[REGION_COPIES];
 
@@ -202,7 +334,7 @@ static void copy_loop(struct region *r, uint32_t body, unsigned head, uint8_t *f
         was = &r->block[from[k]];
         is = &r->block[copy[k]];
         for (unsigned e = 0; e < is->nnext; e++) {
-            int to = r->block[k].next[e] == r->block[head].t->offset ? (int)head : is->to[e];
+            int to = r->block[k].first[e] == (int)head ? (int)head : is->to[e];
 
             if (to == (int)head)
                 is->to[e] = (int)head;
@@ -220,12 +352,12 @@ static void copy_loop(struct region *r, uint32_t body, unsigned head, uint8_t *f
 void region_unroll(struct region *r)
 {
     unsigned n = r->n;
-    uint32_t done = 0;
+    uint64_t done = 0;
 
     sort_blocks(r);
     for (unsigned head = 0; head < n; head++) {
-        uint32_t body = find_loop(r, head);
-        unsigned insns = 0, blocks = (unsigned)__builtin_popcount(body);
+        uint64_t body = find_loop(r, head);
+        unsigned insns = 0, blocks = (unsigned)__builtin_popcountll(body);
         uint8_t from[REGION_COPIES];
 
         if (!body || (body & done) || body >> n)

@@ -162,6 +162,7 @@ struct gen {
     struct region *region;  /* NULL: the block stands for itself */
     struct bt_links *links; /* of what is written */
     unsigned extra;         /* instructions that are paid for beyond the block's */
+    int32_t page_delta;     /* of the block's page from tier_page */
     bool live_end;          /* the flags are needed behind the block */
 
     struct gen_slow slow[GEN_MAX_SLOW]; /* the last member: often copied up to nslow */
@@ -311,6 +312,13 @@ void gen_write_slow(struct gen *g, unsigned i);
 /* As gen_exit_if and gen_exit_here. */
 void gen_region_exit_if(struct gen *g, unsigned cc, int64_t offset);
 void gen_region_exit(struct gen *g, int64_t offset, bool checked);
+/* Whether the call that ends the block goes on in the region; whether what it calls returns there.
+ */
+bool gen_region_calls(const struct gen *g);
+bool gen_region_expects(const struct gen *g);
+/* A return to RAX: goes on in the region if it knows where, and that is it. False: nothing is
+ * written. */
+bool gen_region_return(struct gen *g, int32_t pop);
 
 /* ---- instructions ---- */
 
@@ -363,7 +371,7 @@ bool gen_reg_slot(ZydisRegister reg, uint8_t *slot);
 uint8_t *gen_entries(struct gen *g);
 /* Where it goes that has come to `far` in vain. */
 void gen_far_miss(struct gen *g);
-/* RAX = the address at the offset from the page. */
+/* dst = the address at the offset from the block's page. */
 void gen_page_address(struct gen *g, unsigned dst, int64_t offset);
 
 /* Offsets are those of targets from the block's page. The flags are in cc. */

@@ -33,7 +33,8 @@ void gen_sp(struct gen *g, unsigned reg, int32_t n)
 /* The offset from the page's beginning; false: too far for a displacement. */
 static bool page_disp(const struct gen *g, int32_t *disp)
 {
-    int64_t d = (int64_t)g->op->disp + g->t->offset + (g->op->index == X86_64K ? 0x10000 : 0);
+    int64_t d = (int64_t)g->op->disp + g->t->offset + g->page_delta +
+                (g->op->index == X86_64K ? 0x10000 : 0);
 
     *disp = (int32_t)d;
     return d == *disp;

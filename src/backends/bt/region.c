@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* backends/bt/region.c: hot blocks are translated together with those of the page they lead to. */
+/* backends/bt/region.c: hot blocks are translated together with those they lead to. */
 #include <stdlib.h>
 
 #include "backends/bt/region.h"
@@ -15,6 +15,13 @@
  * region, loops left out (`need`). Shorter ways and exits give back what is left over; an edge back
  * pays again, and looks for requests. So inside a block `extra` instructions are paid for beyond
  * what handlers expect; this is given back around calls of them.
+ *
+ * Pages: inside a region tier_page is the page of its head, wherever a block lies. That the others
+ * are mapped at their distance from it is checked when the region is entered; handlers called by it
+ * that flush the TLB do not come back to it (BT_MAPPED).
+ *
+ * Calls: what is called is in the region once for each call, so that a return has one place to go
+ * to. It compares the address, and what is not expected goes the ways of other returns.
  */
 
 static unsigned extra(const struct region_block *rb)
@@ -79,11 +86,15 @@ static struct region_version *get_version(struct region_block *to, struct region
 
 /* ---- edges ---- */
 
-/* countdown += n; keeps the flags, changes RAX. */
-static void give_back(struct gen *g, unsigned n)
+/* countdown += n. Keeps the flags (then RAX changes), or RAX. */
+static void give_back(struct gen *g, unsigned n, bool flags)
 {
     if (!n)
         return;
+    if (!flags) {
+        em_imm(&g->e, true, EXT_ADD, GEN_FIELD(countdown), (int32_t)n);
+        return;
+    }
     em_rm(&g->e, true, OP_LOAD, H_RAX, GEN_FIELD(countdown));
     em_rm(&g->e, true, OP_LEA, H_RAX, em_at(H_RAX, (int32_t)n));
     em_rm(&g->e, true, OP_STORE, H_RAX, GEN_FIELD(countdown));
@@ -117,7 +128,10 @@ static struct region_edge *new_edge(struct region *r, const struct gen *g)
 static void leave(struct gen *g, struct region_edge *x, unsigned paid)
 {
     store_flags(g, &x->state);
-    give_back(g, paid);
+    give_back(g, paid, false);
+    if (x->from->page_delta)
+        em_imm(&g->e, g->is64, EXT_ADD, GEN_FIELD(tier_page), x->from->page_delta);
+    g->page_delta = 0;
     gen_regs_leave(g);
     g->regs = NULL; /* slow paths of the way out */
     g->host = bt_host;
@@ -152,7 +166,7 @@ static void cross(struct gen *g, struct region *r, struct region_edge *x)
     if (back)
         pay(g, r, x);
     else
-        give_back(g, extra(x->from) - x->to->need);
+        give_back(g, extra(x->from) - x->to->need, x->version->state.in_host);
 }
 
 static bool is_empty(const struct region *r, const struct region_edge *x)
@@ -203,6 +217,38 @@ static bool inside(const struct region_block *rb, int64_t offset)
         if (rb->next[k] == offset && rb->to[k] >= 0)
             return true;
     return false;
+}
+
+bool gen_region_calls(const struct gen *g)
+{
+    const struct region_block *rb = g->region->current;
+
+    return rb->calls && rb->to[0] >= 0;
+}
+
+bool gen_region_expects(const struct gen *g)
+{
+    return gen_region_calls(g) && g->region->current->expects;
+}
+
+/* Which are not in need of the host's flags. */
+bool gen_region_return(struct gen *g, int32_t pop)
+{
+    struct region *r = g->region;
+    struct region_block *rb = r->current;
+    struct region_edge *x;
+
+    if (!rb->returns || rb->to[0] < 0)
+        return false;
+    gen_page_address(g, H_RCX, rb->next[0]);
+    em_rr(&g->e, true, OP_CMP, H_RAX, H_RCX);
+    x = new_edge(r, g);
+    x->back = true;
+    x->pop = pop;
+    x->site = em_jcc_later(&g->e, CC_NZ);
+    gen_sp(g, gen_host(g, VMM_RSP), pop);
+    gen_region_exit(g, rb->next[0], false);
+    return true;
 }
 
 /* A conditional branch jumps where it costs less: to the loop's end, and out of the region. */
@@ -259,6 +305,7 @@ static void select_version(struct gen *g, struct region *r, struct region_block 
     g->all = rb->all;
     g->code = rb->bytes;
     g->extra = extra(rb);
+    g->page_delta = rb->page_delta;
     g->live_end = rb->live_end;
     g->in_host = v->state.in_host;
     g->in_cc = v->state.in_cc;
@@ -315,11 +362,27 @@ static struct region_version *unwritten(struct region *r, struct region_block **
     return NULL;
 }
 
+/* A return to RAX, elsewhere. */
+static void leave_back(struct gen *g, struct region_edge *x)
+{
+    if (!x->state.in_cc) {
+        em_rr(&g->e, true, OP_LOAD, H_RCX, H_RAX);
+        store_flags(g, &x->state);
+        em_rr(&g->e, true, OP_LOAD, H_RAX, H_RCX);
+    }
+    give_back(g, extra(x->from), false);
+    g->i = X86_BLOCK_MAX;
+    gen_return(g, x->pop);
+}
+
 static void write_edge(struct gen *g, struct region *r, struct region_edge *x)
 {
     if (!x->site)
         return;
-    if (x->refused) {
+    if (x->back) {
+        em_here(&g->e, x->site);
+        leave_back(g, x);
+    } else if (x->refused) {
         em_here(&g->e, x->site);
         leave(g, x, x->to->need);
     } else if (!x->to) {
@@ -369,6 +432,7 @@ static void write_edges(struct gen *g, struct region *r)
         g->b = x->from->t->block;
         g->all = x->from->all;
         g->code = x->from->bytes;
+        g->page_delta = x->from->page_delta;
         write_edge(g, r, x);
         gen_write_slow(g, X86_BLOCK_MAX);
     }
@@ -403,16 +467,30 @@ static void free_versions(struct region *r)
 
 /* ---- the entry ---- */
 
-/* The head's entry is the first instruction of its count; it becomes a jump. */
-static void write_entry(struct gen *g, struct bt_region *br, const struct region_block *head)
+/* Whether another page of the region is where it was. */
+static uint8_t *check_page(struct gen *g, const struct bt_page *page, int32_t delta)
 {
+    gen_page_address(g, H_RAX, delta);
+    em_rm(&g->e, true, OP_XOR, H_RAX, GEN_FIELD(link_key));
+    em_rm(&g->e, true, OP_CMP, H_RAX, em_at(H_RBP, bt_map_field(g->bt, page)));
+    return em_jcc_later(&g->e, CC_NZ);
+}
+
+/* The head's entry is the first instruction of its count; it becomes a jump. */
+static void write_entry(struct gen *g, struct bt_region *br, const struct region *r)
+{
+    const struct region_block *head = &r->block[0];
     struct em *e = &g->e;
-    uint8_t *enough;
+    uint8_t *enough, *elsewhere[REGION_PAGES];
 
     br->entry = em_rx(e);
+    for (unsigned k = 1; k < r->npages; k++)
+        elsewhere[k] = check_page(g, r->page[k].page, r->page[k].delta);
     em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), (int32_t)head->need);
     enough = em_jcc_later(e, CC_L ^ 1);
     em_imm(e, true, EXT_ADD, GEN_FIELD(countdown), (int32_t)head->need);
+    for (unsigned k = 1; k < r->npages; k++)
+        em_here(e, elsewhere[k]);
     em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), head->t->block->n);
     em_jmp(e, head->t->chain + BT_ENTRY_BYTES);
     em_here(e, enough);
@@ -486,6 +564,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         return false;
     r->n = r->ninsns = r->nedges = 0;
     r->failed = r->conditional = false;
+    r->linear = cpu->tier_page;
     r->hot_end = NULL;
     r->tail = NULL;
     r->next = NULL;
@@ -513,7 +592,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         start(g, &r->base);
         r->base.cold = (uint8_t *)&br->member[r->n];
         g->e = (struct em){bt->rw + bt->used, bt->rx - bt->rw};
-        write_entry(g, br, &r->block[0]);
+        write_entry(g, br, r);
         ok = write_region(g, r);
         free_versions(r);
     }

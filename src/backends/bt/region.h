@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* backends/bt/region.h: several blocks of one page that are translated together. */
+/* backends/bt/region.h: several blocks that are translated together. */
 #ifndef BACKENDS_BT_REGION_H
 #define BACKENDS_BT_REGION_H
 
 #include "backends/bt/gen.h"
 
-#define REGION_BLOCKS   16
-#define REGION_COPIES   32 /* blocks with those of unrolled loops */
-#define REGION_INSNS    160
-#define REGION_VERSIONS 3 /* of each block, and one more that takes all */
+#define REGION_BLOCKS   32
+#define REGION_COPIES   48 /* blocks with those of unrolled loops */
+#define REGION_INSNS    256
+#define REGION_PAGES    4
+#define REGION_DEPTH    3         /* of calls */
+#define REGION_REACH    (1 << 28) /* pages are not further away from the head's */
+#define REGION_VERSIONS 3         /* of each block, and one more that takes all */
 #define REGION_EDGES    (REGION_COPIES * (REGION_VERSIONS + 1) * 2)
 
 /* Where the flags are when a block is entered. */
@@ -28,9 +31,16 @@ struct region_block {
     struct bt_trans *t; /* of the block alone: its handlers */
     uint8_t bytes[X86_BLOCK_MAX * 15];
     struct gen_insn *all;
-    int64_t next[2]; /* where it goes on, as offsets in the page ... */
-    int to[2];       /* ... and which block of the region that is, or -1 */
+    int32_t page_delta; /* of its page from the head's */
+    unsigned up;        /* the block whose call has led here, + 1; 0: none in the region */
+    uint64_t heat;      /* how often it is executed, about */
+    int64_t next[2];    /* where it goes on, as offsets from its page ... */
+    unsigned next_up[2];
+    int to[2];    /* ... and which block of the region that is, or -1 ... */
+    int first[2]; /* ... and was, before loops were unrolled */
     unsigned nnext;
+    bool calls, returns;
+    bool expects;        /* what it calls comes back in the region */
     bool other;          /* it may go on elsewhere, too */
     bool live, live_end; /* the flags are needed at its beginning, behind it */
     bool reads_first;    /* by its instructions, before anything else clobbers them */
@@ -48,6 +58,8 @@ struct region_edge {
     int64_t offset; /* ... to there */
     bool checked;
     bool refused; /* by the count, or for a request */
+    bool back;    /* a return to RAX, which is another address than expected */
+    int32_t pop;
     bool written; /* but for the jump at its end */
 };
 
@@ -58,6 +70,12 @@ struct region {
     struct region_block block[REGION_COPIES];
     struct gen_insn insn[REGION_INSNS];
     unsigned ninsns;
+    uint64_t linear; /* the head's page */
+    struct {
+        const struct bt_page *page;
+        int32_t delta;
+    } page[REGION_PAGES];
+    unsigned npages;
     struct region_edge edge[REGION_EDGES * 2];
     unsigned nedges;
     uint8_t *hot_end;

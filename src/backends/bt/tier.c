@@ -66,6 +66,7 @@ const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, un
 {
     struct bt *bt = bt_of(cpu);
     unsigned i = what & 0xff, until = what >> 8 & 0xff, deaths = bt->deaths;
+    uint64_t key = cpu->link_key;
     struct x86_block *b = make_current(cpu, t);
     const struct x86_op *op = &b->ops[i];
 
@@ -83,7 +84,8 @@ const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, un
             op = op->fn(cpu, op);
     } while (op && op < &b->ops[until]);
     bt_serialize(bt); /* a store may have dropped blocks that this one jumps to */
-    if (op && ((what & BT_LEAVE) || bt->deaths != deaths))
+    if (op &&
+        ((what & BT_LEAVE) || bt->deaths != deaths || ((what & BT_MAPPED) && cpu->link_key != key)))
         return x86_leave(cpu, op);
     return op;
 }

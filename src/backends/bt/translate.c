@@ -19,11 +19,13 @@ static void trans_argument(struct gen *g)
     em_patch(&g->e, site, (const uint8_t *)g->t + g->e.to_rx);
 }
 
-/* Handlers count by blocks. */
-static void adjust_count(struct gen *g, unsigned ext)
+/* Handlers count by blocks, and know their own page only. */
+static void adjust_state(struct gen *g, unsigned ext)
 {
     if (g->extra)
         em_imm(&g->e, true, ext, GEN_FIELD(countdown), (int32_t)g->extra);
+    if (g->page_delta)
+        em_imm(&g->e, g->is64, ext, GEN_FIELD(tier_page), g->page_delta);
 }
 
 /* The place of `what`. */
@@ -31,7 +33,9 @@ static uint8_t *call_handlers(struct gen *g, unsigned what)
 {
     uint8_t *site;
 
-    adjust_count(g, EXT_ADD);
+    if (g->region)
+        what |= BT_MAPPED;
+    adjust_state(g, EXT_ADD);
     gen_regs_leave(g);
     trans_argument(g);
     em_const(&g->e, H_RCX, what);
@@ -40,13 +44,13 @@ static uint8_t *call_handlers(struct gen *g, unsigned what)
     g->e.p += 4;
     em_patch(&g->e, g->e.p - 4, g->bt->stubs.slow);
     gen_regs_enter(g);
-    adjust_count(g, EXT_SUB);
+    adjust_state(g, EXT_SUB);
     return site;
 }
 
 static void go_tail(struct gen *g)
 {
-    adjust_count(g, EXT_ADD);
+    adjust_state(g, EXT_ADD);
     gen_regs_leave(g);
     trans_argument(g);
     em_jmp(&g->e, g->bt->stubs.tail);
@@ -251,9 +255,9 @@ static unsigned try_group(struct gen *g)
 }
 
 /* Handlers have been called up to op i. */
-static void end_run(uint8_t **run, unsigned first, unsigned i)
+static void end_run(const struct gen *g, uint8_t **run, unsigned first, unsigned i)
 {
-    uint32_t what = BT_CALL(first, i);
+    uint32_t what = BT_CALL(first, i) | (g->region ? BT_MAPPED : 0);
 
     if (*run)
         memcpy(*run, &what, 4);
@@ -276,7 +280,7 @@ unsigned gen_write_ops(struct gen *g)
         group = last || !g->all[i].known ? 0 : try_group(g);
         if (group) {
             g->is_inline[i] = true;
-            end_run(&run, first, i);
+            end_run(g, &run, first, i);
             count += group;
             i += group - 1;
             if (i == b->n - 1u && b->ends) {
@@ -287,12 +291,12 @@ unsigned gen_write_ops(struct gen *g)
         }
         if (g->all[i].known && gen_try(g, last)) {
             g->is_inline[i] = true;
-            end_run(&run, first, i);
+            end_run(g, &run, first, i);
             count++;
             continue;
         }
         if (last) { /* whatever it does, it does not come back */
-            end_run(&run, first, i);
+            end_run(g, &run, first, i);
             gen_spill_flags(g);
             g->is_inline[g->i] = true;
             g->at[g->i] = em_rx(&g->e);
@@ -310,7 +314,7 @@ unsigned gen_write_ops(struct gen *g)
         g->simd_now = 0;
         g->recipe.len = 0;
     }
-    end_run(&run, first, b->n);
+    end_run(g, &run, first, b->n);
     if (!b->ends) {
         g->is_inline[b->n] = true;
         g->at[b->n] = em_rx(&g->e);

@@ -26,7 +26,7 @@
 void gen_page_address(struct gen *g, unsigned dst, int64_t offset)
 {
     em_rm(&g->e, true, OP_LOAD, dst, GEN_FIELD(tier_page));
-    em_rm(&g->e, g->is64, OP_LEA, dst, em_at(dst, (int32_t)offset));
+    em_rm(&g->e, g->is64, OP_LEA, dst, em_at(dst, (int32_t)(offset + g->page_delta)));
 }
 
 /* ---- in ---- */

@@ -48,8 +48,7 @@ static void put_pointers(struct gen *g, const struct vec_copy *c)
     }
     if (overwritten(g))
         return;
-    em_rm(&g->e, true, OP_LOAD, H_RCX, GEN_FIELD(tier_page));
-    em_rm(&g->e, g->is64, OP_LEA, H_RCX, em_at(H_RCX, (int32_t)(g->t->offset + g->op->off)));
+    gen_page_address(g, H_RCX, (int64_t)g->t->offset + g->op->off);
     em_rm(&g->e, true, OP_STORE, H_RCX, GEN_FIELD(fpu.fip));
     put_selector(g, BT_FIELD(fpu.fcs), VMM_CS);
 }
