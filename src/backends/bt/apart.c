@@ -32,10 +32,26 @@ void gen_group_ends(struct gen *g)
     a->back_host = g->in_host;
 }
 
+/* The RET that is the group's last op. */
+static void write_return(struct gen *g, const struct gen_apart *a)
+{
+    gen_select(g, a->last);
+    gen_keep_flags(g, a->last, a->last);
+    gen_spill_flags(g);
+    gen_load_return(g);
+    em_jmp(&g->e, a->back);
+}
+
 /* All ops, or nothing. */
 static bool write_all(struct gen *g, const struct gen_apart *a)
 {
+    bool ret = g->b->ends && a->last == g->b->n - 1u;
+
     for (unsigned i = a->first; i <= a->last; i++) {
+        if (ret && i == a->last) {
+            write_return(g, a);
+            return true;
+        }
         gen_select(g, i);
         if (!gen_try(g, false))
             return false;

@@ -138,6 +138,8 @@ static bool gen_jmp(struct gen *g)
     }
     if (!indirect(g))
         return false;
+    if (g->region && gen_region_indirect(g))
+        return true;
     gen_go_indirect(g);
     return true;
 }
@@ -193,30 +195,38 @@ static void put_flags_aside(struct gen *g, bool in_cc)
     g->in_host = false;
 }
 
+void gen_load_return(struct gen *g)
+{
+    em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_reg(gen_host(g, VMM_RSP)));
+    gen_probe(g, g->is64 ? 8 : 4, false);
+    em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_at(H_RAX, 0));
+}
+
 static bool gen_ret(struct gen *g)
 {
-    unsigned size = g->is64 ? 8 : 4, sp = gen_host(g, VMM_RSP);
+    unsigned size = g->is64 ? 8 : 4;
     int32_t pop = (int32_t)(size + g->op->imm);
-    bool recipe = g->region && !(g->recipe.regs >> VMM_RSP & 1); /* it may stay one */
+    bool inside = g->region && gen_region_returns(g);
+    bool recipe = inside && !(g->recipe.regs >> VMM_RSP & 1); /* it may stay one */
 
     if (!is_near(g) || g->op->size != size)
         return false;
     if (g->held) {
         em_rm(&g->e, g->is64, OP_LOAD, H_RAX, gen_held(g, 0));
         put_flags_aside(g, !recipe);
+        if (g->region)
+            gen_group_ends(g); /* apart, the address is loaded in another way */
     } else {
         if (recipe)
             gen_free_flags(g);
         else
             gen_spill_flags(g);
-        em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_reg(sp));
-        gen_probe(g, size, false);
-        em_rm(&g->e, g->is64, OP_LOAD, H_RAX, em_at(H_RAX, 0));
+        gen_load_return(g);
     }
-    if (g->region && gen_region_return(g, pop))
-        return true;
-    put_flags_aside(g, true);
-    gen_return(g, pop);
+    if (inside)
+        gen_region_return(g, pop);
+    else
+        gen_return(g, pop);
     return true;
 }
 

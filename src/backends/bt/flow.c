@@ -25,8 +25,31 @@ static bool may_follow(const struct region *r, unsigned i, int64_t target)
     return depth <= REGION_DEPTH && target != r->block[0].t->offset;
 }
 
+/* What an indirect jump through a constant address finds there now: stubs of dynamic linking lead
+ * to the same function for good. */
+static void find_constant(const struct gen *g, const struct region *r, struct region_block *rb)
+{
+    const struct x86_op *op = &rb->t->block->ops[rb->t->block->n - 1];
+    uint64_t linear =
+        r->linear + (uint64_t)(int64_t)rb->page_delta + rb->t->offset + (uint64_t)(int64_t)op->disp;
+    struct mmu_page page;
+    uint64_t gpa, value;
+
+    if (!g->is64 || op->base != X86_RIP0 || op->index != X86_ZERO || (linear & 7) ||
+        rb->all[rb->t->block->n - 1].opnd[0].type != ZYDIS_OPERAND_TYPE_MEMORY ||
+        !mmu_translate(&g->cpu->mmu, linear, &gpa) ||
+        !g->cpu->env->mmu.page(g->cpu->env->mmu.ctx, gpa, &page) || !page.host)
+        return;
+    memcpy(&value, page.host + (gpa & ~MMU_PAGE_MASK), 8);
+    value -= r->linear;
+    if (value + REGION_REACH > 2 * (uint64_t)REGION_REACH)
+        return;
+    rb->next[rb->nnext++] = (int64_t)value - rb->page_delta;
+    rb->jumps = true;
+}
+
 /* Where block i goes on. */
-static void find_next(struct region *r, unsigned i, bool is64)
+static void find_next(const struct gen *g, struct region *r, unsigned i)
 {
     struct region_block *rb = &r->block[i];
     const struct x86_block *b = rb->t->block;
@@ -40,7 +63,7 @@ static void find_next(struct region *r, unsigned i, bool is64)
         rb->next[rb->nnext++] = behind;
         return;
     }
-    if (!in->known || last->size != (is64 ? 8 : 4) ||
+    if (!in->known || last->size != (g->is64 ? 8 : 4) ||
         in->insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
         return;
     if (in->insn.mnemonic == ZYDIS_MNEMONIC_RET && rb->up) {
@@ -52,8 +75,11 @@ static void find_next(struct region *r, unsigned i, bool is64)
             (int64_t)from->page_delta - rb->page_delta + from->t->offset + from->t->block->bytes;
         return;
     }
-    if (!direct(in))
+    if (!direct(in)) {
+        if (in->insn.mnemonic == ZYDIS_MNEMONIC_JMP)
+            find_constant(g, r, rb);
         return;
+    }
     if (gen_condition(in->insn.mnemonic) >= 0) {
         rb->next[rb->nnext++] = behind;
         rb->next[rb->nnext++] = target;
@@ -123,7 +149,7 @@ static bool add_block(struct gen *g, struct region *r, struct bt_trans *t, int64
     else
         gen_decode(g, rb->all);
     r->n++;
-    find_next(r, r->n - 1, g->is64);
+    find_next(g, r, r->n - 1);
     r->ninsns += b->n;
     return true;
 }
@@ -217,7 +243,7 @@ void region_collect(struct gen *g, struct region *r, struct bt_trans *head)
     for (unsigned i = 0; i < r->n; i++) {
         struct region_block *rb = &r->block[i];
 
-        rb->other = !rb->nnext || rb->returns;
+        rb->other = !rb->nnext || rb->returns || rb->jumps;
         for (unsigned k = 0; k < rb->nnext; k++) {
             rb->to[k] = find_block(r, rb->page_delta + rb->next[k], rb->next_up[k]);
             rb->first[k] = rb->to[k];
@@ -406,7 +432,7 @@ void region_analyse(struct region *r)
 {
     for (unsigned i = r->n; i-- > 0;) {
         struct region_block *rb = &r->block[r->order[i]];
-        unsigned longest = 0;
+        const struct region_block *most = NULL;
 
         rb->live_end = rb->other;
         for (unsigned k = 0; k < rb->nnext; k++) {
@@ -419,10 +445,10 @@ void region_analyse(struct region *r)
                 continue;
             }
             rb->live_end |= to->live;
-            if (to->need > longest)
-                longest = to->need;
+            if (!most || to->heat > most->heat || (to->heat == most->heat && to->need > most->need))
+                most = to;
         }
-        rb->need = rb->t->block->n + longest;
+        rb->need = rb->t->block->n + (most ? most->need : 0);
         find_flags(rb);
     }
 }

@@ -316,9 +316,11 @@ void gen_region_exit(struct gen *g, int64_t offset, bool checked);
  */
 bool gen_region_calls(const struct gen *g);
 bool gen_region_expects(const struct gen *g);
-/* A return to RAX: goes on in the region if it knows where, and that is it. False: nothing is
- * written. */
-bool gen_region_return(struct gen *g, int32_t pop);
+/* A jump to RAX, with the flags in cc. False: it is not known where to; nothing is written. */
+bool gen_region_indirect(struct gen *g);
+/* Whether the region knows where the block returns to; a return to RAX then. */
+bool gen_region_returns(const struct gen *g);
+void gen_region_return(struct gen *g, int32_t pop);
 
 /* ---- instructions ---- */
 
@@ -360,6 +362,8 @@ bool gen_bit_string(struct gen *g);
 bool gen_string(struct gen *g);
 /* DIV, IDIV. [div.c] */
 bool gen_div(struct gen *g);
+/* RAX = what RET pops. The flags are not in the host's. [branch.c] */
+void gen_load_return(struct gen *g);
 /* The number of a condition in Jcc, -1 for other instructions. [branch.c] */
 int gen_condition(ZydisMnemonic m);
 /* The slot of a general register; false for others, and for AH, CH, DH and BH. [insn.c] */

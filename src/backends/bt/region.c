@@ -11,10 +11,11 @@
  * Flags: a block is written once for each state of the flags in which it is reached, so that
  * nothing needs to be stored at the edges between blocks.
  *
- * Counting: whoever enters a block has paid for the longest way from there to the end of the
- * region, loops left out (`need`). Shorter ways and exits give back what is left over; an edge back
- * pays again, and looks for requests. So inside a block `extra` instructions are paid for beyond
- * what handlers expect; this is given back around calls of them.
+ * Counting: whoever enters a block has paid for the way from there to the end of the region that is
+ * taken most often, loops left out (`need`). Shorter ways and exits give back what is left over;
+ * longer ones pay the rest, and an edge back pays again, which is where requests are seen. So
+ * inside a block `extra` instructions are paid for beyond what handlers expect; this is given back
+ * around calls of them.
  *
  * Pages: inside a region tier_page is the page of its head, wherever a block lies. That the others
  * are mapped at their distance from it is checked when the region is entered; handlers called by it
@@ -23,11 +24,6 @@
  * Calls: what is called is in the region once for each call, so that a return has one place to go
  * to. It compares the address, and what is not expected goes the ways of other returns.
  */
-
-static unsigned extra(const struct region_block *rb)
-{
-    return rb->need - rb->t->block->n;
-}
 
 /* All but the slow paths, of which there are none yet. */
 static void start(struct gen *g, const struct gen *base)
@@ -144,7 +140,7 @@ static void leave(struct gen *g, struct region_edge *x, unsigned paid)
 /* Pays for the way from `to` on. What refuses is written later. */
 static void pay(struct gen *g, struct region *r, struct region_edge *x)
 {
-    int n = (int)x->to->need - (int)extra(x->from);
+    int n = (int)x->to->need - (int)region_extra(x->from);
     struct region_edge *refused = new_edge(r, g);
 
     x->state.in_host = false;
@@ -157,23 +153,23 @@ static void pay(struct gen *g, struct region *r, struct region_edge *x)
 /* What happens on an edge inside the region. */
 static void cross(struct gen *g, struct region *r, struct region_edge *x)
 {
-    bool back = region_is_back(r, x->from, x->to);
+    bool pays = region_pays(r, x->from, x->to);
 
-    if (back ? !x->state.recipe.len : x->version->state.in_cc && x->to->live)
+    if (pays ? !x->state.recipe.len : x->version->state.in_cc && x->to->live)
         store_flags(g, &x->state);
     if (x->version->state.in_cc && x->to->live)
         store_flags(g, &x->state);
-    if (back)
+    if (pays)
         pay(g, r, x);
     else
-        give_back(g, extra(x->from) - x->to->need, x->version->state.in_host);
+        give_back(g, region_extra(x->from) - x->to->need, x->version->state.in_host);
 }
 
 static bool is_empty(const struct region *r, const struct region_edge *x)
 {
     if (!x->to)
-        return x->state.in_cc && !extra(x->from);
-    if (region_is_back(r, x->from, x->to) || extra(x->from) != x->to->need)
+        return x->state.in_cc && !region_extra(x->from);
+    if (region_is_back(r, x->from, x->to) || region_extra(x->from) != x->to->need)
         return false;
     return x->state.in_cc || !x->to->live || !x->version->state.in_cc;
 }
@@ -193,7 +189,7 @@ static struct region_edge *make_edge(struct gen *g, int64_t offset, bool checked
     if (x->to) {
         struct region_state s = x->state;
 
-        if (region_is_back(r, rb, x->to)) {
+        if (region_pays(r, rb, x->to)) {
             s.in_host = false;
             if (!s.recipe.len)
                 s.in_cc = true;
@@ -231,23 +227,44 @@ bool gen_region_expects(const struct gen *g)
     return gen_region_calls(g) && g->region->current->expects;
 }
 
-/* Which are not in need of the host's flags. */
-bool gen_region_return(struct gen *g, int32_t pop)
+/* RAX is where the block is expected to go on, or else. The flags are not in the host's only. */
+static void expect(struct gen *g, int32_t pop)
 {
     struct region *r = g->region;
-    struct region_block *rb = r->current;
+    const struct region_block *rb = r->current;
     struct region_edge *x;
 
-    if (!rb->returns || rb->to[0] < 0)
-        return false;
     gen_page_address(g, H_RCX, rb->next[0]);
     em_rr(&g->e, true, OP_CMP, H_RAX, H_RCX);
     x = new_edge(r, g);
     x->back = true;
     x->pop = pop;
     x->site = em_jcc_later(&g->e, CC_NZ);
-    gen_sp(g, gen_host(g, VMM_RSP), pop);
+    if (pop)
+        gen_sp(g, gen_host(g, VMM_RSP), pop);
     gen_region_exit(g, rb->next[0], false);
+}
+
+bool gen_region_returns(const struct gen *g)
+{
+    const struct region_block *rb = g->region->current;
+
+    return rb->returns && rb->to[0] >= 0;
+}
+
+void gen_region_return(struct gen *g, int32_t pop)
+{
+    expect(g, pop);
+}
+
+bool gen_region_indirect(struct gen *g)
+{
+    const struct region_block *rb = g->region->current;
+
+    if (!rb->jumps || rb->to[0] < 0)
+        return false;
+    g->in_host = false;
+    expect(g, 0);
     return true;
 }
 
@@ -304,7 +321,7 @@ static void select_version(struct gen *g, struct region *r, struct region_block 
     g->t = rb->t;
     g->all = rb->all;
     g->code = rb->bytes;
-    g->extra = extra(rb);
+    g->extra = region_extra(rb);
     g->page_delta = rb->page_delta;
     g->live_end = rb->live_end;
     g->in_host = v->state.in_host;
@@ -362,7 +379,7 @@ static struct region_version *unwritten(struct region *r, struct region_block **
     return NULL;
 }
 
-/* A return to RAX, elsewhere. */
+/* A return or jump to RAX, elsewhere. */
 static void leave_back(struct gen *g, struct region_edge *x)
 {
     if (!x->state.in_cc) {
@@ -370,9 +387,12 @@ static void leave_back(struct gen *g, struct region_edge *x)
         store_flags(g, &x->state);
         em_rr(&g->e, true, OP_LOAD, H_RAX, H_RCX);
     }
-    give_back(g, extra(x->from), false);
+    give_back(g, region_extra(x->from), false);
     g->i = X86_BLOCK_MAX;
-    gen_return(g, x->pop);
+    if (x->pop)
+        gen_return(g, x->pop);
+    else
+        gen_go_indirect(g);
 }
 
 static void write_edge(struct gen *g, struct region *r, struct region_edge *x)
@@ -387,7 +407,7 @@ static void write_edge(struct gen *g, struct region *r, struct region_edge *x)
         leave(g, x, x->to->need);
     } else if (!x->to) {
         em_here(&g->e, x->site);
-        leave(g, x, extra(x->from));
+        leave(g, x, region_extra(x->from));
     } else if (x->written || is_empty(r, x)) {
         em_patch(&g->e, x->site, x->version->code);
     } else {

@@ -39,12 +39,12 @@ struct region_block {
     int to[2];    /* ... and which block of the region that is, or -1 ... */
     int first[2]; /* ... and was, before loops were unrolled */
     unsigned nnext;
-    bool calls, returns;
-    bool expects;        /* what it calls comes back in the region */
-    bool other;          /* it may go on elsewhere, too */
-    bool live, live_end; /* the flags are needed at its beginning, behind it */
-    bool reads_first;    /* by its instructions, before anything else clobbers them */
-    unsigned need;       /* instructions that are paid for when it is entered */
+    bool calls, returns, jumps; /* jumps: indirectly, to what its operand is now */
+    bool expects;               /* what it calls comes back in the region */
+    bool other;                 /* it may go on elsewhere, too */
+    bool live, live_end;        /* the flags are needed at its beginning, behind it */
+    bool reads_first;           /* by its instructions, before anything else clobbers them */
+    unsigned need;              /* instructions that are paid for when it is entered */
     unsigned nversions;
     struct region_version version[REGION_VERSIONS + 1];
 };
@@ -58,8 +58,8 @@ struct region_edge {
     int64_t offset; /* ... to there */
     bool checked;
     bool refused; /* by the count, or for a request */
-    bool back;    /* a return to RAX, which is another address than expected */
-    int32_t pop;
+    bool back;    /* a return or jump to RAX, which is another address than expected */
+    int32_t pop;  /* of a return; 0: a jump */
     bool written; /* but for the jump at its end */
 };
 
@@ -96,6 +96,19 @@ static inline bool region_is_back(const struct region *r, const struct region_bl
                                   const struct region_block *to)
 {
     return r->rank[to - r->block] <= r->rank[from - r->block];
+}
+
+/* Instructions that are paid for when a block is left. */
+static inline unsigned region_extra(const struct region_block *rb)
+{
+    return rb->need - rb->t->block->n;
+}
+
+/* Whether an edge inside the region pays for what comes. */
+static inline bool region_pays(const struct region *r, const struct region_block *from,
+                               const struct region_block *to)
+{
+    return region_is_back(r, from, to) || to->need > region_extra(from);
 }
 
 /* Takes blocks that have been translated already, beginning with `head`. [flow.c] */
