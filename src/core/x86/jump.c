@@ -27,6 +27,11 @@ static unsigned page_bit(uint64_t linear)
     return (linear >> MMU_PAGE_SHIFT) & ((1u << X86_JUMP_PAGES_BITS) - 1);
 }
 
+static void note_page(struct x86_jump_set *set, uint64_t linear)
+{
+    set->pages[page_bit(linear) / 64] |= 1ull << page_bit(linear) % 64;
+}
+
 static bool has_page(const struct x86_jump_set *set, uint64_t linear)
 {
     return set->pages[page_bit(linear) / 64] >> page_bit(linear) % 64 & 1;
@@ -39,7 +44,9 @@ void x86_jump_set(struct x86_cpu *cpu, uint64_t linear, struct x86_block *b, boo
 
     j->key = linear ^ cpu->jump_key;
     j->blk = b;
-    set->pages[page_bit(linear) / 64] |= 1ull << page_bit(linear) % 64;
+    note_page(set, linear);
+    if (b->gpa2 != MMU_NO_TAG)
+        note_page(set, linear + MMU_PAGE_SIZE);
     if (!global)
         set->private = true;
 }
@@ -77,12 +84,12 @@ void x86_jump_flush_nonglobal(struct x86_cpu *cpu)
 
 void x86_jump_flush_page(struct x86_cpu *cpu, uint64_t linear)
 {
-    /* Blocks that begin in the page, or in the one before it and may reach into it. */
+    /* Blocks that begin in the one before it may reach into it. */
     uint64_t before = linear - MMU_PAGE_SIZE;
     bool wanted = false;
 
     for (unsigned i = 0; i < 2; i++)
-        if (has_page(&cpu->jump_set[i], linear) || has_page(&cpu->jump_set[i], before)) {
+        if (has_page(&cpu->jump_set[i], linear)) {
             next_link_gen(cpu, &cpu->jump_set[i]);
             wanted = true;
         }

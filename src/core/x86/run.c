@@ -141,6 +141,19 @@ static void check_jump(struct x86_cpu *cpu)
     cpu->jump_base = cs->base;
 }
 
+/* The block at rip if cpu->jump leads there, as x86_next: events and their returns come to places
+ * that have been executed before. */
+static struct x86_block *block_at_hand(const struct x86_cpu *cpu)
+{
+    uint64_t linear = cpu->seg[VMM_CS].base + cpu->rip;
+    const struct x86_jump *j = &cpu->jump[x86_jump_index(linear)];
+
+    if (j->key != (linear ^ cpu->jump_key) || !x86_block_is_current(cpu, j->blk) ||
+        j->blk->n > x86_countdown(cpu))
+        return NULL;
+    return is_64(cpu) || (cpu->mode & X86_MODE_FLAT) ? j->blk : NULL;
+}
+
 /* The block at rip; NULL: an exception is queued, or cpu->stop is set. */
 static struct x86_block *find_block(struct x86_cpu *cpu, bool single)
 {
@@ -293,8 +306,10 @@ static bool execute(struct x86_cpu *cpu, bool single)
     uint32_t rf = cpu->rflags & X86_RF;
     uint8_t shadow = cpu->sti_passed ? 0 : cpu->shadow; /* what ends with this instruction */
     const struct x86_op *op;
-    struct x86_block *b = find_block(cpu, single);
+    struct x86_block *b = single ? NULL : block_at_hand(cpu);
 
+    if (!b)
+        b = find_block(cpu, single);
     if (!b)
         return false;
     cpu->tf_trap = cpu->rflags & X86_TF;
