@@ -273,6 +273,8 @@ void bt_regions_end(struct bt *bt, struct bt_trans *t);
 
 /* The translation of a block, or NULL. [link.c] */
 struct bt_trans *bt_link_find(struct bt *bt, uint64_t gpa, uint32_t mode);
+/* Whether there is a call that comes back there. */
+bool bt_link_returns(const struct bt *bt, uint64_t gpa, uint32_t mode);
 /* The links only. */
 void bt_links_enter(struct bt *bt, struct bt_links *links);
 void bt_links_remove(struct bt *bt, struct bt_links *links);

@@ -45,8 +45,17 @@ struct gen_apart {
 /* A jump to another block, whose way is written behind the block's code. */
 struct gen_exit {
     uint8_t *site;
-    int64_t offset; /* of the target, from the beginning of the block's page */
-    bool checked;   /* a target that is not canonical is the last op's fault */
+    int64_t offset;       /* of the target, from the beginning of the block's page */
+    bool checked;         /* a target that is not canonical is the last op's fault */
+    struct bt_link *link; /* to another page: all but the way out is written; or NULL */
+};
+
+/* Where the last op, an indirect branch, goes when the tables do not have its target. */
+struct gen_lost {
+    uint8_t *site; /* a jump; NULL: none */
+    enum gen_lost_kind { GEN_LOST_JUMP, GEN_LOST_CALL, GEN_LOST_RETURN } kind;
+    int32_t pop;      /* GEN_LOST_RETURN: what the stack pointer moves by */
+    const void *back; /* GEN_LOST_CALL: where it goes on with what to call in RCX; NULL: behind */
 };
 
 /* A place where the guest's vector state must be in the host's registers from there on. */
@@ -119,8 +128,11 @@ struct gen {
     struct x86_block *b;
     struct bt_trans *t; /* writable */
     struct bt_page *page;
-    uint8_t *cold;      /* where the cold part goes on */
-    uint8_t *far_miss;  /* a jump */
+    uint8_t *cold;     /* where the cold part goes on */
+    uint8_t *first;    /* displacement: where the run loop comes in */
+    uint8_t *far_miss; /* a jump */
+    struct gen_lost lost;
+    const void *body;   /* behind the count of instructions */
     const void *heated; /* behind the count of executions */
     unsigned i;         /* current op */
     const struct x86_op *op;
@@ -371,10 +383,10 @@ bool gen_reg_slot(ZydisRegister reg, uint8_t *slot);
 
 /* ---- ways into the block and out of it [ways.c] ---- */
 
-/* The entries. RCX is the page for the first one; returns its jump to the block's code. */
-uint8_t *gen_entries(struct gen *g);
-/* Where it goes that has come to `far` in vain. */
-void gen_far_miss(struct gen *g);
+/* Where calls come back to the block: `far`, in front of its code. */
+void gen_near_entry(struct gen *g);
+/* The other entries, apart from it. */
+void gen_entries(struct gen *g);
 /* dst = the address at the offset from the block's page. */
 void gen_page_address(struct gen *g, unsigned dst, int64_t offset);
 

@@ -44,6 +44,14 @@ struct bt_trans *bt_link_find(struct bt *bt, uint64_t gpa, uint32_t mode)
     return NULL;
 }
 
+bool bt_link_returns(const struct bt *bt, uint64_t gpa, uint32_t mode)
+{
+    for (const struct bt_link *l = bt->links[bucket(gpa, mode)]; l; l = l->next)
+        if (l->way == BT_RETURN && l->gpa == gpa && l->mode == mode)
+            return true;
+    return false;
+}
+
 /* Lets all jumps to `at` go to `t`. */
 static void redirect(struct bt *bt, const struct bt_trans *at, const struct bt_trans *t)
 {

@@ -131,7 +131,8 @@ static void leave(struct gen *g, struct region_edge *x, unsigned paid)
     gen_regs_leave(g);
     g->regs = NULL; /* slow paths of the way out */
     g->host = bt_host;
-    g->exit[0] = (struct gen_exit){em_jmp_later(&g->e), x->offset, x->checked};
+    g->exit[0] =
+        (struct gen_exit){.site = em_jmp_later(&g->e), .offset = x->offset, .checked = x->checked};
     g->nexits = 1;
     gen_exits(g);
     g->nexits = 0;

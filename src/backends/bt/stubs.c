@@ -40,6 +40,7 @@ static void put_enter(struct em *e)
     em_rm(e, true, OP_LOAD, H_RCX, em_at(H_RBP, BT_GPR(X86_RIP0)));
     em_imm(e, true, EXT_AND, em_reg(H_RCX), -(int32_t)MMU_PAGE_SIZE);
     em_rm(e, true, OP_STORE, H_RCX, GEN_FIELD(tier_page));
+    em_rm(e, true, OP_XOR, H_RCX, GEN_FIELD(link_key));
     registers(e, OP_LOAD);
     EM(e, 0x3e, 0xff, 0xe0); /* NOTRACK JMP RAX */
 }

@@ -131,6 +131,7 @@ bool gen_try(struct gen *g, bool last)
     g->in_cc = in_cc;
     g->nslow = nslow;
     g->nexits = nexits;
+    g->lost.site = NULL;
     g->simd_now = simd_now;
     g->nsimd = nsimd;
     g->simd_need[g->i] = 0;
@@ -348,8 +349,6 @@ static x86_fn *begin(struct gen *g)
         const void *object;
         x86_fn *fn;
     } entry;
-    uint8_t *body;
-
     g->t = t;
     g->links = &t->links;
     *t = (struct bt_trans){.block = b,
@@ -366,18 +365,18 @@ static x86_fn *begin(struct gen *g)
     g->e = (struct em){(uint8_t *)(t->links.first + BT_MAX_LINKS), g->bt->rx - g->bt->rw};
     entry.object = em_rx(&g->e);
     EM(&g->e, 0xf3, 0x0f, 0x1e, 0xfa); /* ENDBR64 */
-    EM(&g->e, 0x48, 0x8d, 0x05);       /* LEA RAX, [RIP + body] */
-    body = g->e.p;
+    EM(&g->e, 0x48, 0x8d, 0x05);       /* LEA RAX, [RIP + first] */
+    g->first = g->e.p;
     g->e.p += 4;
     em_jmp(&g->e, g->bt->stubs.enter);
     g->cold = g->e.p;
     g->e.p = g->bt->rw + g->bt->used;
-    em_here(&g->e, body);
-    body = gen_entries(g);
+    gen_near_entry(g);
+    t->chain = em_rx(&g->e);
     /* The count of instructions, and requests: as x86_next. */
     em_imm(&g->e, true, EXT_SUB, GEN_FIELD(countdown), b->n);
     g->slow[g->nslow++] = (struct gen_slow){.site = em_jcc_later(&g->e, CC_L), .i = NO_OP};
-    em_here(&g->e, body);
+    g->body = em_rx(&g->e);
     em_imm(&g->e, false, EXT_SUB, em_at(H_RBP, BT_FIELD(tier_heat) + (int32_t)t->heat * 4), 1);
     g->slow[g->nslow++] = (struct gen_slow){.site = em_jcc_later(&g->e, CC_Z), .i = NO_OP};
     g->heated = em_rx(&g->e);
@@ -388,12 +387,12 @@ static void end(struct gen *g)
 {
     g->bt->used = ((size_t)(g->e.p - g->bt->rw) + 15) & ~(size_t)15;
     g->e.p = g->cold;
+    gen_entries(g);
     em_here(&g->e, g->slow[0].site);
     write_refusal(g);
     em_here(&g->e, g->slow[1].site);
     call_handlers(g, BT_HOTTER);
     em_jmp(&g->e, g->heated);
-    gen_far_miss(g);
     gen_exits(g);
     gen_simd_loads(g);
     for (unsigned i = 0; i < g->b->n; i++)

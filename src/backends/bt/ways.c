@@ -31,35 +31,47 @@ void gen_page_address(struct gen *g, unsigned dst, int64_t offset)
 
 /* ---- in ---- */
 
-uint8_t *gen_entries(struct gen *g)
+static struct em_rm own_map(const struct gen *g)
+{
+    return em_at(H_RBP, bt_map_field(g->bt, g->page));
+}
+
+static void write_far(struct gen *g)
 {
     struct em *e = &g->e;
-    struct em_rm map = em_at(H_RBP, bt_map_field(g->bt, g->page));
-    uint8_t *body, *chain;
 
-    em_rm(e, true, OP_XOR, H_RCX, GEN_FIELD(link_key));
-    em_rm(e, true, OP_STORE, H_RCX, map);
-    body = em_jmp_later(e);
-    g->t->hashed = em_rx(e);
-    em_rm(e, true, OP_STORE, H_RAX, map);
-    chain = em_jmp_later(e);
     g->t->far = em_rx(e);
     em_rm(e, true, OP_LEA, H_RCX, em_at(H_RAX, -(int32_t)g->t->offset));
     em_rr(e, true, OP_LOAD, H_RAX, H_RCX);
     em_rm(e, true, OP_XOR, H_RAX, GEN_FIELD(link_key));
-    em_rm(e, true, OP_CMP, H_RAX, map);
+    em_rm(e, true, OP_CMP, H_RAX, own_map(g));
     g->far_miss = em_jcc_later(e, CC_NZ);
     em_rm(e, true, OP_STORE, H_RCX, GEN_FIELD(tier_page));
-    em_here(e, chain);
-    g->t->chain = em_rx(e);
-    return body;
 }
 
-void gen_far_miss(struct gen *g)
+void gen_near_entry(struct gen *g)
 {
-    em_here(&g->e, g->far_miss);
-    em_rm(&g->e, true, OP_LEA, H_RAX, em_at(H_RCX, (int32_t)g->t->offset));
-    em_jmp(&g->e, g->bt->stubs.fill);
+    if (bt_link_returns(g->bt, g->t->gpa, g->t->mode))
+        write_far(g);
+}
+
+void gen_entries(struct gen *g)
+{
+    struct em *e = &g->e;
+
+    em_here(e, g->first); /* RCX: tier_page ^ link_key */
+    em_rm(e, true, OP_STORE, H_RCX, own_map(g));
+    em_jmp(e, g->body);
+    g->t->hashed = em_rx(e);
+    em_rm(e, true, OP_STORE, H_RAX, own_map(g));
+    em_jmp(e, g->t->chain);
+    if (!g->far_miss) {
+        write_far(g);
+        em_jmp(e, g->t->chain);
+    }
+    em_here(e, g->far_miss);
+    em_rm(e, true, OP_LEA, H_RAX, em_at(H_RCX, (int32_t)g->t->offset));
+    em_jmp(e, g->bt->stubs.fill);
 }
 
 /* ---- out: direct ---- */
@@ -107,28 +119,38 @@ static void set_site(struct bt_link *l, uint8_t *site)
     memcpy(&l->out, site, 4);
 }
 
-/* To another page. */
-static void write_cross(struct gen *g, int64_t offset, bool checked)
+/* To another page: a jump to the way out, ... */
+static struct gen_exit write_cross(struct gen *g, int64_t offset, bool checked)
 {
     struct bt_link *l = new_link(g, BT_CROSS, offset);
     struct em *e = &g->e;
-    int64_t rest = offset & (MMU_PAGE_SIZE - 1);
-    uint8_t *out, *map, *site;
+    uint8_t *out, *map;
 
-    gen_page_address(g, H_RAX, offset - rest);
+    gen_page_address(g, H_RAX, offset & -(int64_t)MMU_PAGE_SIZE);
     em_rr(e, true, OP_LOAD, H_RCX, H_RAX);
     em_rm(e, true, OP_XOR, H_RCX, GEN_FIELD(link_key));
     em_rm(e, true, OP_CMP, H_RCX, em_at(H_RBP, bt_map_field(g->bt, &g->bt->page[BT_NO_PAGE])));
     map = e->p - 4;
     out = em_jcc_later(e, CC_NZ);
     em_rm(e, true, OP_STORE, H_RAX, GEN_FIELD(tier_page));
-    site = em_jmp_later(e);
-    em_here(e, out);
-    em_here(e, site);
-    set_site(l, site);
-    l->map = (uint8_t)(site - map);
+    l->site = em_jmp_later(e);
+    l->map = (uint8_t)(l->site - map);
+    return (struct gen_exit){.site = out, .link = l, .offset = offset, .checked = checked};
+}
+
+/* ... and that. */
+static void write_cross_out(struct gen *g, const struct gen_exit *x)
+{
+    int64_t rest = x->offset & (MMU_PAGE_SIZE - 1);
+    struct bt_link *l = x->link;
+    struct em *e = &g->e;
+    uint8_t *site;
+
+    em_here(e, x->site);
+    em_here(e, l->site);
+    set_site(l, l->site);
     em_rm(e, g->is64, OP_LEA, H_RAX, em_at(H_RAX, (int32_t)rest));
-    if (checked)
+    if (x->checked)
         gen_check_target(g);
     EM(e, 0x48, 0x8d, 0x0d); /* LEA RCX, [RIP + l] */
     site = e->p;
@@ -143,7 +165,8 @@ void gen_exit_if(struct gen *g, unsigned cc, int64_t offset)
         gen_region_exit_if(g, cc, offset);
         return;
     }
-    g->exit[g->nexits++] = (struct gen_exit){em_jcc_later(&g->e, cc), offset, true};
+    g->exit[g->nexits++] =
+        (struct gen_exit){.site = em_jcc_later(&g->e, cc), .offset = offset, .checked = true};
 }
 
 void gen_exit_here(struct gen *g, int64_t offset, bool checked)
@@ -151,9 +174,10 @@ void gen_exit_here(struct gen *g, int64_t offset, bool checked)
     if (g->region)
         gen_region_exit(g, offset, checked);
     else if (in_page(offset))
-        g->exit[g->nexits++] = (struct gen_exit){em_jmp_later(&g->e), offset, checked};
+        g->exit[g->nexits++] =
+            (struct gen_exit){.site = em_jmp_later(&g->e), .offset = offset, .checked = checked};
     else
-        write_cross(g, offset, checked);
+        g->exit[g->nexits++] = write_cross(g, offset, checked);
 }
 
 void gen_goto(struct gen *g, int64_t offset)
@@ -166,24 +190,19 @@ void gen_goto(struct gen *g, int64_t offset)
 static void write_exit(struct gen *g, const struct gen_exit *x)
 {
     struct bt_link *l;
+    struct gen_exit cross;
 
-    em_here(&g->e, x->site);
+    if (!x->link)
+        em_here(&g->e, x->site);
     if (!in_page(x->offset)) {
-        write_cross(g, x->offset, x->checked);
+        cross = x->link ? *x : write_cross(g, x->offset, x->checked);
+        write_cross_out(g, &cross);
         return;
     }
     l = new_link(g, BT_IN_PAGE, x->offset);
     set_site(l, x->site);
     gen_page_address(g, H_RAX, x->offset);
     em_jmp(&g->e, g->bt->stubs.jump);
-}
-
-void gen_exits(struct gen *g)
-{
-    g->i = g->region ? X86_BLOCK_MAX
-                     : g->b->n - 1u; /* whose fault it is if a target is not canonical */
-    for (unsigned i = 0; i < g->nexits; i++)
-        write_exit(g, &g->exit[i]);
 }
 
 /* Before a direct call changes anything. The target is in 2 GiB of the page, so that only the 4 GiB
@@ -268,31 +287,65 @@ static uint8_t *find_target(struct gen *g)
     return em_jcc_later(e, CC_NZ);
 }
 
+static void write_lost(struct gen *g)
+{
+    struct em *e = &g->e;
+    uint8_t *miss;
+
+    em_here(e, g->lost.site);
+    gen_check_target(g);
+    switch (g->lost.kind) {
+    case GEN_LOST_CALL:
+        EM(e, 0x48, 0x8d, 0x0d); /* LEA RCX, [RIP + stubs.fill] */
+        e->p += 4;
+        em_patch(e, e->p - 4, g->bt->stubs.fill);
+        if (g->lost.back)
+            em_jmp(e, g->lost.back);
+        return;
+    case GEN_LOST_RETURN:
+        gen_sp(g, gen_host(g, VMM_RSP), g->lost.pop);
+        gen_regs_leave(g);
+        miss = find_target(g);
+        jump_to(g, element(BT_FIELD(tier_target), H_RCX, CODE));
+        em_here(e, miss);
+        break;
+    default:
+        gen_regs_leave(g);
+    }
+    em_jmp(e, g->bt->stubs.fill);
+}
+
+/* What the tables do not have is looked for behind the block's code, in regions here. */
+static void lose(struct gen *g, struct gen_lost lost)
+{
+    g->lost = lost;
+    if (!g->region)
+        return;
+    write_lost(g);
+    g->lost.site = NULL;
+}
+
 void gen_go_indirect(struct gen *g)
 {
     uint8_t *miss = find_target(g);
 
     gen_regs_leave(g);
     jump_to(g, element(BT_FIELD(tier_target), H_RCX, CODE));
-    em_here(&g->e, miss);
-    gen_check_target(g);
-    gen_regs_leave(g);
-    em_jmp(&g->e, g->bt->stubs.fill);
+    lose(g, (struct gen_lost){.site = miss, .kind = GEN_LOST_JUMP});
 }
 
 void gen_find_indirect(struct gen *g)
 {
     struct em *e = &g->e;
-    uint8_t *miss = find_target(g), *found;
+    uint8_t *miss = find_target(g), *found = NULL;
 
     em_rm(e, true, OP_LOAD, H_RCX, element(BT_FIELD(tier_target), H_RCX, CODE));
-    found = em_jmp_later(e);
-    em_here(e, miss);
-    gen_check_target(g);
-    EM(e, 0x48, 0x8d, 0x0d); /* LEA RCX, [RIP + stubs.fill] */
-    e->p += 4;
-    em_patch(e, e->p - 4, g->bt->stubs.fill);
-    em_here(e, found);
+    if (g->region)
+        found = em_jmp_later(e);
+    lose(g,
+         (struct gen_lost){.site = miss, .kind = GEN_LOST_CALL, .back = found ? NULL : em_rx(e)});
+    if (found)
+        em_here(e, found);
     em_rm(e, true, OP_STORE, H_RAX, GEN_FIELD(tier_temp[0]));
     em_rm(e, true, OP_STORE, H_RCX, GEN_FIELD(tier_temp[1]));
 }
@@ -312,12 +365,15 @@ void gen_return(struct gen *g, int32_t pop)
     gen_sp(g, sp, pop);
     gen_regs_leave(g);
     jump_to(g, element(BT_FIELD(tier_return), H_RCX, CODE));
-    em_here(&g->e, miss);
-    gen_check_target(g);
-    gen_sp(g, sp, pop);
-    gen_regs_leave(g);
-    miss = find_target(g);
-    jump_to(g, element(BT_FIELD(tier_target), H_RCX, CODE));
-    em_here(&g->e, miss);
-    em_jmp(&g->e, g->bt->stubs.fill);
+    lose(g, (struct gen_lost){.site = miss, .kind = GEN_LOST_RETURN, .pop = pop});
+}
+
+void gen_exits(struct gen *g)
+{
+    g->i = g->region ? X86_BLOCK_MAX
+                     : g->b->n - 1u; /* whose fault it is if a target is not canonical */
+    for (unsigned i = 0; i < g->nexits; i++)
+        write_exit(g, &g->exit[i]);
+    if (g->lost.site)
+        write_lost(g);
 }
