@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* vmx/decode.c: exit qualifications and bitmaps. */
+#include "vmx/decode.h"
+
+struct vmx_cr_access vmx_cr_access(uint64_t q)
+{
+    return (struct vmx_cr_access){.kind = (enum vmx_cr_kind)(q >> 4 & 3),
+                                  .cr = q & 15,
+                                  .gpr = q >> 8 & 15,
+                                  .memory = q >> 6 & 1,
+                                  .source = (uint16_t)(q >> 16)};
+}
+
+struct vmx_dr_access vmx_dr_access(uint64_t q)
+{
+    return (struct vmx_dr_access){.dr = q & 7, .gpr = q >> 8 & 15, .read = q >> 4 & 1};
+}
+
+struct vmx_io_access vmx_io_access(uint64_t q)
+{
+    return (struct vmx_io_access){.port = (uint16_t)(q >> 16),
+                                  .size = (uint8_t)((q & 7) + 1),
+                                  .in = q >> 3 & 1,
+                                  .string = q >> 4 & 1,
+                                  .rep = q >> 5 & 1,
+                                  .immediate = q >> 6 & 1};
+}
+
+struct vmx_ept_violation vmx_ept_violation(uint64_t q)
+{
+    return (struct vmx_ept_violation){.read = q & 1,
+                                      .write = q >> 1 & 1,
+                                      .fetch = q >> 2 & 1,
+                                      .readable = q >> 3 & 1,
+                                      .writable = q >> 4 & 1,
+                                      .executable = q >> 5 & 1,
+                                      .linear_valid = q >> 7 & 1,
+                                      .translated = (q >> 7 & 3) == 3};
+}
+
+struct vmx_task_switch vmx_task_switch(uint64_t q)
+{
+    return (struct vmx_task_switch){.selector = (uint16_t)q,
+                                    .source = (enum vmx_task_source)(q >> 30 & 3)};
+}
+
+struct vmx_apic_access vmx_apic_access(uint64_t q)
+{
+    return (struct vmx_apic_access){.offset = q & 0xfff, .type = q >> 12 & 15};
+}
+
+/* ---- bitmaps ---- */
+
+/* Quarters of a page: reads of low and high MSRs, then writes. False: not in the bitmap. */
+static bool msr_bit(uint32_t msr, uint32_t *bit)
+{
+    if (msr <= 0x1fff)
+        *bit = msr;
+    else if (msr >= 0xc0000000 && msr <= 0xc0001fff)
+        *bit = 8 * 1024 + (msr & 0x1fff);
+    else
+        return false;
+    return true;
+}
+
+#define MSR_WRITES (8u * 2048u)
+
+static void change(uint8_t *bitmap, uint32_t bit, bool set)
+{
+    uint8_t mask = (uint8_t)(1u << (bit & 7));
+
+    if (set)
+        bitmap[bit >> 3] |= mask;
+    else
+        bitmap[bit >> 3] &= (uint8_t)~mask;
+}
+
+static bool test(const uint8_t *bitmap, uint32_t bit)
+{
+    return bitmap[bit >> 3] >> (bit & 7) & 1;
+}
+
+static void msr_change(uint8_t *bitmap, uint32_t msr, bool read, bool write, bool set)
+{
+    uint32_t bit;
+
+    if (!msr_bit(msr, &bit))
+        return;
+    if (read)
+        change(bitmap, bit, set);
+    if (write)
+        change(bitmap, bit + MSR_WRITES, set);
+}
+
+void vmx_msr_bitmap_set(uint8_t *bitmap, uint32_t msr, bool read, bool write)
+{
+    msr_change(bitmap, msr, read, write, true);
+}
+
+void vmx_msr_bitmap_clear(uint8_t *bitmap, uint32_t msr, bool read, bool write)
+{
+    msr_change(bitmap, msr, read, write, false);
+}
+
+bool vmx_msr_exits(const uint8_t *bitmap, uint32_t msr, bool write)
+{
+    uint32_t bit;
+
+    return !msr_bit(msr, &bit) || test(bitmap, bit + (write ? MSR_WRITES : 0));
+}
+
+static void io_change(uint8_t *bitmap, uint32_t first, uint32_t n, bool set)
+{
+    for (uint32_t port = first; port < 0x10000 && port - first < n; port++)
+        change(bitmap, port, set);
+}
+
+void vmx_io_bitmap_set(uint8_t *bitmap, uint32_t first, uint32_t n)
+{
+    io_change(bitmap, first, n, true);
+}
+
+void vmx_io_bitmap_clear(uint8_t *bitmap, uint32_t first, uint32_t n)
+{
+    io_change(bitmap, first, n, false);
+}
+
+bool vmx_io_exits(const uint8_t *bitmap, uint32_t port, unsigned size)
+{
+    if (port + size > 0x10000)
+        return true;
+    for (unsigned i = 0; i < size; i++)
+        if (test(bitmap, port + i))
+            return true;
+    return false;
+}

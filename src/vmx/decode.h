@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* vmx/decode.h: exit qualifications (SDM Vol. 3C 27.2.1), and MSR and I/O bitmaps (24.6.4,
+ * 24.6.9). */
+#ifndef VMX_DECODE_H
+#define VMX_DECODE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum vmx_cr_kind { VMX_CR_WRITE, VMX_CR_READ, VMX_CR_CLTS, VMX_CR_LMSW };
+
+struct vmx_cr_access {
+    enum vmx_cr_kind kind;
+    uint8_t cr, gpr; /* gpr as VMM_RAX ... */
+    bool memory;     /* LMSW from memory */
+    uint16_t source; /* LMSW */
+};
+struct vmx_cr_access vmx_cr_access(uint64_t qualification);
+
+struct vmx_dr_access {
+    uint8_t dr, gpr;
+    bool read;
+};
+struct vmx_dr_access vmx_dr_access(uint64_t qualification);
+
+struct vmx_io_access {
+    uint16_t port;
+    uint8_t size; /* 1, 2 or 4 */
+    bool in, string, rep, immediate;
+};
+struct vmx_io_access vmx_io_access(uint64_t qualification);
+
+struct vmx_ept_violation {
+    bool read, write, fetch; /* what was tried; an A/D update reads and writes */
+    bool readable, writable, executable;
+    bool linear_valid; /* GUEST_LINEAR_ADDR */
+    bool translated;   /* of the linear address itself, not of a paging structure */
+};
+struct vmx_ept_violation vmx_ept_violation(uint64_t qualification);
+
+enum vmx_task_source { VMX_TASK_CALL, VMX_TASK_IRET, VMX_TASK_JMP, VMX_TASK_GATE };
+struct vmx_task_switch {
+    uint16_t selector;
+    enum vmx_task_source source;
+};
+struct vmx_task_switch vmx_task_switch(uint64_t qualification);
+
+/* Types of APIC-access exits. */
+enum {
+    VMX_APIC_READ,
+    VMX_APIC_WRITE,
+    VMX_APIC_FETCH,
+    VMX_APIC_EVENT,
+    VMX_APIC_PHYS_EVENT = 10,
+    VMX_APIC_PHYS_FETCH = 15
+};
+struct vmx_apic_access {
+    uint16_t offset;
+    uint8_t type;
+};
+struct vmx_apic_access vmx_apic_access(uint64_t qualification);
+
+/* ---- bitmaps: a set bit exits ---- */
+
+#define VMX_MSR_BITMAP_SIZE 4096
+#define VMX_IO_BITMAP_SIZE  8192 /* both pages */
+
+/* MSRs that the bitmap does not have (not in 0-1fff, c0000000-c0001fff) always exit; setting them
+ * is without effect. */
+void vmx_msr_bitmap_set(uint8_t *bitmap, uint32_t msr, bool read, bool write);
+void vmx_msr_bitmap_clear(uint8_t *bitmap, uint32_t msr, bool read, bool write);
+bool vmx_msr_exits(const uint8_t *bitmap, uint32_t msr, bool write);
+
+void vmx_io_bitmap_set(uint8_t *bitmap, uint32_t first, uint32_t n);
+void vmx_io_bitmap_clear(uint8_t *bitmap, uint32_t first, uint32_t n);
+/* Accesses that wrap around at the end of the port space always exit. */
+bool vmx_io_exits(const uint8_t *bitmap, uint32_t port, unsigned size);
+
+#endif
