@@ -133,6 +133,19 @@ static inline uint64_t mmu_empty_tag(unsigned index)
 
 #define MMU_ENTRY_GLOBAL 1u /* survives mmu_flush_nonglobal */
 
+/*
+ * A page that one place of translated code has accessed last at CPL 3, for accesses of one kind and
+ * up to one size: what the first level's entry said then, in the form in which the code adds it up.
+ * Cells are emptied whenever entries or rights are taken away.
+ */
+struct mmu_cell {
+    uint64_t negative; /* minus the page's address */
+    uint64_t limit;    /* offsets in the page are below; 0: empty */
+    uint8_t *host;     /* of the page */
+    uint64_t unused;
+};
+#define MMU_CELLS 256
+
 /* Instruction fetches: which page, and where it is. */
 struct mmu_exec_entry {
     uint64_t tag;
@@ -226,6 +239,9 @@ struct mmu {
     uint64_t l2_key[2];   /* of entries that are valid; [1]: of global pages */
     uint32_t l2_gen;      /* of the last key */
 
+    struct mmu_cell cell[MMU_CELLS];
+    uint64_t cells_filled[MMU_CELLS / 64]; /* bits */
+
     const struct mmu_env *env;
 
     /* Set by mmu_set_mode. */
@@ -260,6 +276,13 @@ struct mmu_mode {
     uint32_t pkru;
     unsigned gpa_bits;
 };
+
+static inline void mmu_empty_cells(struct mmu *mmu)
+{
+    for (unsigned w = 0; w < MMU_CELLS / 64; w++)
+        for (; mmu->cells_filled[w]; mmu->cells_filled[w] &= mmu->cells_filled[w] - 1)
+            mmu->cell[w * 64 + (unsigned)__builtin_ctzll(mmu->cells_filled[w])].limit = 0;
+}
 
 /* All tags empty, paging off. `mmu->data` must have been zeroed. */
 void mmu_init(struct mmu *mmu, const struct mmu_env *env);

@@ -100,6 +100,7 @@ void mmu_drop(struct mmu *mmu, unsigned idx, uint64_t linear)
     unsigned i = mmu_slot(linear);
     struct mmu_entry *e = &mmu->data[idx][i];
 
+    mmu_empty_cells(mmu);
     if (e->read == page || e->write == page)
         clear_entry(mmu, idx, i);
     if (mmu->l2) {

@@ -45,9 +45,10 @@ static inline bool mmu_was_written(const struct mmu *mmu, uint64_t gpa)
 
 #define MMU_PATH_GEN_SHIFT 44 /* linear addresses >> 21 are below */
 
-/* Forgets all paths. */
+/* Forgets all paths and cells: entries are going to be taken away. */
 static inline void mmu_flush_paths(struct mmu *mmu)
 {
+    mmu_empty_cells(mmu);
     mmu->path_gen += 1ull << MMU_PATH_GEN_SHIFT;
     if (!mmu->path_gen) /* tags of old are as the new ones */
         memset(mmu->path, 0, sizeof(mmu->path));

@@ -149,7 +149,7 @@ static void push_return(struct gen *g)
     int32_t size = g->is64 ? 8 : 4;
 
     gen_sp(g, H_RAX, -size);
-    gen_probe(g, (unsigned)size, true);
+    gen_probe_off(g, &gen_stack, (unsigned)size, true);
     gen_page_address(g, H_RCX, next(g));
     em_rm(&g->e, g->is64, OP_STORE, H_RCX, em_at(H_RAX, 0));
     gen_sp(g, gen_host(g, VMM_RSP), -size);

@@ -177,6 +177,7 @@ struct bt {
     unsigned hotter;     /* executions of a translation until it becomes a region */
     unsigned nheat;      /* elements of tier_heat that have been given away */
     unsigned deaths;     /* of regions */
+    unsigned cells;      /* of the MMU that have been given to regions */
     struct region *room; /* to make one; or NULL */
     bool exact;          /* for comparisons: flags that are undefined as handlers leave them, too */
     uint32_t shuffle;    /* likewise, not 0: regions' registers are assigned at random */
@@ -241,6 +242,7 @@ x86_fn bt_stop;
 #define BT_LEAVE          0x10000u
 #define BT_HOTTER         0x20000u
 #define BT_MAPPED         0x40000u
+#define BT_HELD           0x80000u /* it only goes on if the TLB has lost nothing */
 const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned what);
 const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t);
 

@@ -8,7 +8,7 @@
 #include "backends/bt/bt.h"
 #include "core/x86/vec_emit.h"
 
-#define GEN_MAX_SLOW (X86_BLOCK_MAX * 8)
+#define GEN_MAX_SLOW (X86_BLOCK_MAX * 8 + 2 * GEN_HOLDS)
 
 /* Code that computes the arithmetic flags of an instruction once more, from the registers that it
  * has left; it changes RAX. */
@@ -26,6 +26,9 @@ struct gen_slow {
     struct gen_recipe recipe; /* of the flags, if they are not in cc */
     uint8_t group;            /* index into apart + 1: the look for a group has failed */
     bool write;
+    uint16_t cell;     /* a cell has been asked, not the TLB: its number + 1 ... */
+    uint16_t size;     /* ... for an access of so many bytes; it goes on at `retry` behind that */
+    bool hold;         /* a look in front of a block of a region has failed */
     const void *retry; /* a look in line: where it goes on with another entry; or NULL */
     const void *found; /* a look: where it goes on with a copy, when the operand crosses into the
                           next page; or NULL */
@@ -91,7 +94,36 @@ struct gen_base {
     bool lost;     /* the base has changed in other ways */
     uint8_t align; /* of vector operands, else 0 or 1: ... */
     int64_t phase; /* ... this place is aligned */
+    bool held;     /* by the region: no look is needed */
+    int32_t cell;  /* field that has a host address, but for the first base of a look, ... */
+    int64_t from;  /* ... and the base's distance from there, at the beginning of the group */
 };
+
+/* What an op does to memory off a base, and to general registers. */
+struct gen_effect {
+    bool access;
+    uint8_t base, index, scale;
+    int64_t disp;
+    unsigned size;
+    uint8_t align; /* of a vector operand */
+    bool write;
+    uint8_t moves; /* register that changes by `by`, or GEN_NO_MOVE */
+    int64_t by;
+    uint32_t changes; /* registers that change in other ways */
+};
+#define GEN_NO_MOVE 0xff
+
+/* What a region knows of one of its bases. */
+enum { GEN_UNKNOWN, GEN_HELD, GEN_DENIED };
+#define GEN_HOLDS 8
+struct gen_hold {
+    uint8_t status;
+    bool write;
+    uint8_t align, phase; /* the place `phase` bytes from the range's beginning is aligned */
+    int16_t off;  /* of the base as it is now, from there. Denied: how far it has moved since */
+    uint16_t len; /* of the range: its host address is in cpu->tier_held */
+};
+_Static_assert(sizeof(struct gen_hold) == 8, "compared as bytes");
 
 #define GEN_BASES 3
 
@@ -159,6 +191,8 @@ struct gen {
     bool held;                             /* group has been looked for */
     bool held_ret;                         /* the last op uses it: RET */
     struct gen_group group;                /* while held */
+    struct gen_hold hold[GEN_HOLDS];       /* of the region's bases, at the current op */
+    bool holds; /* some of them in this code: the TLB must not lose anything meanwhile */
 
     bool leaves[X86_BLOCK_MAX]; /* what follows relies on what the op's slow path does not do */
     bool is_inline[X86_BLOCK_MAX + 1];
@@ -258,6 +292,8 @@ uint32_t gen_writes(const struct gen_insn *in);
 bool gen_linear(struct gen *g);
 /* RAX: linear address, becomes the host address for an access of `size` bytes. Changes RCX. */
 void gen_probe(struct gen *g, unsigned size, bool write);
+/* The same for an access off a base, which may have a cell of its own. */
+void gen_probe_off(struct gen *g, const struct gen_base *b, unsigned size, bool write);
 /* The same for the op's memory operand; spills the flags. False: not possible, nothing written. */
 bool gen_mem(struct gen *g, unsigned size, bool write);
 /* What a look into the TLB does that has failed; goes on behind if there is nothing. [tlb.c] */
@@ -301,12 +337,38 @@ void gen_group_begins(struct gen *g, unsigned nslow);
 void gen_group_ends(struct gen *g);
 void gen_apart(struct gen *g);
 
-/* The looks into the TLB for g->group. */
+/* The looks into the TLB for g->group; one for a base: RAX = the host address of its `lo`. */
 void gen_group_look(struct gen *g);
+void gen_look_off(struct gen *g, const struct gen_base *b);
+/* False: an op that no group goes over. */
+bool gen_effect(const struct gen *g, unsigned i, struct gen_effect *e);
 /* Finds the group that begins with the current op: false if there is none of two accesses. */
 bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group);
 /* Follows the base over the current op, which is written. */
 void gen_follow_base(struct gen *g);
+
+/* ---- bases that regions hold over blocks [held.c] ---- */
+
+/* What is known of a base, NULL: it is not one of them; whether that will do for its range; where
+ * the host address is. */
+const struct gen_hold *gen_hold_of(const struct gen *g, const struct gen_base *b);
+bool gen_hold_covers(const struct gen_hold *h, const struct gen_base *b);
+int32_t gen_hold_cell(const struct gen *g, const struct gen_hold *h);
+/* Behind op i, that is written; or handlers have been called. */
+void gen_hold_follow(struct gen *g, unsigned i);
+void gen_hold_drop(struct gen *g);
+
+/* ---- cells: pages that places of the code have accessed last [cell.c] ---- */
+
+extern const struct gen_base gen_stack;
+/* The cell for an access; MMU_CELLS: it had better look into the TLB. */
+unsigned gen_cell(struct gen *g, const struct gen_base *b, unsigned size, bool write);
+/* For how many bytes it may be used. */
+unsigned gen_cell_size(unsigned cell);
+static inline struct em_rm gen_cell_field(unsigned cell, size_t member)
+{
+    return em_at(H_RBP, BT_FIELD(mmu.cell) + (int32_t)(cell * sizeof(struct mmu_cell) + member));
+}
 
 /* ---- blocks [translate.c] ---- */
 

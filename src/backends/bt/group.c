@@ -3,7 +3,6 @@
 #include "backends/bt/gen.h"
 
 #define MAX_RANGE 256 /* bytes: the larger, the more often a page boundary is in it */
-#define NONE      0xff
 
 static int64_t stack_word(const struct gen *g)
 {
@@ -11,18 +10,6 @@ static int64_t stack_word(const struct gen *g)
 }
 
 /* ---- what an op does ---- */
-
-struct effect {
-    bool access;
-    uint8_t base, index, scale;
-    int64_t disp;
-    unsigned size;
-    uint8_t align; /* of a vector operand */
-    bool write;
-    uint8_t moves; /* register that changes by `by`, or NONE */
-    int64_t by;
-    uint32_t changes; /* registers that change in other ways */
-};
 
 static bool gpr_slot(ZydisRegister reg, uint8_t *slot)
 {
@@ -42,7 +29,7 @@ static bool gpr_slot(ZydisRegister reg, uint8_t *slot)
     }
 }
 
-static void stack_access(const struct gen *g, struct effect *e, bool push)
+static void stack_access(const struct gen *g, struct gen_effect *e, bool push)
 {
     int64_t size = stack_word(g);
 
@@ -58,7 +45,7 @@ static void stack_access(const struct gen *g, struct effect *e, bool push)
 
 /* ADD, SUB, INC, DEC of a whole register by a constant; LEA of itself. */
 static void find_move(const struct gen *g, const struct gen_insn *in, const struct x86_op *op,
-                      struct effect *e)
+                      struct gen_effect *e)
 {
     const ZydisDecodedOperand *d = &in->opnd[0], *s = &in->opnd[1];
     unsigned bits = g->is64 ? 64 : 32;
@@ -92,8 +79,7 @@ static void find_move(const struct gen *g, const struct gen_insn *in, const stru
     e->changes &= ~(1u << slot);
 }
 
-/* False: an op that no group goes over. */
-static bool find_effect(const struct gen *g, unsigned i, struct effect *e)
+bool gen_effect(const struct gen *g, unsigned i, struct gen_effect *e)
 {
     const struct gen_insn *in = &g->all[i];
     const struct x86_op *op = &g->b->ops[i];
@@ -101,7 +87,7 @@ static bool find_effect(const struct gen *g, unsigned i, struct effect *e)
     bool ret = m == ZYDIS_MNEMONIC_RET && in->insn.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
     uint8_t slot;
 
-    *e = (struct effect){.moves = NONE};
+    *e = (struct gen_effect){.moves = GEN_NO_MOVE};
     if (!in->known || (!ret && !gen_may_group(in)))
         return false;
     for (unsigned k = 0; k < in->insn.operand_count_visible; k++) {
@@ -148,14 +134,22 @@ static bool usable(uint8_t slot)
 }
 
 /* One test shows whether all operands are aligned that must be. */
-static bool in_phase(const struct gen_base *b, const struct effect *e)
+static bool in_phase(const struct gen_base *b, const struct gen_effect *e)
 {
     unsigned align = e->align < b->align ? e->align : b->align;
 
     return align <= 1 || !((e->disp + b->delta - b->phase) & (align - 1));
 }
 
-static bool fits(const struct gen_base *b, const struct effect *e)
+/* What a region holds for it, if that covers the range; NULL: a look is needed. */
+static const struct gen_hold *covered(const struct gen *g, const struct gen_base *b)
+{
+    const struct gen_hold *h = gen_hold_of(g, b);
+
+    return h && gen_hold_covers(h, b) ? h : NULL;
+}
+
+static bool fits(const struct gen_base *b, const struct gen_effect *e)
 {
     int64_t lo = e->disp + b->delta, hi = lo + e->size;
 
@@ -164,7 +158,7 @@ static bool fits(const struct gen_base *b, const struct effect *e)
     return !b->lost && hi - lo <= MAX_RANGE && lo == (int32_t)lo && in_phase(b, e);
 }
 
-static void take(struct gen_base *b, const struct effect *e)
+static void take(struct gen_base *b, const struct gen_effect *e)
 {
     int64_t lo = e->disp + b->delta, hi = lo + e->size;
 
@@ -178,7 +172,7 @@ static void take(struct gen_base *b, const struct effect *e)
     b->accesses++;
 }
 
-static struct gen_base *base_of(struct gen_group *group, const struct effect *e)
+static struct gen_base *base_of(struct gen_group *group, const struct gen_effect *e)
 {
     for (unsigned k = 0; k < group->n; k++) {
         struct gen_base *b = &group->base[k];
@@ -195,7 +189,7 @@ struct history {
     int64_t moved[16];
 };
 
-static bool start_base(struct gen_group *group, const struct history *h, const struct effect *e)
+static bool start_base(struct gen_group *group, const struct history *h, const struct gen_effect *e)
 {
     struct gen_base *b = &group->base[group->n];
 
@@ -217,14 +211,14 @@ static bool start_base(struct gen_group *group, const struct history *h, const s
 }
 
 /* A base is not known any more behind an op that changes it in other ways. */
-static bool loses(const struct gen_base *b, const struct effect *e)
+static bool loses(const struct gen_base *b, const struct gen_effect *e)
 {
     uint32_t regs = (b->base < 16 ? 1u << b->base : 0) | (b->index < 16 ? 1u << b->index : 0);
 
-    return (e->changes & regs) || (e->moves != NONE && e->moves == b->index);
+    return (e->changes & regs) || (e->moves != GEN_NO_MOVE && e->moves == b->index);
 }
 
-static void follow(struct gen_group *group, struct history *h, const struct effect *e)
+static void follow(struct gen_group *group, struct history *h, const struct gen_effect *e)
 {
     for (unsigned k = 0; k < group->n; k++) {
         struct gen_base *b = &group->base[k];
@@ -234,7 +228,7 @@ static void follow(struct gen_group *group, struct history *h, const struct effe
             b->delta += e->by;
     }
     h->changed |= e->changes;
-    if (e->moves != NONE)
+    if (e->moves != GEN_NO_MOVE)
         h->moved[e->moves] += e->by;
 }
 
@@ -277,19 +271,22 @@ bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group)
 {
     struct gen_group now = {.first = g->i};
     struct history h = {0};
-    struct effect e;
+    struct gen_effect e;
 
     group->n = 0;
     for (unsigned i = g->i; i <= limit; i++) {
-        if (!find_effect(g, i, &e) || (i == g->i && !e.access))
+        if (!gen_effect(g, i, &e) || (i == g->i && !e.access))
             break;
         if (e.access) {
             struct gen_base *b = base_of(&now, &e);
 
             if (b ? !fits(b, &e) : !start_base(&now, &h, &e))
                 break;
-            if (b) { /* a look is saved */
+            if (b)
                 take(b, &e);
+            else
+                b = &now.base[now.n - 1];
+            if (b->accesses > 1 || covered(g, b)) { /* a look is saved */
                 *group = now;
                 group->last = i;
             }
@@ -297,16 +294,24 @@ bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group)
         follow(&now, &h, &e);
     }
     sort(group);
-    for (unsigned k = 0; k < group->n; k++)
-        group->base[k].delta = 0;
+    for (unsigned k = 0; k < group->n; k++) {
+        struct gen_base *b = &group->base[k];
+        const struct gen_hold *hold = covered(g, b);
+
+        b->delta = 0;
+        b->held = hold != NULL;
+        b->from = hold ? hold->off : -b->lo;
+        b->cell =
+            hold ? gen_hold_cell(g, hold) : BT_FIELD(tier_hold) + (int32_t)(k ? k - 1 : 0) * 8;
+    }
     return group->n > 0;
 }
 
 void gen_follow_base(struct gen *g)
 {
-    struct effect e;
+    struct gen_effect e;
 
-    if (!find_effect(g, g->i, &e))
+    if (!gen_effect(g, g->i, &e))
         return;
     for (unsigned k = 0; k < g->group.n; k++)
         if (e.moves == g->group.base[k].base)
@@ -316,15 +321,14 @@ void gen_follow_base(struct gen *g)
 struct em_rm gen_held(struct gen *g, int64_t disp)
 {
     const struct gen_base *b;
-    struct effect e;
+    struct gen_effect e;
 
-    find_effect(g, g->i, &e);
+    gen_effect(g, g->i, &e);
     b = base_of(&g->group, &e);
-    disp += b->delta - b->lo;
+    disp += b->delta + b->from;
     if (b == &g->group.base[0])
         return em_at(H_RAX, (int32_t)disp);
-    em_rm(&g->e, true, OP_LOAD, H_RCX,
-          em_at(H_RBP, BT_FIELD(tier_hold) + (int32_t)(b - &g->group.base[1]) * 8));
+    em_rm(&g->e, true, OP_LOAD, H_RCX, em_at(H_RBP, b->cell));
     return em_at(H_RCX, (int32_t)disp);
 }
 
@@ -357,7 +361,7 @@ static uint8_t in_register(struct gen *g, uint8_t slot, unsigned scratch)
     return (uint8_t)scratch;
 }
 
-static void look(struct gen *g, const struct gen_base *b)
+void gen_look_off(struct gen *g, const struct gen_base *b)
 {
     struct em_rm m = {.mem = true, .disp = (int32_t)b->lo};
 
@@ -365,16 +369,18 @@ static void look(struct gen *g, const struct gen_base *b)
     m.index = in_register(g, b->index, H_RCX);
     m.scale = m.index == H_NONE ? 0 : b->scale;
     em_lea(&g->e, g->is64, H_RAX, m);
-    gen_probe(g, (unsigned)(b->hi - b->lo), b->write);
+    gen_probe_off(g, b, (unsigned)(b->hi - b->lo), b->write);
     check_phase(g, b);
 }
 
 void gen_group_look(struct gen *g)
 {
     for (unsigned k = g->group.n; k-- > 0;) {
-        look(g, &g->group.base[k]);
-        if (k)
-            em_rm(&g->e, true, OP_STORE, H_RAX,
-                  em_at(H_RBP, BT_FIELD(tier_hold) + (int32_t)(k - 1) * 8));
+        const struct gen_base *b = &g->group.base[k];
+
+        if (!b->held)
+            gen_look_off(g, b);
+        if (b->held ? !k : k)
+            em_rm(&g->e, true, b->held ? OP_LOAD : OP_STORE, H_RAX, em_at(H_RBP, b->cell));
     }
 }

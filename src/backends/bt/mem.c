@@ -95,6 +95,8 @@ void gen_slow_if(struct gen *g, unsigned cc)
     s->site = em_jcc_later(&g->e, cc);
     s->i = (uint8_t)g->i;
     s->group = 0;
+    s->hold = false;
+    s->cell = 0;
     s->retry = s->found = NULL;
     s->recipe.len = 0;
     if (!g->in_cc)
@@ -119,6 +121,26 @@ void gen_probe(struct gen *g, unsigned size, bool write)
     gen_look_found(e);
 }
 
+void gen_probe_off(struct gen *g, const struct gen_base *b, unsigned size, bool write)
+{
+    unsigned cell = gen_cell(g, b, size, write);
+    struct gen_slow *s;
+
+    if (cell == MMU_CELLS) {
+        gen_probe(g, size, write);
+        return;
+    }
+    em_rm(&g->e, true, OP_ADD, H_RAX, gen_cell_field(cell, offsetof(struct mmu_cell, negative)));
+    em_rm(&g->e, true, OP_CMP, H_RAX, gen_cell_field(cell, offsetof(struct mmu_cell, limit)));
+    gen_slow_if(g, CC_NC);
+    s = &g->slow[g->nslow - 1];
+    em_rm(&g->e, true, OP_ADD, H_RAX, gen_cell_field(cell, offsetof(struct mmu_cell, host)));
+    s->retry = em_rx(&g->e);
+    s->cell = (uint16_t)(cell + 1);
+    s->size = (uint16_t)size;
+    s->write = write;
+}
+
 bool gen_mem(struct gen *g, unsigned size, bool write)
 {
     if (g->op->ea == X86_EA_SLOW)
@@ -128,7 +150,13 @@ bool gen_mem(struct gen *g, unsigned size, bool write)
     gen_free_flags(g);
     if (!gen_linear(g))
         return false;
-    gen_probe(g, size, write);
+    if (g->op->ea == X86_EA_SEG64)
+        gen_probe(g, size, write);
+    else
+        gen_probe_off(
+            g,
+            &(struct gen_base){.base = g->op->base, .index = g->op->index, .scale = g->op->scale},
+            size, write);
     return true;
 }
 

@@ -38,14 +38,19 @@ static const struct region_state in_cc = {.in_cc = true};
 static bool same_state(const struct region_state *a, const struct region_state *b)
 {
     return a->in_host == b->in_host && a->in_cc == b->in_cc && a->recipe.len == b->recipe.len &&
-           !memcmp(a->recipe.code, b->recipe.code, a->recipe.len);
+           !memcmp(a->recipe.code, b->recipe.code, a->recipe.len) &&
+           !memcmp(a->hold, b->hold, sizeof(a->hold));
 }
 
 /* What of a state matters to a block. */
-static struct region_state reduce(const struct region_block *to, struct region_state s)
+static struct region_state reduce(const struct region *r, const struct region_block *to,
+                                  struct region_state s)
 {
-    if (!to->live)
-        return in_cc;
+    region_reduce_holds(r, to, s.hold);
+    if (!to->live) {
+        s.in_host = false;
+        s.in_cc = true;
+    }
     if (!to->reads_first && (s.in_cc || s.recipe.len))
         s.in_host = false;
     if (s.in_cc)
@@ -61,16 +66,19 @@ static struct region_version *find_version(struct region_block *to, const struct
     return NULL;
 }
 
-static struct region_version *get_version(struct region_block *to, struct region_state s)
+static struct region_version *get_version(const struct region *r, struct region_block *to,
+                                          struct region_state s)
 {
     struct region_version *v;
 
-    s = reduce(to, s);
+    s = reduce(r, to, s);
     v = find_version(to, &s);
     if (v)
         return v;
     if (to->nversions >= REGION_VERSIONS) {
         s = in_cc;
+        region_deny_holds(r, s.hold);
+        s = reduce(r, to, s);
         v = find_version(to, &s);
         if (v)
             return v;
@@ -116,7 +124,7 @@ static struct region_edge *new_edge(struct region *r, const struct gen *g)
     }
     r->nedges++;
     *x = (struct region_edge){
-        .from = r->current, .version = NULL, .state = {g->in_host, g->in_cc, g->recipe}};
+        .from = r->current, .version = NULL, .state = {g->in_host, g->in_cc, g->recipe, {{0}}}};
     return x;
 }
 
@@ -184,6 +192,7 @@ static struct region_edge *make_edge(struct gen *g, int64_t offset, bool checked
 
     x->offset = offset;
     x->checked = checked;
+    region_edge_holds(g, x->state.hold);
     for (unsigned k = 0; k < rb->nnext; k++)
         if (rb->next[k] == offset && rb->to[k] >= 0)
             x->to = &r->block[rb->to[k]];
@@ -194,8 +203,9 @@ static struct region_edge *make_edge(struct gen *g, int64_t offset, bool checked
             s.in_host = false;
             if (!s.recipe.len)
                 s.in_cc = true;
+            region_round_holds(s.hold);
         }
-        x->version = get_version(x->to, s);
+        x->version = get_version(r, x->to, s);
     }
     return x;
 }
@@ -328,6 +338,8 @@ static void select_version(struct gen *g, struct region *r, struct region_block 
     g->in_host = v->state.in_host;
     g->in_cc = v->state.in_cc;
     g->recipe = v->state.recipe;
+    memcpy(g->hold, v->state.hold, sizeof(g->hold));
+    g->holds = false;
     r->current = rb;
     r->tail = NULL;
     r->next = NULL;
@@ -340,8 +352,28 @@ static bool room_left(const struct gen *g, const struct region *r, unsigned nslo
     size_t used = (size_t)(r->hot_end ? r->hot_end - hot + (g->e.p - r->base.cold) : g->e.p - hot);
     size_t later;
 
-    later = (nslow + r->nedges) * (r->regs.out ? 192u : 128u) + 4096;
+    later = (nslow + r->nedges) * (r->regs.out ? 256u : 192u) + 4096;
     return !r->failed && used + later < BT_REGION_CODE && g->links->n + 8 < BT_REGION_LINKS;
+}
+
+/* The looks at a version's beginning. */
+static void write_looks(struct gen *g, struct region *r, struct region_block *rb,
+                        struct region_version *v)
+{
+    unsigned denied = region_looks(g, r, rb);
+    struct region_edge *x;
+
+    if (!denied)
+        return;
+    x = new_edge(r, g);
+    memcpy(x->state.hold, v->state.hold, sizeof(x->state.hold));
+    for (unsigned k = 0; k < r->nbases; k++)
+        if (denied >> k & 1)
+            x->state.hold[k] = (struct gen_hold){.status = GEN_DENIED};
+    x->to = rb;
+    x->look = true;
+    x->version = get_version(r, rb, x->state);
+    v->look = (unsigned)(x - r->edge) + 1;
 }
 
 static bool write_version(struct gen *g, struct region *r, struct region_block *rb,
@@ -356,6 +388,7 @@ static bool write_version(struct gen *g, struct region *r, struct region_block *
     }
     v->code = em_rx(&g->e);
     select_version(g, r, rb, v);
+    write_looks(g, r, rb, v);
     gen_write_ops(g);
     *nslow += g->nslow;
     v->gen = malloc(head + g->nslow * sizeof(g->slow[0]));
@@ -365,17 +398,30 @@ static bool write_version(struct gen *g, struct region *r, struct region_block *
     return room_left(g, r, *nslow);
 }
 
+static bool is_denied(const struct region_version *v)
+{
+    for (unsigned k = 0; k < GEN_HOLDS; k++)
+        if (v->state.hold[k].status == GEN_DENIED)
+            return true;
+    return false;
+}
+
+/* Those for which a look has failed come last. */
 static struct region_version *unwritten(struct region *r, struct region_block **rb)
 {
     if (r->next && !r->next->code) {
         *rb = r->next_block;
         return r->next;
     }
-    for (unsigned i = 0; i < r->n; i++)
-        for (unsigned k = 0; k < r->block[r->order[i]].nversions; k++)
-            if (!r->block[r->order[i]].version[k].code) {
+    for (unsigned denied = 0; denied < 2; denied++)
+        for (unsigned i = 0; i < r->n; i++)
+            for (unsigned k = 0; k < r->block[r->order[i]].nversions; k++) {
+                struct region_version *v = &r->block[r->order[i]].version[k];
+
+                if (v->code || is_denied(v) != denied)
+                    continue;
                 *rb = &r->block[r->order[i]];
-                return &(*rb)->version[k];
+                return v;
             }
     return NULL;
 }
@@ -406,6 +452,11 @@ static void write_edge(struct gen *g, struct region *r, struct region_edge *x)
     } else if (x->refused) {
         em_here(&g->e, x->site);
         leave(g, x, x->to->need);
+    } else if (x->look) {
+        em_here(&g->e, x->site);
+        if (x->version->state.in_cc && x->to->live)
+            store_flags(g, &x->state);
+        em_jmp(&g->e, x->version->code);
     } else if (!x->to) {
         em_here(&g->e, x->site);
         leave(g, x, region_extra(x->from));
@@ -419,8 +470,7 @@ static void write_edge(struct gen *g, struct region *r, struct region_edge *x)
 }
 
 /* The slow paths of a version; `nslow` of all of them. */
-static void write_cold(struct gen *g, const struct region *r, struct region_version *v,
-                       unsigned nslow)
+static void write_cold(struct gen *g, struct region *r, struct region_version *v, unsigned nslow)
 {
     uint8_t *p = g->e.p;
     size_t head = offsetof(struct gen, slow);
@@ -430,8 +480,11 @@ static void write_cold(struct gen *g, const struct region *r, struct region_vers
     g->e.p = p;
     for (unsigned i = 0; i < g->napart; i++)
         grouped += g->apart[i].last - g->apart[i].first + 1u;
+    gen_hold_drop(g); /* what is written here looks for itself */
     if (room_left(g, r, nslow + grouped * 4))
         gen_apart(g);
+    if (v->look)
+        r->edge[v->look - 1].site = region_look_fails(g);
     gen_simd_loads(g);
     for (unsigned i = 0; i < g->b->n; i++)
         gen_write_slow(g, i);
@@ -462,7 +515,7 @@ static void write_edges(struct gen *g, struct region *r)
 static bool write_region(struct gen *g, struct region *r)
 {
     struct region_block *rb = &r->block[0];
-    struct region_version *v = get_version(rb, in_cc);
+    struct region_version *v = get_version(r, rb, in_cc);
     unsigned nslow = 0;
 
     while (v) {
@@ -569,6 +622,28 @@ void bt_regions_end(struct bt *bt, struct bt_trans *t)
         end_region(bt, t->regions->region);
 }
 
+static bool write_whole(struct gen *g, struct region *r, struct bt_region *br)
+{
+    struct bt *bt = g->bt;
+    bool ok;
+
+    br->links = (struct bt_links){.first = (struct bt_link *)(bt->rw + bt->size - bt->high)};
+    for (unsigned i = 0; i < r->n; i++)
+        r->block[i].nversions = 0;
+    r->nedges = 0;
+    r->failed = r->conditional = false;
+    r->hot_end = NULL;
+    r->tail = NULL;
+    r->next = NULL;
+    start(g, &r->base);
+    r->base.cold = (uint8_t *)&br->member[r->n];
+    g->e = (struct em){bt->rw + bt->used, bt->rx - bt->rw};
+    write_entry(g, br, r);
+    ok = write_region(g, r);
+    free_versions(r);
+    return ok;
+}
+
 bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *head)
 {
     struct bt_region *br = (struct bt_region *)(bt->rw + bt->cold);
@@ -583,12 +658,8 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         r = bt->room = malloc(sizeof(*r));
     if (!r)
         return false;
-    r->n = r->ninsns = r->nedges = 0;
-    r->failed = r->conditional = false;
+    r->n = r->ninsns = 0;
     r->linear = cpu->tier_page;
-    r->hot_end = NULL;
-    r->tail = NULL;
-    r->next = NULL;
     memset(&r->base, 0, sizeof(r->base));
     r->base.cpu = cpu;
     r->base.bt = bt;
@@ -608,14 +679,14 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         region_unroll(r);
         region_analyse(r);
         region_assign(&r->base, r, 0);
+        region_find_bases(g, r);
+        region_find_steady(g, r);
         *br = (struct bt_region){.head = head};
-        br->links.first = (struct bt_link *)(bt->rw + bt->size - bt->high);
-        start(g, &r->base);
-        r->base.cold = (uint8_t *)&br->member[r->n];
-        g->e = (struct em){bt->rw + bt->used, bt->rx - bt->rw};
-        write_entry(g, br, r);
-        ok = write_region(g, r);
-        free_versions(r);
+        ok = write_whole(g, r, br);
+        if (!ok && r->nbases) { /* it is shorter without */
+            r->nbases = 0;
+            ok = write_whole(g, r, br);
+        }
     }
     if (ok) {
         bt->used = ((size_t)(r->hot_end - bt->rw) + 15) & ~(size_t)15;

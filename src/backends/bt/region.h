@@ -11,19 +11,37 @@
 #define REGION_PAGES    4
 #define REGION_DEPTH    3         /* of calls */
 #define REGION_REACH    (1 << 28) /* pages are not further away from the head's */
-#define REGION_VERSIONS 3         /* of each block, and one more that takes all */
+#define REGION_VERSIONS 7         /* of each block, and one more that takes all */
 #define REGION_EDGES    (REGION_COPIES * (REGION_VERSIONS + 1) * 2)
 
 /* Where the flags are when a block is entered. */
 struct region_state {
     bool in_host, in_cc;
     struct gen_recipe recipe;
+    struct gen_hold hold[GEN_HOLDS];
+};
+
+/* Places off a base, as it is at the beginning of a block. */
+struct region_range {
+    int64_t lo, hi, phase;
+    uint8_t align;
+    bool write;
+    uint8_t n; /* blocks that access one, in turn; 0: there are none */
+};
+
+/* What a block does with a base ... */
+struct region_use {
+    bool lost;      /* it changes in other ways than ... */
+    bool invariant; /* the block is the head of a loop over which it does not change */
+    int64_t delta;  /* ... by this */
+    struct region_range own, all; /* until it is lost: of the block, and those behind it */
 };
 
 /* The code of a block for one state. */
 struct region_version {
     struct region_state state;
     const uint8_t *code; /* NULL: not written yet */
+    unsigned look;       /* edge + 1 for when a look for holds fails, or 0 */
     struct gen *gen;     /* as it was behind the block, for the slow paths */
 };
 
@@ -45,6 +63,9 @@ struct region_block {
     bool live, live_end;        /* the flags are needed at its beginning, behind it */
     bool reads_first;           /* by its instructions, before anything else clobbers them */
     unsigned need;              /* instructions that are paid for when it is entered */
+    struct region_use use[GEN_HOLDS];
+    bool in_loop;
+    uint16_t steady; /* registers that the innermost loop changes by constants only */
     unsigned nversions;
     struct region_version version[REGION_VERSIONS + 1];
 };
@@ -57,10 +78,17 @@ struct region_edge {
     struct region_version *version;
     int64_t offset; /* ... to there */
     bool checked;
+    bool look;    /* has failed: the same block without what it would have held */
     bool refused; /* by the count, or for a request */
     bool back;    /* a return or jump to RAX, which is another address than expected */
     int32_t pop;  /* of a return; 0: a jump */
     bool written; /* but for the jump at its end */
+};
+
+#define REGION_CELLS 32
+struct region_cell {
+    uint8_t base, index, scale;
+    uint16_t cell; /* of the MMU */
 };
 
 struct region {
@@ -76,6 +104,10 @@ struct region {
         int32_t delta;
     } page[REGION_PAGES];
     unsigned npages;
+    struct gen_base held[GEN_HOLDS];
+    unsigned nbases;
+    struct region_cell cell[REGION_CELLS];
+    unsigned ncells;
     struct region_edge edge[REGION_EDGES * 2];
     unsigned nedges;
     uint8_t *hot_end;
@@ -120,5 +152,24 @@ void region_analyse(struct region *r);
 /* Which guest registers have host registers; leaves up to `spares` of these free, if there are so
  * many that the region does not use. [assign.c] */
 void region_assign(struct gen *g, struct region *r, unsigned spares);
+
+/* ---- bases that are held over blocks [held.c] ---- */
+
+void region_find_bases(struct gen *g, struct region *r);
+/* General registers that a block changes, by other than constants. */
+uint32_t region_changes(struct gen *g, const struct region_block *rb);
+/* Finds loops, and what changes in them. [cell.c] */
+void region_find_steady(struct gen *g, struct region *r);
+/* What matters to a block. */
+void region_reduce_holds(const struct region *r, const struct region_block *to,
+                         struct gen_hold *hold);
+/* What is known behind the current block; on edges back; by the version that takes all. */
+void region_edge_holds(struct gen *g, struct gen_hold *hold);
+void region_round_holds(struct gen_hold *hold);
+void region_deny_holds(const struct region *r, struct gen_hold *hold);
+/* At a block's beginning: the looks for what it wants, as bits; then, in the cold part, what
+ * happens when one of them fails: returns the jump to the block without. */
+unsigned region_looks(struct gen *g, const struct region *r, const struct region_block *rb);
+uint8_t *region_look_fails(struct gen *g);
 
 #endif

@@ -16,7 +16,7 @@ static void stack_insn(struct gen *g, unsigned op, unsigned r, struct em_rm rm)
 static void push_address(struct gen *g)
 {
     gen_sp(g, H_RAX, g->is64 ? -8 : -4);
-    gen_probe(g, g->is64 ? 8 : 4, true);
+    gen_probe_off(g, &gen_stack, g->is64 ? 8 : 4, true);
 }
 
 static void push_done(struct gen *g)

@@ -69,6 +69,8 @@ const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, un
     uint64_t key = cpu->link_key;
     struct x86_block *b = make_current(cpu, t);
     const struct x86_op *op = &b->ops[i];
+    uint64_t tlb = cpu->mmu.path_gen; /* changes whenever entries or rights are taken away */
+    const struct mmu_entry *data = cpu->tier_data;
 
     if (what & BT_HOTTER) {
         hotter(cpu, bt, t);
@@ -84,6 +86,8 @@ const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, un
             op = op->fn(cpu, op);
     } while (op && op < &b->ops[until]);
     bt_serialize(bt); /* a store may have dropped blocks that this one jumps to */
+    if ((what & BT_HELD) && (cpu->mmu.path_gen != tlb || cpu->tier_data != data))
+        what |= BT_LEAVE;
     if (op &&
         ((what & BT_LEAVE) || bt->deaths != deaths || ((what & BT_MAPPED) && cpu->link_key != key)))
         return x86_leave(cpu, op);

@@ -240,12 +240,48 @@ void bt_make_tlb_stubs(struct bt *bt, struct em *e)
     put_split(e);
 }
 
+/* The access at RAX is not the business of its cell: it becomes that if the TLB has an entry. */
+static void miss_cell(struct gen *g, const struct gen_slow *s)
+{
+    struct em *e = &g->e;
+    unsigned cell = s->cell - 1u;
+    int32_t tag = s->write ? FIELD(write) : FIELD(read);
+    const void *retry;
+    uint8_t *no_entry;
+
+    em_here(e, s->site);
+    em_rm(e, true, OP_SUB, H_RAX, gen_cell_field(cell, offsetof(struct mmu_cell, negative)));
+    retry = gen_look(e, g->bt, s->size, s->write);
+    no_entry = em_jcc_later(e, CC_A);
+    em8(e, 0x50); /* PUSH RAX */
+    em_rm(e, true, OP_LOAD, H_RAX, em_at(H_RCX, tag));
+    em_rr(e, true, 0xf7, 3, H_RAX); /* NEG */
+    em_rm(e, true, OP_STORE, H_RAX, gen_cell_field(cell, offsetof(struct mmu_cell, negative)));
+    em_rm(e, true, OP_LOAD, H_RAX, em_at(H_RCX, FIELD(host)));
+    em_rm(e, true, OP_STORE, H_RAX, gen_cell_field(cell, offsetof(struct mmu_cell, host)));
+    em_rm(e, true, 0xc7, 0, gen_cell_field(cell, offsetof(struct mmu_cell, limit)));
+    em32(e, MMU_PAGE_SIZE + 1 - gen_cell_size(cell));
+    em_insn(e, (struct em_op){.op = 0x80}, EXT_OR,
+            em_at(H_RBP, BT_FIELD(mmu.cells_filled) + (int32_t)(cell / 8)));
+    em8(e, 1u << cell % 8);
+    em8(e, 0x58); /* POP RAX */
+    gen_look_found(e);
+    em_jmp(e, s->retry);
+    em_here(e, no_entry);
+    em_rm(e, true, OP_ADD, H_RAX, em_at(H_RCX, tag));
+    em_call(e, g->bt->stubs.miss[s->write]);
+    em_jcc(e, CC_NC, retry);
+}
+
 void gen_miss(struct gen *g, const struct gen_slow *s)
 {
     struct em *e = &g->e;
 
-    em_here(e, s->site);
-    if (s->retry) {
+    if (s->cell)
+        miss_cell(g, s);
+    else
+        em_here(e, s->site);
+    if (s->retry && !s->cell) {
         em_rm(e, true, OP_ADD, H_RAX, em_at(H_RCX, s->write ? FIELD(write) : FIELD(read)));
         em_call(e, g->bt->stubs.miss[s->write]);
         em_jcc(e, CC_NC, s->retry);

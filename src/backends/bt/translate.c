@@ -92,7 +92,7 @@ void gen_write_slow(struct gen *g, unsigned i)
     }
     while (!g->is_inline[k])
         k++;
-    call_handlers(g, BT_CALL(i, k) | (g->leaves[i] ? BT_LEAVE : 0));
+    call_handlers(g, BT_CALL(i, k) | (g->leaves[i] ? BT_LEAVE : 0) | (g->holds ? BT_HELD : 0));
     if (g->leaves[i]) {
         EM(&g->e, 0x0f, 0x0b); /* UD2: not reached */
         return;
@@ -188,6 +188,14 @@ static void need_simd(struct gen *g, const struct gen_group *group)
         gen_simd(g, need);
 }
 
+static bool needs_look(const struct gen_group *group)
+{
+    for (unsigned k = 0; k < group->n; k++)
+        if (!group->base[k].held)
+            return true;
+    return false;
+}
+
 /* The ops of a group; the one that cannot be written, or b->n: all are. */
 static unsigned write_group(struct gen *g, const struct gen_group *group)
 {
@@ -195,11 +203,15 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
 
     need_simd(g, group);
     gen_keep_flags(g, group->first, group->last);
-    gen_free_flags(g);
+    if (group->first == group->last && (gen_flags_use_at(g, g->i) & GEN_READS) && !g->in_host)
+        gen_save_flags(g);
+    if (needs_look(group))
+        gen_free_flags(g);
     nslow = g->nslow;
     g->group = *group;
     gen_group_look(g);
-    gen_group_begins(g, nslow);
+    if (needs_look(group))
+        gen_group_begins(g, nslow);
     g->held = true;
     for (unsigned i = group->first; i <= group->last; i++) {
         gen_select(g, i);
@@ -211,6 +223,7 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
             return i;
         }
         gen_follow_base(g);
+        gen_hold_follow(g, i);
         gen_track_flags(g, i);
     }
     return g->b->n;
@@ -225,6 +238,9 @@ static unsigned try_group(struct gen *g)
     unsigned simd_now = g->simd_now, nsimd = g->nsimd;
     struct gen_recipe recipe = g->recipe;
     struct gen_group group;
+    struct gen_hold hold[GEN_HOLDS];
+
+    memcpy(hold, g->hold, sizeof(hold));
 
     g->at[first] = em_rx(&g->e);
     g->host_at[first] = in_host;
@@ -234,10 +250,11 @@ static unsigned try_group(struct gen *g)
         g->held = false;
         gen_select(g, first);
         if (bad == g->b->n) {
-            if (!g->held_ret)
+            if (!g->held_ret && needs_look(&group))
                 gen_group_ends(g);
             return group.last - first + 1;
         }
+        memcpy(g->hold, hold, sizeof(hold));
         g->held_ret = false;
         g->kept = false;
         g->recipe = recipe;
@@ -293,6 +310,7 @@ unsigned gen_write_ops(struct gen *g)
         if (g->all[i].known && gen_try(g, last)) {
             g->is_inline[i] = true;
             end_run(g, &run, first, i);
+            gen_hold_follow(g, i);
             count++;
             continue;
         }
@@ -314,6 +332,7 @@ unsigned gen_write_ops(struct gen *g)
         g->in_cc = true;
         g->simd_now = 0;
         g->recipe.len = 0;
+        gen_hold_drop(g);
     }
     end_run(g, &run, first, b->n);
     if (!b->ends) {

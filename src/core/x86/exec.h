@@ -439,6 +439,8 @@ static inline void x86_mmu_idx_changed(struct x86_cpu *cpu)
     else
         cpu->mmu_idx = ac ? MMU_KERNEL_AC : MMU_KERNEL;
     cpu->tier_data = cpu->mmu.data[cpu->mmu_idx];
+    if (cpu->mmu_idx == MMU_USER_ALIGN)
+        mmu_empty_cells(&cpu->mmu);
 }
 /* Flushes TLB and jump cache. [mode.c] */
 void x86_flush_tlb(struct x86_cpu *cpu);

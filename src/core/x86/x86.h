@@ -304,6 +304,7 @@ struct x86_cpu {
     uint64_t sp_mask;      /* of the stack pointer, likewise */
     uint32_t jump_limit;   /* CS limit and base for which blocks are in `jump`, unless flat */
     uint64_t jump_base;
+    uint64_t tier_held[8];       /* the tier's: host addresses over blocks */
     const struct x86_tier *tier; /* or NULL */
     void *tier_state;
 
