@@ -150,7 +150,7 @@ static bool percent(unsigned p)
 #define RESUME    0xe000u               /* code of all handlers */
 
 struct code {
-    uint8_t bytes[CODE_SIZE + 64];
+    uint8_t bytes[CODE_SIZE + 512];
     unsigned len, n;
     unsigned start[MAX_INSNS];
     unsigned rel[MAX_INSNS], nrel; /* places of 32-bit displacements */
@@ -444,6 +444,7 @@ static void put_branch(struct code *c)
     put32(c, 0);
 }
 
+#include "bt_loops.h"
 #include "bt_sys.h"
 #include "bt_vec.h"
 #include "bt_ways.h"
@@ -466,6 +467,8 @@ static void put_insn(struct code *c)
         put_system(c);
     } else if (percent(4)) {
         put_way(c);
+    } else if (percent(3)) {
+        put_loop(c);
     } else if (percent(c->vectors))
         put_vector(c);
     else if (kind < 22)

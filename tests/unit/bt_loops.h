@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* bt_loops.h: random loops for test_bt.c: pointers that move on or stay, page ends, stores into
+ * code, pages that are mapped elsewhere in between. */
+#ifndef BT_LOOPS_H
+#define BT_LOOPS_H
+
+enum { LOOP_BX = 3, LOOP_BP = 5, LOOP_SI = 6, LOOP_DI = 7 };
+
+static void put_move(struct code *c, unsigned reg)
+{
+    if (c->bits64)
+        put8(c, 0x48);
+    put8(c, 0x83), put8(c, (percent(70) ? 0xc0u : 0xe8u) | reg); /* ADD, SUB */
+    put8(c, percent(70) ? 4u << below(5) : below(128));
+}
+
+/* An access off a pointer, or an index. */
+static void put_loop_access(struct code *c, unsigned reg)
+{
+    static const uint8_t ops[] = {0x8b, 0x8b, 0x8b, 0x03, 0x3b, 0x89, 0x01, 0x31, 0x88, 0x8a};
+    unsigned to = below(2) * 2; /* EAX, EDX */
+
+    if (percent(15)) {
+        put8(c, 0xf3), put8(c, 0x0f), put8(c, percent(70) ? 0x6f : 0x7f); /* MOVDQU */
+        to = below(4);
+    } else if (percent(8)) {
+        put8(c, 0x66), put8(c, 0x0f), put8(c, percent(70) ? 0x6f : 0x7f); /* MOVDQA */
+        to = below(4);
+    } else {
+        put8(c, ops[below(sizeof(ops))]);
+    }
+    if (percent(15)) {
+        put8(c, 0x44 | to << 3), put8(c, below(3) << 6 | LOOP_BX << 3 | reg);
+        put8(c, below(16) * 4);
+        return;
+    }
+    put8(c, 0x40 | to << 3 | reg);
+    put8(c, percent(80) ? below(8) * 8 : below(256));
+}
+
+/* Maps a page of data elsewhere and flushes, at CPL 0 only: MOV EAX, CR3; MOV [entry], value; MOV
+ * CR3, EAX or INVLPG. */
+static void put_data_remapping(struct code *c)
+{
+    uint32_t linear = FAKE_DATA + below(10) * 0x1000;
+
+    put8(c, 0x0f), put8(c, 0x20), put8(c, 0xd8);
+    put8(c, 0xc7), put8(c, 0x04), put8(c, 0x25);
+    put32(c, c->bits64 ? FAKE_PT + (linear >> 12) * 8 : FAKE_PT32 + (linear >> 12) * 4);
+    put32(c, (FAKE_DATA + below(10) * 0x1000) | (percent(80) ? 7 : 5));
+    if (percent(50)) {
+        put8(c, 0x0f), put8(c, 0x22), put8(c, 0xd8);
+    } else {
+        put8(c, 0x0f), put8(c, 0x01), put8(c, 0x3c), put8(c, 0x25);
+        put32(c, linear);
+    }
+}
+
+static void put_loop_item(struct code *c)
+{
+    static const uint8_t pointers[] = {LOOP_BP, LOOP_SI, LOOP_DI, LOOP_SI};
+    unsigned reg = pointers[below(4)], site;
+
+    switch (below(12)) {
+    case 0:
+    case 1: /* past an access: CMP EAX, n; Jcc */
+        put8(c, 0x83), put8(c, 0xf8), put8(c, below(64));
+        put8(c, 0x70 | below(16));
+        site = c->len;
+        put8(c, 0);
+        put_loop_access(c, reg);
+        if (percent(50))
+            put_move(c, reg);
+        c->bytes[site] = (uint8_t)(c->len - site - 1);
+        break;
+    case 2:
+    case 3:
+        put_move(c, reg);
+        break;
+    case 4: /* the index: AND EBX, 63 */
+        put8(c, 0x83), put8(c, 0xe3), put8(c, 63);
+        break;
+    case 5:
+        if (percent(80))
+            put_loop_access(c, reg);
+        else
+            put_data_remapping(c);
+        break;
+    default:
+        put_loop_access(c, reg);
+    }
+}
+
+/* A loop, perhaps with another one inside: MOV ECX, n; 1: ...; DEC ECX; JNZ 1b */
+static void put_loop_of(struct code *c, unsigned counter, bool nested)
+{
+    unsigned head, items = 1 + below(5);
+    int32_t back;
+
+    put8(c, 0xb8 | counter);
+    put32(c, 1 + below(nested ? 12 : 40));
+    head = c->len;
+    for (unsigned i = 0; i < items; i++)
+        put_loop_item(c);
+    if (nested)
+        put_loop_of(c, LOOP_BX, false);
+    put_move(c, LOOP_SI);
+    put8(c, 0xff), put8(c, 0xc8 | counter); /* DEC */
+    put8(c, 0x0f), put8(c, 0x85);
+    back = (int32_t)head - (int32_t)(c->len + 4);
+    put32(c, (uint32_t)back);
+}
+
+static void put_loop(struct code *c)
+{
+    static const uint8_t pointers[] = {LOOP_BP, LOOP_SI, LOOP_DI};
+
+    for (unsigned i = 0; i < 3; i++)
+        if (percent(80)) {
+            put8(c, 0xb8 | pointers[i]);
+            put32(c, address() & (percent(50) ? ~15u : ~0u));
+        }
+    put_loop_of(c, 1, percent(40));
+}
+
+#endif
