@@ -70,9 +70,9 @@ unsigned gen_cell(struct gen *g, const struct gen_base *b, unsigned size, bool w
 /* ---- loops ---- */
 
 /* The blocks of the loop of an edge from `tail` back to `head`. */
-static uint32_t find_body(const struct region *r, unsigned tail, unsigned head)
+static uint64_t find_body(const struct region *r, unsigned tail, unsigned head)
 {
-    uint32_t body = 1u << head | 1u << tail;
+    uint64_t body = 1ull << head | 1ull << tail;
     bool more = tail != head;
 
     while (more) {
@@ -83,14 +83,14 @@ static uint32_t find_body(const struct region *r, unsigned tail, unsigned head)
 
                 if (to < 0 || to == (int)head || (body >> i & 1) || !(body >> to & 1))
                     continue;
-                body |= 1u << i;
+                body |= 1ull << i;
                 more = true;
             }
     }
     return body;
 }
 
-_Static_assert(REGION_COPIES <= 32, "a bit each");
+_Static_assert(REGION_COPIES <= 64, "a bit each");
 
 void region_find_steady(struct gen *g, struct region *r)
 {
@@ -107,7 +107,8 @@ void region_find_steady(struct gen *g, struct region *r)
     for (unsigned i = 0; i < r->n; i++)
         for (unsigned e = 0; e < r->block[i].nnext; e++) {
             int to = r->block[i].to[e];
-            uint32_t body, all = 0;
+            uint64_t body;
+            uint32_t all = 0;
 
             if (to < 0 || r->rank[to] > r->rank[i])
                 continue;
@@ -116,8 +117,8 @@ void region_find_steady(struct gen *g, struct region *r)
                 if (body >> k & 1)
                     all |= changes[k];
             for (unsigned k = 0; k < r->n; k++)
-                if ((body >> k & 1) && (unsigned)__builtin_popcount(body) < size[k]) {
-                    size[k] = (unsigned)__builtin_popcount(body);
+                if ((body >> k & 1) && (unsigned)__builtin_popcountll(body) < size[k]) {
+                    size[k] = (unsigned)__builtin_popcountll(body);
                     r->block[k].in_loop = true;
                     r->block[k].steady = (uint16_t)~all;
                 }

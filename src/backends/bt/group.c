@@ -120,6 +120,8 @@ bool gen_effect(const struct gen *g, unsigned i, struct gen_effect *e)
         if (op->size != stack_word(g) || (e->changes & 1u << VMM_RSP))
             return false;
         stack_access(g, e, m == ZYDIS_MNEMONIC_PUSH);
+        if (ret)
+            e->by += (int64_t)op->imm;
     } else {
         find_move(g, in, op, e);
     }
