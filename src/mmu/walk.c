@@ -182,7 +182,7 @@ static void keep_path(struct mmu *mmu, const struct format *f, unsigned level, u
 /* `from`: the level of a table to begin with, and the path there; 0: the top. */
 static int walk_once(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access,
                      bool update, unsigned from, const struct mmu_path *path, struct mmu_walk *w,
-                     bool *again)
+                     struct mmu_trace *trace, bool *again)
 {
     const struct format *f = &formats[mmu->paging];
     struct slot slots[MAX_LEVELS];
@@ -256,6 +256,10 @@ static int walk_once(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_ac
     for (unsigned i = 0; update && !*again && i < n; i++)
         *again = !slot_update(&slots[i], f->entry_size,
                               i == n - 1 && access == MMU_WRITE ? PTE_A | PTE_D : PTE_A);
+    for (unsigned i = 0; trace && i < n; i++)
+        trace->e[top - i - 1] = (struct mmu_trace_entry){slots[i].gpa, slots[i].value};
+    if (trace)
+        trace->leaf = level;
     /* The tables of the two lowest levels, unless they are the top one or known already. */
     for (unsigned i = 1; update && !*again && known && i < n; i++) {
         known = slots[i - 1].value & PTE_A;
@@ -273,6 +277,41 @@ static int walk_once(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_ac
     return MMU_OK;
 }
 
+/* From the top, as often as it takes. Each retry means that another vCPU has changed the entry; a
+ * bound keeps a hostile one from holding us here: then the access bits stay as they are. */
+static int walk_all(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access,
+                    bool update, struct mmu_walk *w, struct mmu_trace *trace)
+{
+    bool again;
+    int r;
+
+    for (unsigned tries = 0; tries < 64; tries++) {
+        r = walk_once(mmu, idx, linear, access, update, 0, NULL, w, trace, &again);
+        if (!again)
+            return r;
+    }
+    return walk_once(mmu, idx, linear, access, false, 0, NULL, w, trace, &again);
+}
+
+static void identity(uint64_t linear, struct mmu_walk *w)
+{
+    *w = (struct mmu_walk){.gpa = linear & MMU_PAGE_MASK,
+                           .large_size = MMU_PAGE_SIZE,
+                           .user = true,
+                           .writable = true,
+                           .dirty = true};
+}
+
+int mmu_walk_trace(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access,
+                   bool update, struct mmu_walk *w, struct mmu_trace *trace)
+{
+    if (mmu->paging != MMU_PAGING_NONE)
+        return walk_all(mmu, idx, linear, access, update, w, trace);
+    identity(linear, w);
+    trace->leaf = 0;
+    return MMU_OK;
+}
+
 int mmu_walk(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access, bool update,
              struct mmu_walk *w)
 {
@@ -281,11 +320,7 @@ int mmu_walk(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access acc
     int r;
 
     if (mmu->paging == MMU_PAGING_NONE) {
-        *w = (struct mmu_walk){.gpa = linear & MMU_PAGE_MASK,
-                               .large_size = MMU_PAGE_SIZE,
-                               .user = true,
-                               .writable = true,
-                               .dirty = true};
+        identity(linear, w);
         return MMU_OK;
     }
     /* A fault is not due to what has been kept of old entries (SDM Vol. 3A 4.10.4.1). */
@@ -293,17 +328,10 @@ int mmu_walk(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access acc
         unsigned from = find_path(mmu, &formats[mmu->paging], linear, &path);
 
         if (from) {
-            r = walk_once(mmu, idx, linear, access, true, from, path, w, &again);
+            r = walk_once(mmu, idx, linear, access, true, from, path, w, NULL, &again);
             if (r == MMU_OK && !again)
                 return r;
         }
     }
-    /* Each retry means that another vCPU has changed the entry; a bound keeps a hostile one from
-     * holding us here: then the access bits stay as they are. */
-    for (unsigned tries = 0; tries < 64; tries++) {
-        r = walk_once(mmu, idx, linear, access, update, 0, NULL, w, &again);
-        if (!again)
-            return r;
-    }
-    return walk_once(mmu, idx, linear, access, false, 0, NULL, w, &again);
+    return walk_all(mmu, idx, linear, access, update, w, NULL);
 }

@@ -59,6 +59,18 @@ static inline void mmu_flush_paths(struct mmu *mmu)
 int mmu_walk(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access, bool update,
              struct mmu_walk *w);
 
+/* The entries of a walk: where they are, and their values after its accessed and dirty bits. */
+struct mmu_trace {
+    unsigned leaf; /* the level of the last one; 0: paging is off */
+    struct mmu_trace_entry {
+        uint64_t gpa, value;
+    } e[4]; /* [level - 1] */
+};
+
+/* As mmu_walk, from the top table and without leaving a path; `trace` is valid after MMU_OK. */
+int mmu_walk_trace(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access,
+                   bool update, struct mmu_walk *w, struct mmu_trace *trace);
+
 /* Whether the entries found allow an access: 0, or error code bits of the #PF beside P. */
 bool mmu_allowed(const struct mmu *mmu, unsigned idx, enum mmu_access access,
                  const struct mmu_walk *w, uint32_t *error);

@@ -775,6 +775,9 @@ START_TEST(invalidations)
     NEEDS(true, ept_protect(&ept, 0, K4, EPT_R | EPT_X)); /* less rights */
     NEEDS(true, ept_map(&ept, 0, K4, K4, EPT_RWX));       /* another place */
     NEEDS(true, ept_map(&ept, K4, 0xa0000, K4, EPT_RWX)); /* another memory type */
+    ept.cfg.type = NULL;
+    NEEDS(true, ept_map(&ept, K4, 0xa0000, K4, EPT_RWX)); /* only another memory type */
+    ept.cfg.type = type_of;
     NEEDS(true, ept_unmap(&ept, 2 * K4, K4));             /* gone */
     NEEDS(false, ept_unmap(&ept, 2 * K4, K4));            /* was not there */
     NEEDS(false, ept_protect(&ept, 2 * K4, K4, EPT_R));   /* was not there */
