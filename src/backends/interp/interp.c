@@ -14,6 +14,8 @@ bool interp_can_run(struct vmm_backend_report *report)
     void *rw, *rx;
     int r = os_code_alloc(MMU_PAGE_SIZE, &rw, &rx);
 
+    if (r == ENOTSUP) /* a freestanding host without it: no vector instructions */
+        return true;
     if (r) {
         report->result = r == EPERM || r == EACCES ? VMM_E_PERM : VMM_E_NOMEM;
         report->flags = 0;
