@@ -110,7 +110,8 @@ static inline uint16_t *bt_mnemonics(const struct bt_trans *t)
 /* Several blocks translated together. As struct bt_trans in front of its code. [region.c] */
 #define BT_REGION_CODE  (96u << 10) /* room that one may need */
 #define BT_REGION_LINKS 256
-#define BT_ENTRY_BYTES  5 /* at `chain` */
+#define BT_ENTRY_BYTES  5                    /* at `chain`: the count, ... */
+#define BT_COUNT_BYTES  (BT_ENTRY_BYTES + 6) /* ... and with the jump behind it */
 struct bt_member {
     struct bt_member *next; /* of those of the same block */
     struct bt_region *region;

@@ -92,9 +92,38 @@ static void put_tail(struct em *e, const struct bt_stubs *s)
     EM(e, 0xff, 0xe0); /* JMP RAX */
 }
 
+/*
+ * More instructions for the block that RAX tells, and on behind its count, if that may be done
+ * without a poll: so the state stays in the host's registers. Else it goes on here.
+ */
+static void put_renew(struct em *e)
+{
+    uint8_t *no[4];
+
+    em_imm(e, false, EXT_CMP, GEN_FIELD(attention), 0);
+    no[0] = em_jcc_later(e, CC_NZ);
+    em_imm(e, false, EXT_CMP, GEN_FIELD(slices), 16);
+    no[1] = em_jcc_later(e, CC_L);
+    em_imm(e, false, EXT_CMP, GEN_FIELD(pauses), X86_POLL / 16);
+    no[2] = em_jcc_later(e, CC_A);
+    em_imm(e, true, EXT_ADD, GEN_FIELD(countdown), X86_POLL);
+    no[3] = em_jcc_later(e, CC_L); /* a request that nobody waits for any more */
+    em_imm(e, true, EXT_ADD, GEN_FIELD(countdown_start), X86_POLL);
+    em_imm(e, false, EXT_SUB, GEN_FIELD(slices), 16);
+    em_rm(e, true, OP_LOAD, H_RCX, em_at(H_RAX, offsetof(struct bt_trans, chain)));
+    em_imm(e, true, EXT_ADD, em_reg(H_RCX), BT_COUNT_BYTES);
+    EM(e, 0x3e, 0xff, 0xe1); /* NOTRACK JMP RCX */
+    em_here(e, no[3]);
+    em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), X86_POLL);
+    em_here(e, no[0]);
+    em_here(e, no[1]);
+    em_here(e, no[2]);
+}
+
 /* Takes back the count of a block, and leaves before it. */
 static void put_refuse(struct em *e, const void *leave)
 {
+    put_renew(e);
     em_rm(e, true, OP_LOAD, H_RCX, em_at(H_RAX, offsetof(struct bt_trans, block)));
     em_insn(e, (struct em_op){.map = 1, .op = 0xb6}, H_RCX, /* MOVZX */
             em_at(H_RCX, offsetof(struct x86_block, n)));

@@ -79,6 +79,7 @@ const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, un
         return op;
     }
     cpu->count.handler_calls++;
+    cpu->slices--;
     do {
         count_fallback(bt, t, (unsigned)(op - b->ops));
         op = t->fn[op - b->ops](cpu, op);
@@ -100,6 +101,7 @@ const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t)
     unsigned last = b->n - 1u;
 
     cpu->count.handler_calls++;
+    cpu->slices--;
     count_fallback(bt_of(cpu), t, last);
     return t->fn[last](cpu, &b->ops[last]);
 }

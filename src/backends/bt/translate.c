@@ -391,7 +391,7 @@ static x86_fn *begin(struct gen *g)
     g->cold = g->e.p;
     g->e.p = g->bt->rw + g->bt->used;
     gen_near_entry(g);
-    t->chain = em_rx(&g->e);
+    t->chain = em_rx(&g->e); /* BT_COUNT_BYTES from here to `body` */
     /* The count of instructions, and requests: as x86_next. */
     em_imm(&g->e, true, EXT_SUB, GEN_FIELD(countdown), b->n);
     g->slow[g->nslow++] = (struct gen_slow){.site = em_jcc_later(&g->e, CC_L), .i = NO_OP};

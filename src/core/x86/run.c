@@ -61,6 +61,10 @@ static uint64_t retired_before(const struct x86_cpu *cpu)
 
 static void reload(struct x86_cpu *cpu, uint64_t left)
 {
+    uint64_t slices = left / X86_POLL;
+
+    slices = slices > X86_SLICES ? X86_SLICES : slices ? slices - 1 : 0;
+    cpu->slices = cpu->tier ? (int32_t)slices * 16 : 0;
     cpu->retired = x86_retired(cpu);
     cpu->countdown_start = left < X86_POLL ? (int64_t)left : X86_POLL;
     atomic_store_explicit(&cpu->countdown, cpu->countdown_start, memory_order_seq_cst);

@@ -177,7 +177,8 @@ struct x86_env {
     int (*code_alloc)(void *ctx, size_t len, void **rw, void **rx);
 };
 
-#define X86_POLL 8192
+#define X86_POLL   8192
+#define X86_SLICES 3 /* a tier may go on so many times without a poll, if all goes fast */
 
 /*
  * A tier above the handlers, which may put code of its own in place of a block's first op and then
@@ -288,6 +289,9 @@ struct x86_cpu {
     uint8_t cpl;
     uint8_t mmu_idx;    /* of explicit data accesses */
     uint32_t simd_lack; /* the tier's: what the host's vector registers do not hold of fpu */
+    /* So many times 16 the tier may add X86_POLL to countdown and countdown_start by itself; what
+     * takes long takes some away, as polls are to come after some time. */
+    int32_t slices;
 
     /* In reach of the tier's short displacements. */
     struct mmu_entry *tier_data; /* the tier's: mmu.data[mmu_idx], ... */
