@@ -97,8 +97,11 @@ static void put_function(struct code *c)
             put_call(c);
             put_body(c);
         }
-        if (percent(5))
-            put8(c, 0x83), put8(c, 0x04), put8(c, 0x24), put8(c, below(4)); /* ADD [xSP], n */
+        if (percent(40)) { /* TEST DL, 3; JNZ 1f; ADD [xSP], n; 1: */
+            put8(c, 0xf6), put8(c, 0xc2), put8(c, 3);
+            put8(c, 0x75), put8(c, 4);
+            put8(c, 0x83), put8(c, 0x04), put8(c, 0x24), put8(c, below(8));
+        }
         if (percent(80))
             put8(c, 0xc3);
         else

@@ -166,6 +166,113 @@ START_TEST(caller_is_remapped)
 }
 END_TEST
 
+/* ---- calls inside regions ---- */
+
+/* Executes it to its HLT, in regions too. */
+static void exec_in_region(const uint8_t *begin, const uint8_t *end, uint64_t rbx)
+{
+    struct fake *f = translating();
+
+    ck_assert_int_eq(fake_exec(f, begin, end), FAKE_HLT);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], rbx);
+    ck_assert_uint_gt(f->cpu->count.regions, 0);
+    finish(f);
+}
+
+/* The function, in another page, changes its caller now and then. */
+FAKE_ASM(caller_changes, 64,
+         "mov $400, %ecx\n 1: call 3f\n 2: mov $0, %eax\n add %rax, %rbx\n dec %ecx\n jnz 1b\n"
+         "hlt\n .skip 5000\n 3: test $31, %cl\n jnz 4f\n mov %cl, 2b+1(%rip)\n 4: ret");
+/* The caller changes the function. */
+FAKE_ASM(callee_changes, 64,
+         "mov $400, %ecx\n 1: call 3f\n add %rax, %rbx\n test $31, %cl\n jnz 2f\n"
+         "mov %cl, 3f+1(%rip)\n 2: dec %ecx\n jnz 1b\n hlt\n .skip 5000\n 3: mov $0, %eax\n ret");
+/* One return in eight leaves out the next instruction. */
+FAKE_ASM(skips, 64,
+         "mov $400, %ecx\n 1: call 3f\n add $1, %rbx\n dec %ecx\n jnz 1b\n hlt\n .skip 5000\n"
+         "3: test $7, %cl\n jnz 4f\n addq $4, (%rsp)\n 4: ret");
+/* A function that is called from two places, and calls another one. */
+FAKE_ASM(nested, 64,
+         "mov $400, %ecx\n 1: call 3f\n add $1, %rbx\n call 3f\n add $2, %rbx\n dec %ecx\n"
+         "jnz 1b\n hlt\n .skip 5000\n 3: call 5f\n add $3, %rbx\n ret\n .skip 5000\n"
+         "5: push %rbx\n pop %rax\n add $4, %rbx\n ret");
+/* A jump through a constant address whose content changes. */
+FAKE_ASM(constant_changes, 64,
+         "lea 4f(%rip), %rsi\n lea 5f(%rip), %rdi\n mov %rsi, 6f(%rip)\n mov $400, %ecx\n"
+         "1: call 2f\n add %rax, %rbx\n test $63, %cl\n jnz 3f\n mov 6f(%rip), %rdx\n"
+         "mov %rdi, 6f(%rip)\n mov %rdx, %rdi\n 3: dec %ecx\n jnz 1b\n hlt\n"
+         "2: jmp *6f(%rip)\n 4: mov $1, %eax\n ret\n 5: mov $2, %eax\n ret\n"
+         ".skip 5000\n .balign 8\n 6: .quad 0");
+
+START_TEST(calls_in_regions)
+{
+    unsigned sum = 0, late = 0;
+
+    for (unsigned ecx = 400, last = 0; ecx; ecx--) {
+        late += last;
+        if (ecx % 32 == 0)
+            last = ecx & 0xff;
+        sum += last;
+    }
+    exec_in_region(caller_changes_begin, caller_changes_end, sum);
+    exec_in_region(callee_changes_begin, callee_changes_end, late);
+    exec_in_region(skips_begin, skips_end, 350);
+    exec_in_region(nested_begin, nested_end, 400 * (3 + 2 * 7));
+    exec_in_region(constant_changes_begin, constant_changes_end, 208 + 2 * 192);
+}
+END_TEST
+
+/* The caller maps another page where the function is, and flushes. */
+FAKE_ASM(remaps_page, 64,
+         "1: call 1b + 0x2000\n add %rax, %rbx\n test $15, %cl\n jnz 2f\n"
+         "xorl $0x1000, 0x7090\n invlpg 0x12000\n 2: dec %ecx\n jnz 1b\n hlt");
+FAKE_ASM(remaps_all, 64,
+         "1: call 1b + 0x2000\n add %rax, %rbx\n test $15, %cl\n jnz 2f\n"
+         "xorl $0x1000, 0x7090\n mov %cr3, %rax\n mov %rax, %cr3\n 2: dec %ecx\n jnz 1b\n hlt");
+_Static_assert(PTE(CALLEE) == 0x7090 && CALLEE == 0x12000 && (CALLEE ^ CALLEE_2) == 0x1000,
+               "as in the code");
+
+static void remap_in_region(const uint8_t *begin, const uint8_t *end)
+{
+    struct fake *f = translating();
+
+    fake_load(f, CALLER, begin, end);
+    fake_load(f, CALLEE, gives_1_begin, gives_1_end);
+    fake_load(f, CALLEE_2, gives_2_begin, gives_2_end);
+    f->cpu->gpr[VMM_RCX] = 400;
+    ck_assert_int_eq(fake_go(f), FAKE_HLT);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], 1 + 12 * 16 * (2 + 1) + 15 * 2);
+    ck_assert_uint_gt(f->cpu->count.regions, 0);
+    finish(f);
+}
+
+START_TEST(flushed_in_regions)
+{
+    remap_in_region(remaps_page_begin, remaps_page_end);
+    remap_in_region(remaps_all_begin, remaps_all_end);
+}
+END_TEST
+
+/* A return to an address that is not canonical, after many that were expected. */
+FAKE_ASM(wild_return, 64,
+         "mov $100, %ecx\n 1: call 3f\n dec %ecx\n jnz 1b\n hlt\n .skip 5000\n"
+         "3: cmp $1, %ecx\n jne 4f\n btcq $62, (%rsp)\n 4: ret");
+
+START_TEST(fault_of_a_return)
+{
+    struct fake *f = translating();
+    uint64_t sp = f->cpu->gpr[VMM_RSP];
+
+    ck_assert_int_eq(FAKE_EXEC(f, wild_return), X86_GP);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RCX], 1);
+    ck_assert_uint_eq(fake_stack(f, 1, 8),
+                      FAKE_TEXT + (uint64_t)(wild_return_end - wild_return_begin) - 1);
+    ck_assert_uint_eq(fake_stack(f, 4, 8), sp - 8);
+    ck_assert_uint_gt(f->cpu->count.regions, 0);
+    finish(f);
+}
+END_TEST
+
 /* ---- modes ---- */
 
 /* What a call of the kernel has left is not for user mode, which has the same page mapped at the
@@ -252,6 +359,9 @@ int main(void)
     tcase_add_test(t, deep_recursion);
     tcase_add_test(t, callee_is_remapped);
     tcase_add_test(t, caller_is_remapped);
+    tcase_add_test(t, calls_in_regions);
+    tcase_add_test(t, flushed_in_regions);
+    tcase_add_test(t, fault_of_a_return);
     tcase_add_test(t, returns_keep_to_their_mode);
     tcase_add_test(t, generations_start_over);
     tcase_add_test(t, pages_are_given_back);
