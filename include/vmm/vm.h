@@ -80,8 +80,9 @@ struct vm_config {
     uint64_t tsc_khz;                   /* guest TSC frequency, 1 MHz to 100 GHz; 0: the host's */
     uint32_t irqchip_mode;              /* VMM_IRQCHIP_MODE_*; AUTO without an irqchip */
     uint32_t reserved;
-    /* Bytes of generated code that each vCPU keeps (bt), VMM_CODE_CACHE_MIN to _MAX; 0: 32 MiB.
-     * When it is full, code is dropped and generated again: a small one costs time only. */
+    /* Bytes of generated code that each vCPU keeps (bt), VMM_CODE_CACHE_MIN to _MAX; 0: 64 MiB.
+     * When it is full, code is dropped and generated again: a small one costs time only. Decoded
+     * instructions take up to twice as much beside it, or 64 MiB if that is more. */
     uint64_t code_cache;
 };
 

@@ -36,12 +36,12 @@
 /* The host register of a guest register; H_NONE: it stays in x86_cpu. */
 extern const uint8_t bt_host[16];
 
-#define BT_ARENA       (32u << 20) /* bytes of code memory for each vCPU */
+#define BT_ARENA       (64u << 20) /* bytes of code memory for each vCPU */
 #define BT_MAX_CODE    (24u << 10) /* room that one translation may need ... */
 #define BT_MAX_HOT     (12u << 10) /* ... for what is executed as a rule */
-#define BT_HOT         32          /* executions before a block is translated */
+#define BT_HOT         16          /* executions before a block is translated */
 #define BT_HOTTER_THAN 20000       /* executions of a translation before it is one of a region */
-#define BT_HASH_BITS   16
+#define BT_HASH_BITS   17
 #define BT_MAX_LINKS   2
 
 /* Where a direct jump to a block comes in. */
@@ -209,7 +209,7 @@ void bt_detach(struct x86_cpu *cpu);
 /* Where the cold part of code memory begins: so the hot one is dense. */
 static inline size_t bt_cold_start(const struct bt *bt)
 {
-    return bt->start + ((bt->size - bt->start) / 8 * 3 & ~(size_t)63);
+    return bt->start + ((bt->size - bt->start) / 3 & ~(size_t)63);
 }
 
 /* Translates: the translation, not entered anywhere yet, or NULL: this one is not worth it.

@@ -2,46 +2,46 @@
 /* backends/bt/emit.c: writes host instructions (SDM Vol. 2A 2.1-2.3). */
 #include "backends/bt/emit.h"
 
-static void legacy_prefixes(struct em *e, const struct em_op *op)
+/* What is written goes through `p`, a local variable: stores of bytes may change anything else. */
+
+static uint8_t *legacy_prefixes(uint8_t *p, const struct em_op *op)
 {
     if (op->lock)
-        em8(e, 0xf0);
+        *p++ = 0xf0;
     if (op->half)
-        em8(e, 0x66);
+        *p++ = 0x66;
     if (op->rep)
-        em8(e, op->rep);
+        *p++ = op->rep;
+    return p;
 }
 
-static void opcode(struct em *e, const struct em_op *op)
+static uint8_t *vex_prefix(uint8_t *p, const struct em_op *op, unsigned rex)
 {
-    if (op->map) {
-        em8(e, 0x0f);
-        if (op->map == 2)
-            em8(e, 0x38);
-        if (op->map == 3)
-            em8(e, 0x3a);
-    }
-    em8(e, op->op);
+    p[0] = 0xc4;
+    p[1] = (uint8_t)((~rex & 7) << 5 | op->map);
+    p[2] =
+        (uint8_t)((op->wide ? 0x80u : 0) | (~op->vvvv & 15u) << 3 | (op->vex_l ? 4u : 0) | op->pp);
+    return p + 3;
 }
 
-static void prefixes(struct em *e, const struct em_op *op, unsigned r, unsigned x, unsigned b)
+static uint8_t *prefixes(uint8_t *p, const struct em_op *op, unsigned r, unsigned x, unsigned b)
 {
     unsigned rex = (op->wide ? 8u : 0) | r << 2 | x << 1 | b;
 
-    if (op->vex) {
-        em8(e, 0xc4);
-        em8(e, (~rex & 7) << 5 | op->map);
-        em8(e, (op->wide ? 0x80u : 0) | (~op->vvvv & 15u) << 3 | (op->vex_l ? 4u : 0) | op->pp);
-        em8(e, op->op);
-        return;
-    }
-    legacy_prefixes(e, op);
+    if (op->vex)
+        return vex_prefix(p, op, rex);
+    p = legacy_prefixes(p, op);
     if (rex || op->rex)
-        em8(e, 0x40 | rex);
-    opcode(e, op);
+        *p++ = (uint8_t)(0x40 | rex);
+    if (op->map) {
+        *p++ = 0x0f;
+        if (op->map > 1)
+            *p++ = op->map == 2 ? 0x38 : 0x3a;
+    }
+    return p;
 }
 
-static void modrm_mem(struct em *e, unsigned reg, const struct em_rm *m)
+static uint8_t *modrm_mem(uint8_t *p, unsigned reg, const struct em_rm *m)
 {
     bool none = m->reg == H_NONE, sib = none || m->index != H_NONE || (m->reg & 7) == H_RSP;
     unsigned base = none ? H_RBP : m->reg & 7u, mod;
@@ -52,24 +52,30 @@ static void modrm_mem(struct em *e, unsigned reg, const struct em_rm *m)
         mod = 0;
     else
         mod = m->disp == (int8_t)m->disp ? 1 : 2;
-    em8(e, mod << 6 | (reg & 7) << 3 | (sib ? (unsigned)H_RSP : base));
+    *p++ = (uint8_t)(mod << 6 | (reg & 7) << 3 | (sib ? (unsigned)H_RSP : base));
     if (sib)
-        em8(e, (unsigned)m->scale << 6 | (m->index == H_NONE ? 4u : m->index & 7u) << 3 | base);
-    if (mod == 1)
-        em8(e, (uint8_t)m->disp);
-    else if (mod == 2 || none)
-        em32(e, (uint32_t)m->disp);
+        *p++ = (uint8_t)((unsigned)m->scale << 6 | (m->index == H_NONE ? 4u : m->index & 7u) << 3 |
+                         base);
+    if (mod == 1) {
+        *p++ = (uint8_t)m->disp;
+    } else if (mod == 2 || none) {
+        memcpy(p, &m->disp, 4);
+        p += 4;
+    }
+    return p;
 }
 
 void em_insn(struct em *e, struct em_op op, unsigned reg, struct em_rm rm)
 {
     unsigned b = rm.reg == H_NONE ? 0 : rm.reg >> 3, x = rm.index == H_NONE ? 0 : rm.index >> 3;
+    uint8_t *p = prefixes(e->p, &op, reg >> 3, x, b);
 
-    prefixes(e, &op, reg >> 3, x, b);
+    *p++ = op.op;
     if (rm.mem)
-        modrm_mem(e, reg, &rm);
+        p = modrm_mem(p, reg, &rm);
     else
-        em8(e, 0xc0 | (reg & 7) << 3 | (rm.reg & 7u));
+        *p++ = (uint8_t)(0xc0 | (reg & 7) << 3 | (rm.reg & 7u));
+    e->p = p;
 }
 
 void em_lea(struct em *e, bool wide, unsigned reg, struct em_rm m)

@@ -74,6 +74,8 @@ struct gen_simd {
 /* A decoded instruction. */
 struct gen_insn {
     bool known;
+    uint8_t flags_use; /* what gen_flags_use says, ... */
+    uint32_t writes;   /* ... and gen_writes */
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
     bool is_vec, is_x87; /* a vector or x87 instruction that can be copied, ... */
@@ -273,7 +275,11 @@ void gen_load_cc(struct gen *g);
 #define GEN_FAULTS                                                                                 \
     8u /* it may fault, or leave the translated code in other ways: it shows them                  \
         */
-unsigned gen_flags_use(const struct gen_insn *in);
+unsigned gen_find_flags_use(const struct gen_insn *in);
+static inline unsigned gen_flags_use(const struct gen_insn *in)
+{
+    return in->flags_use;
+}
 /* The same of op i, where it is known whether they are needed behind it: no GEN_KEEPS. [live.c] */
 unsigned gen_flags_use_at(const struct gen *g, unsigned i);
 /* Whether the flags may still be needed behind op i. [live.c] */
@@ -284,7 +290,11 @@ bool gen_flags_last(const struct gen *g, unsigned i);
 void gen_keep_flags(struct gen *g, unsigned first, unsigned last);
 void gen_track_flags(struct gen *g, unsigned i);
 /* General registers that an instruction writes. */
-uint32_t gen_writes(const struct gen_insn *in);
+uint32_t gen_find_writes(const struct gen_insn *in);
+static inline uint32_t gen_writes(const struct gen_insn *in)
+{
+    return in->writes;
+}
 
 /* ---- memory operands [mem.c] ---- */
 

@@ -234,7 +234,7 @@ static void follow(struct gen_group *group, struct history *h, const struct gen_
         h->moved[e->moves] += e->by;
 }
 
-uint32_t gen_writes(const struct gen_insn *in)
+uint32_t gen_find_writes(const struct gen_insn *in)
 {
     uint32_t regs = 0;
     uint8_t slot;

@@ -312,7 +312,7 @@ static bool gen_modrm(struct gen *g)
 
 /* ---- which of them ---- */
 
-unsigned gen_flags_use(const struct gen_insn *in)
+unsigned gen_find_flags_use(const struct gen_insn *in)
 {
     const struct row *row = &rows[in->insn.mnemonic];
     unsigned use = 0;

@@ -660,7 +660,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         return false;
     r->n = r->ninsns = 0;
     r->linear = cpu->tier_page;
-    memset(&r->base, 0, sizeof(r->base));
+    memset(&r->base, 0, offsetof(struct gen, slow));
     r->base.cpu = cpu;
     r->base.bt = bt;
     r->base.host = bt_host;

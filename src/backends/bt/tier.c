@@ -299,6 +299,9 @@ int bt_attach(struct x86_cpu *cpu, unsigned hot, size_t size)
     bt_map_clear(cpu, bt);
     cpu->tier_state = bt;
     cpu->tier = &tier;
+    /* Decoded blocks take somewhat more than their code. */
+    if (size * 2 > X86_CACHE_BYTES)
+        x86_cache_limit(cpu, size * 2);
     x86_cache_flush(cpu);
     return 0;
 }

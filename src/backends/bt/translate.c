@@ -144,6 +144,12 @@ static unsigned operand_count(const ZydisDecodedInstruction *in)
     return in->operand_count < 4 ? 4 : in->operand_count;
 }
 
+static void find_meaning(struct gen_insn *in)
+{
+    in->flags_use = (uint8_t)gen_find_flags_use(in);
+    in->writes = gen_find_writes(in);
+}
+
 void gen_decode(struct gen *g, struct gen_insn *all)
 {
     struct x86_dec room, *d;
@@ -156,12 +162,14 @@ void gen_decode(struct gen *g, struct gen_insn *all)
                        d->insn.length == op->len;
         if (!all[i].known) {
             memset(&all[i], 0, sizeof(all[i]));
+            find_meaning(&all[i]);
             continue;
         }
         all[i].insn = d->insn;
         memcpy(all[i].opnd, d->opnd, operand_count(&d->insn) * sizeof(d->opnd[0]));
         gen_find_vec(g, i, &all[i]);
         gen_find_x87(g, i, &all[i]);
+        find_meaning(&all[i]);
     }
     g->all = all;
 }

@@ -18,14 +18,14 @@
  * in it or comes into it is out of it before the next instruction. x86_cache_tidy, outside of
  * blocks, empties cpu->jump and reuses the memory.
  *
- * Memory is bounded: when MAX_CHUNKS are full, everything is flushed.
+ * Memory is bounded: when as many chunks are full as there may be, everything is flushed.
  */
 
 #define HASH_BITS  12 /* to begin with: the table of blocks grows with their number ... */
 #define HASH_MAX   20 /* ... up to this */
 #define PAGE_BITS  14
 #define CHUNK_SIZE (512u << 10)
-#define MAX_CHUNKS 128
+#define MAX_CHUNKS 4096
 #define MAX_DEAD   512
 #define MAX_MISSES 1024 /* then it is cheaper to decode again than to go on with slow stores */
 #define INSN_MAX   15   /* bytes of the longest instruction */
@@ -51,8 +51,8 @@ struct x86_cache {
     uint32_t epoch;
     bool flush_wanted;
     uint8_t *chunk[MAX_CHUNKS];
-    unsigned nchunks, current; /* allocated; in use */
-    size_t used;               /* of the current one */
+    unsigned nchunks, current, max_chunks; /* allocated; in use; at most */
+    size_t used;                           /* of the current one */
 };
 
 /* Replaces the ops of dead blocks. */
@@ -183,7 +183,7 @@ static void reserve(struct x86_cpu *cpu)
 
     if (x86_likely(c->used + block_size(X86_BLOCK_MAX) + 2 * sizeof(struct page) <= CHUNK_SIZE))
         return;
-    if (c->current + 1 == c->nchunks && c->nchunks < MAX_CHUNKS) {
+    if (c->current + 1 == c->nchunks && c->nchunks < c->max_chunks) {
         c->chunk[c->nchunks] = os_pages_alloc(CHUNK_SIZE);
         if (c->chunk[c->nchunks])
             c->nchunks++;
@@ -245,6 +245,7 @@ bool x86_cache_create(struct x86_cpu *cpu)
         return false;
     c->chunk[0] = os_pages_alloc(CHUNK_SIZE);
     c->nchunks = c->chunk[0] != NULL;
+    c->max_chunks = X86_CACHE_BYTES / CHUNK_SIZE;
     c->hash_bits = HASH_BITS;
     c->hash = os_pages_alloc(hash_bytes_of(HASH_BITS));
     if (!c->chunk[0] || !c->hash) {
@@ -253,6 +254,13 @@ bool x86_cache_create(struct x86_cpu *cpu)
     }
     cpu->cache = c;
     return true;
+}
+
+void x86_cache_limit(struct x86_cpu *cpu, size_t bytes)
+{
+    size_t n = bytes / CHUNK_SIZE;
+
+    cpu->cache->max_chunks = n > MAX_CHUNKS ? MAX_CHUNKS : n < 1 ? 1 : (unsigned)n;
 }
 
 void x86_cache_destroy(struct x86_cache *c)

@@ -16,6 +16,9 @@ struct x86_code {
 /* Fills cpu->cache; false without memory. */
 bool x86_cache_create(struct x86_cpu *cpu);
 void x86_cache_destroy(struct x86_cache *cache);
+/* How much memory blocks may take, before any does. */
+#define X86_CACHE_BYTES (64u << 20) /* if nobody says */
+void x86_cache_limit(struct x86_cpu *cpu, size_t bytes);
 
 /* Outside of blocks only: does what had to wait until no block is current. */
 void x86_cache_tidy(struct x86_cpu *cpu);

@@ -16,7 +16,7 @@
  * nothing but those bytes. Whatever is not like that is left to Zydis each time.
  */
 
-#define MEMO_BITS 11
+#define MEMO_BITS 12
 #define MAX_BYTES 15 /* of an instruction */
 
 struct entry {
