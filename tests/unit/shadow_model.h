@@ -88,7 +88,7 @@ struct model {
     struct shadow *sh;
     struct model_vcpu v[NVCPUS];
     uint64_t linear[NLINEAR];
-    unsigned flushes, emulated, mmio, nomem, faults, done;
+    unsigned flushes, emulated, mmio, nomem, faults, done, stores;
 };
 
 static struct model M;
@@ -651,7 +651,7 @@ static uint64_t random_entry(choose_fn *rnd, unsigned level)
     if (!rnd(12))
         return 0;
     if (level == 1 || !rnd(20)) {
-        e |= (rnd(3) ? rnd(NTABLES + 12) : rnd(MEM_PAGES + 8)) * 4096;
+        e |= (rnd(4) ? rnd(NCOPY) : rnd(MEM_PAGES + 8)) * 4096;
     } else if (level <= 3 && !rnd(5)) {
         e |= PS | rnd(4) * 0x200000 * (two ? 2 : level == 3 ? 512 : 1);
     } else {
@@ -692,7 +692,7 @@ static void random_edit(choose_fn *rnd)
     value = random_entry(rnd, level);
     if (old && !rnd(3)) /* a small change */
         value = old ^ (rnd(3) ? 1ull << rnd(8) : A | D);
-    for (unsigned k = 0; rnd(4) && k < NLINEAR; k++) {
+    for (unsigned k = rnd(4) ? 0 : NLINEAR; k < NLINEAR; k++) {
         unsigned i = (first + k) % NLINEAR;
         struct seen s;
         uint32_t error;
@@ -710,6 +710,7 @@ static void random_edit(choose_fn *rnd)
         if (M.ro[(at - M.mem) / 4096] || (at - M.mem) / 4096 >= NCOPY)
             return;
         memcpy(at, &value, size);
+        M.stores++;
         note_all();
         return;
     }
@@ -795,22 +796,24 @@ static void random_step(choose_fn *rnd)
     for (unsigned n = 0; n < NVCPUS; n++)
         if (nearly_full(&M.v[n]))
             reload(&M.v[n]);
-    switch (rnd(24)) {
+    switch (rnd(32)) {
     case 0:
-    case 1:
         mode.cr3 = random_table(rnd, top_level());
         load_mode(v, &mode);
         break;
-    case 2:
-        random_mode(rnd, v);
+    case 1:
+        if (rnd(2))
+            random_mode(rnd, v);
         break;
+    case 2:
     case 3:
-    case 4:
         invlpg(v, (unsigned)rnd(NLINEAR));
         break;
-    case 5:
-        random_map_change(rnd);
+    case 4:
+        if (rnd(2))
+            random_map_change(rnd);
         break;
+    case 5:
     case 6:
         reload(v);
         break;
@@ -839,11 +842,14 @@ static void random_start(choose_fn *rnd)
                                     0x7fe00000, 0xffff800000000000, 0xffffffffc0000000};
     struct mmu_mode mode = {.cr0 = 0x80000001, .gpa_bits = 40};
     unsigned nbase = paging == MMU_PAGING_4LEVEL ? 6 : 4, top;
+    uint64_t at[3];
 
     mode.cr4 = paging == MMU_PAGING_32 ? 0x10 : 0x20;
     mode.efer = paging == MMU_PAGING_4LEVEL ? 0xd00 : 0x800;
+    for (unsigned i = 0; i < 3; i++) /* few places, so that accesses come back */
+        at[i] = base[rnd(nbase)];
     for (unsigned i = 0; i < NLINEAR; i++)
-        M.linear[i] = base[rnd(nbase)] + rnd(8) * 4096;
+        M.linear[i] = at[rnd(3)] + rnd(6) * 4096;
     M.large = rnd(2);
     M.sink.large = rnd(2);
     M.sink.pkey = rnd(2);

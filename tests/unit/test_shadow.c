@@ -129,6 +129,37 @@ START_TEST(out_of_sync_tables)
 }
 END_TEST
 
+/* Stores to a page that becomes a table after it has been written, and to a table that was read. */
+START_TEST(stores_to_tables_are_seen)
+{
+    struct model_vcpu *v = long_mode(0x10000, 0);
+    uint64_t e = DATA(1) | ALL | A | D;
+
+    put(PTE(0), TABLE(4) | ALL);
+    put(PTE(1), TABLE(5) | ALL | A | D);
+    put(TABLE(4), DATA(0) | ALL | A | D);
+    put(TABLE(5), DATA(0) | ALL | A | D);
+    put(TABLE(2) + 8 * 3, TABLE(4) | ALL);
+    put(TABLE(2) + 8 * 4, TABLE(5) | ALL);
+    M.linear[2] = LINEAR + 0x200000;
+    M.linear[3] = LINEAR + 0x400000;
+    reload(v);
+    access_page(v, BY_KERNEL, 0, MMU_WRITE);
+    for (unsigned k = 0; k < 2; k++) {
+        uint8_t *at;
+
+        ck_assert_ptr_eq(access_page(v, BY_USER, 2 + k, MMU_READ), M.mem + DATA(0));
+        access_page(v, BY_KERNEL, k, MMU_READ);
+        at = access_page(v, BY_KERNEL, k, MMU_WRITE);
+        ck_assert_ptr_eq(at, M.mem + TABLE(4 + k));
+        memcpy(at, &e, 8);
+        note_all();
+        reload(v);
+        ck_assert_ptr_eq(access_page(v, BY_USER, 2 + k, MMU_READ), M.mem + DATA(1));
+    }
+}
+END_TEST
+
 /* A table that is written between all loads stays writable, and is compared. */
 START_TEST(write_flood)
 {
@@ -383,9 +414,10 @@ START_TEST(random_guests)
         if (getenv("SHADOW_STATS") && M.sh) {
             const struct shadow_counts *c = shadow_counts(M.sh);
 
-            printf("%d: done %u faults %u emulated %u nomem %u: maps %lu unsyncs %lu resyncs %lu "
+            printf("%d: done %u stores %u faults %u emulated %u nomem %u: maps %lu unsyncs %lu "
+                   "resyncs %lu "
                    "dropped %lu evictions %lu loads %lu found %lu\n",
-                   _i * 5 + k, M.done, M.faults, M.emulated, M.nomem, c->maps, c->unsyncs,
+                   _i * 5 + k, M.done, M.stores, M.faults, M.emulated, M.nomem, c->maps, c->unsyncs,
                    c->resyncs, c->dropped, c->evictions, c->loads, c->found);
         }
         model_free();
@@ -408,6 +440,7 @@ static Suite *suite(int first, int count, bool all)
     tcase_add_test(t, demand_and_dirty);
     tcase_add_test(t, stale_until_invlpg);
     tcase_add_test(t, out_of_sync_tables);
+    tcase_add_test(t, stores_to_tables_are_seen);
     tcase_add_test(t, write_flood);
     tcase_add_test(t, cr3_cache);
     tcase_add_test(t, write_protection_without_wp);
