@@ -171,5 +171,6 @@ extern const struct vmm_backend_ops *const vmm_backends[];
 extern const struct vmm_backend_ops vmm_backend_interp;
 extern const struct vmm_backend_ops vmm_backend_kvm;
 extern const struct vmm_backend_ops vmm_backend_bt;
+extern const struct vmm_backend_ops vmm_backend_vmx; /* in the freestanding build */
 
 #endif

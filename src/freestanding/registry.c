@@ -3,6 +3,7 @@
 #include "backends/backend.h"
 
 const struct vmm_backend_ops *const vmm_backends[] = {
+    &vmm_backend_vmx,
     &vmm_backend_interp,
     NULL,
 };

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* host.c: struct vmm_host_ops for one CPU without an operating system. */
+#include "host.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+
+/* boot.S */
+extern uint8_t bss_end[], vectors[], host_msr_fault[], host_msr_expected;
+int host_msr_read(uint32_t index, uint64_t *value);
+int host_msr_write(uint32_t index, uint64_t value);
+void *memset(void *to, int c, size_t n);
+
+struct frame {
+    uint64_t gpr[15], vector, error, rip, cs, rflags, rsp, ss;
+};
+void host_exception(struct frame *f);
+
+/* ---- ports and the serial console ---- */
+
+#define COM1 0x3f8
+
+static void out(uint16_t port, uint8_t value)
+{
+    __asm__ volatile("outb %0, %1" ::"a"(value), "Nd"(port));
+}
+
+static uint8_t in(uint16_t port)
+{
+    uint8_t value;
+
+    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+
+static void put(char c)
+{
+    while (!(in(COM1 + 5) & 0x20))
+        continue;
+    out(COM1, (uint8_t)c);
+}
+
+static void put_number(uint64_t v, unsigned base)
+{
+    char digits[24];
+    int at = sizeof(digits);
+
+    do
+        digits[--at] = "0123456789abcdef"[v % base];
+    while (v /= base);
+    while (at < (int)sizeof(digits))
+        put(digits[at++]);
+}
+
+void host_print(const char *f, ...)
+{
+    va_list ap;
+
+    va_start(ap, f);
+    for (; *f; f++) {
+        bool wide = f[0] == '%' && f[1] == 'l';
+
+        if (*f != '%') {
+            put(*f);
+            continue;
+        }
+        f += wide ? 2 : 1;
+        if (*f == 's')
+            for (const char *s = va_arg(ap, const char *); *s; s++)
+                put(*s);
+        else
+            put_number(wide ? va_arg(ap, uint64_t) : va_arg(ap, unsigned), *f == 'x' ? 16 : 10);
+    }
+    va_end(ap);
+}
+
+_Noreturn void host_exit(bool ok)
+{
+    while (!(in(COM1 + 5) & 0x40)) /* what is not sent yet would be lost */
+        continue;
+    out(0xf4, ok ? 0x10 : 0x11);
+    if (ok)
+        out(0x8900, 'D'); /* Bochs with its debugger stops */
+    for (const char *s = "Shutdown"; *s; s++)
+        out(0x8900, (uint8_t)*s);
+    for (;;)
+        __asm__ volatile("cli; hlt");
+}
+
+/* ---- exceptions ---- */
+
+void host_exception(struct frame *f)
+{
+    if (f->vector == 2)
+        return;
+    if (f->vector == 13 && host_msr_expected) {
+        f->rip = (uintptr_t)host_msr_fault;
+        return;
+    }
+    host_print("Bail out! host exception %lu error %lx at %lx\n", f->vector, f->error, f->rip);
+    host_exit(false);
+}
+
+static struct {
+    uint16_t low, selector, type, middle;
+    uint32_t high, zero;
+} idt[256];
+
+static void set_idt(void)
+{
+    struct {
+        uint16_t limit;
+        uint64_t base;
+    } __attribute__((packed)) pointer = {sizeof(idt) - 1, (uintptr_t)idt};
+
+    for (unsigned i = 0; i < 256; i++) {
+        uint64_t entry = (uintptr_t)vectors + 16 * i;
+
+        idt[i].low = (uint16_t)entry;
+        idt[i].selector = 8;
+        idt[i].type = 0x8e00;
+        idt[i].middle = (uint16_t)(entry >> 16);
+        idt[i].high = (uint32_t)(entry >> 32);
+    }
+    __asm__ volatile("lidt %0" ::"m"(pointer));
+}
+
+/* ---- memory: single pages come back, runs of pages are split into them ---- */
+
+struct page {
+    struct page *next;
+};
+static struct page *free_pages;
+static uint64_t next_page, end_of_memory;
+
+static void *pages_alloc(void *ctx, size_t n)
+{
+    void *p = free_pages;
+
+    (void)ctx;
+    if (n == 1 && p) {
+        free_pages = free_pages->next;
+    } else {
+        if (n > (end_of_memory - next_page) / 4096)
+            return NULL;
+        p = (void *)next_page;
+        next_page += n * 4096;
+    }
+    return memset(p, 0, n * 4096);
+}
+
+static void pages_free(void *ctx, void *pages, size_t n)
+{
+    (void)ctx;
+    for (size_t i = 0; i < n; i++) {
+        struct page *p = (struct page *)(void *)((uint8_t *)pages + i * 4096);
+
+        p->next = free_pages;
+        free_pages = p;
+    }
+}
+
+static uint64_t virt_to_phys(void *ctx, const void *p)
+{
+    (void)ctx;
+    return (uintptr_t)p;
+}
+
+static void *phys_to_virt(void *ctx, uint64_t phys)
+{
+    (void)ctx;
+    return (void *)phys;
+}
+
+/* All of memory is writable and executable for this host, which has no other programs. */
+static int code_alloc(void *ctx, size_t len, void **rw, void **rx)
+{
+    *rw = *rx = pages_alloc(ctx, (len + 4095) / 4096);
+    return !*rw;
+}
+
+static void code_free(void *ctx, void *rw, void *rx, size_t len)
+{
+    (void)rx;
+    pages_free(ctx, rw, (len + 4095) / 4096);
+}
+
+/* ---- the CPU ---- */
+
+static uint32_t cpu_count(void *ctx)
+{
+    (void)ctx;
+    return 1;
+}
+
+static uint32_t cpu_id(void *ctx)
+{
+    (void)ctx;
+    return 0;
+}
+
+static int run_on_cpu(void *ctx, uint32_t cpu, void (*fn)(void *arg), void *arg)
+{
+    (void)ctx;
+    if (cpu)
+        return 1;
+    fn(arg);
+    return 0;
+}
+
+static void nothing(void *ctx)
+{
+    (void)ctx;
+}
+
+static void **thread_slot(void *ctx)
+{
+    static void *slot;
+
+    (void)ctx;
+    return &slot;
+}
+
+static int rdmsr(void *ctx, uint32_t index, uint64_t *value)
+{
+    (void)ctx;
+    return host_msr_read(index, value);
+}
+
+static int wrmsr(void *ctx, uint32_t index, uint64_t value)
+{
+    (void)ctx;
+    return host_msr_write(index, value);
+}
+
+/* Nobody else uses vector registers. */
+static void fpu_begin(void *ctx)
+{
+    uint32_t mxcsr = 0x1f80;
+
+    (void)ctx;
+    __asm__ volatile("fninit\n\tldmxcsr %0" ::"m"(mxcsr));
+}
+
+/* The clock: the TSC, taken for one of 1 GHz. */
+static uint64_t now(void *ctx)
+{
+    uint32_t low, high;
+
+    (void)ctx;
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return low | (uint64_t)high << 32;
+}
+
+static void log_line(void *ctx, const char *text)
+{
+    (void)ctx;
+    host_print("# %s\n", text);
+}
+
+const struct vmm_host_ops host_ops = {.size = sizeof(host_ops),
+                                      .tsc_khz = 1000000,
+                                      .pages_alloc = pages_alloc,
+                                      .pages_free = pages_free,
+                                      .virt_to_phys = virt_to_phys,
+                                      .phys_to_virt = phys_to_virt,
+                                      .code_alloc = code_alloc,
+                                      .code_free = code_free,
+                                      .cpu_count = cpu_count,
+                                      .cpu_id = cpu_id,
+                                      .run_on_cpu = run_on_cpu,
+                                      .preempt_off = nothing,
+                                      .preempt_on = nothing,
+                                      .thread_slot = thread_slot,
+                                      .rdmsr = rdmsr,
+                                      .wrmsr = wrmsr,
+                                      .fpu_begin = fpu_begin,
+                                      .fpu_end = nothing,
+                                      .now = now,
+                                      .log = log_line};
+
+void host_init(uint64_t memory)
+{
+    out(COM1 + 1, 0);
+    out(COM1 + 3, 0x80);
+    out(COM1, 1); /* 115200 baud */
+    out(COM1 + 1, 0);
+    out(COM1 + 3, 3);
+    out(COM1 + 2, 7);
+    out(0x21, 0xff); /* no interrupts of the 8259s */
+    out(0xa1, 0xff);
+    set_idt();
+    next_page = ((uintptr_t)bss_end + 4095) & ~4095ull;
+    end_of_memory = memory;
+}

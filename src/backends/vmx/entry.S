@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/vmx/entry.S: VMLAUNCH, VMRESUME, and the way back. */
+#define HOST_RSP 0x6c14
+#define HOST_RIP 0x6c16
+
+	.text
+	.globl	vmx_enter
+	.hidden	vmx_enter
+	.type	vmx_enter, @function
+/* int vmx_enter(uint64_t gpr[16] in RDI, bool launched in ESI), with interrupts off. 0 after an exit,
+ * 1 VMfailInvalid, 2 VMfailValid. RSP (gpr[4]) is the VMCS's. */
+vmx_enter:
+	pushq	%rbx
+	pushq	%rbp
+	pushq	%r12
+	pushq	%r13
+	pushq	%r14
+	pushq	%r15
+	pushq	%rdi
+	movl	$HOST_RSP, %eax
+	vmwrite	%rsp, %rax
+	leaq	.Lexit(%rip), %rcx
+	movl	$HOST_RIP, %eax
+	vmwrite	%rcx, %rax
+	testb	%sil, %sil		/* the loads below keep ZF */
+	movq	0(%rdi), %rax
+	movq	8(%rdi), %rcx
+	movq	16(%rdi), %rdx
+	movq	24(%rdi), %rbx
+	movq	40(%rdi), %rbp
+	movq	48(%rdi), %rsi
+	movq	64(%rdi), %r8
+	movq	72(%rdi), %r9
+	movq	80(%rdi), %r10
+	movq	88(%rdi), %r11
+	movq	96(%rdi), %r12
+	movq	104(%rdi), %r13
+	movq	112(%rdi), %r14
+	movq	120(%rdi), %r15
+	movq	56(%rdi), %rdi
+	jnz	1f
+	vmlaunch
+	jmp	2f
+1:	vmresume
+2:	movl	$1, %eax		/* no entry: CF or ZF */
+	movl	$2, %ecx
+	cmovzl	%ecx, %eax
+	popq	%rdi
+	jmp	3f
+
+.Lexit:	pushq	%rdi
+	movq	8(%rsp), %rdi
+	movq	%rax, 0(%rdi)
+	movq	%rcx, 8(%rdi)
+	movq	%rdx, 16(%rdi)
+	movq	%rbx, 24(%rdi)
+	movq	%rbp, 40(%rdi)
+	movq	%rsi, 48(%rdi)
+	popq	56(%rdi)
+	movq	%r8, 64(%rdi)
+	movq	%r9, 72(%rdi)
+	movq	%r10, 80(%rdi)
+	movq	%r11, 88(%rdi)
+	movq	%r12, 96(%rdi)
+	movq	%r13, 104(%rdi)
+	movq	%r14, 112(%rdi)
+	movq	%r15, 120(%rdi)
+	popq	%rdi
+	xorl	%eax, %eax
+3:	popq	%r15
+	popq	%r14
+	popq	%r13
+	popq	%r12
+	popq	%rbp
+	popq	%rbx
+	cld
+	ret
+	.size	vmx_enter, . - vmx_enter
+
+	.section .note.GNU-stack, "", @progbits

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/vmx/host.c: VMX operation of the host's CPUs, and the controls that guests run with. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "backends/vmx/vmx.h"
+#include "freestanding/host.h"
+#include "vmx/insn.h"
+
+struct vmx_machine vmx_machine;
+struct vmx_controls vmx_controls;
+unsigned vmx_phys_bits;
+
+static unsigned users;
+
+static const struct vmx_wish wish = {
+    .required = {[VMX_GROUP_PIN] = VMX_PIN_EXTERNAL_INTERRUPT | VMX_PIN_NMI,
+                 [VMX_GROUP_PROC] = VMX_PROC_HLT | VMX_PROC_MWAIT | VMX_PROC_MONITOR |
+                                    VMX_PROC_RDPMC | VMX_PROC_RDTSC | VMX_PROC_MOV_DR |
+                                    VMX_PROC_UNCONDITIONAL_IO | VMX_PROC_MSR_BITMAPS |
+                                    VMX_PROC_CR8_LOAD | VMX_PROC_CR8_STORE,
+                 [VMX_GROUP_PROC2] = VMX_PROC2_EPT,
+                 [VMX_GROUP_EXIT] = VMX_EXITC_HOST_64 | VMX_EXITC_SAVE_EFER | VMX_EXITC_LOAD_EFER |
+                                    VMX_EXITC_SAVE_DEBUG | VMX_EXITC_LOAD_PAT,
+                 [VMX_GROUP_ENTRY] =
+                     VMX_ENTRY_LOAD_EFER | VMX_ENTRY_LOAD_DEBUG | VMX_ENTRY_LOAD_PAT},
+    .wanted = {[VMX_GROUP_PIN] = VMX_PIN_VIRTUAL_NMIS | VMX_PIN_PREEMPTION_TIMER,
+               [VMX_GROUP_PROC2] = VMX_PROC2_UNRESTRICTED_GUEST | VMX_PROC2_DESCRIPTOR_TABLES |
+                                   VMX_PROC2_WBINVD | VMX_PROC2_RDRAND | VMX_PROC2_RDSEED |
+                                   VMX_PROC2_RDTSCP | VMX_PROC2_INVPCID | VMX_PROC2_XSAVES}};
+
+int vmx_host_probe(char *why, size_t size)
+{
+    int err;
+
+    vmx_machine.host = vmm_host;
+    err = vmx_caps_read(&vmx_machine.caps, vmm_host, why, size);
+    if (!err)
+        err = vmx_negotiate(&vmx_machine.caps, &wish, &vmx_controls, why, size);
+    return err == VMM_E_UNSUPPORTED ? VMM_E_NODEV : err;
+}
+
+static void on(void *arg)
+{
+    vmx_cpu_on(arg, vmm_host->cpu_id(vmm_host->ctx));
+}
+
+static void off(void *arg)
+{
+    vmx_cpu_off(arg, vmm_host->cpu_id(vmm_host->ctx));
+}
+
+static void all_off(void)
+{
+    for (uint32_t i = 0; i < vmx_machine.ncpus; i++)
+        vmm_host->run_on_cpu(vmm_host->ctx, i, off, &vmx_machine);
+    free(vmx_machine.cpus);
+    vmx_machine.cpus = NULL;
+}
+
+static int all_on(char *why, size_t size)
+{
+    vmx_machine.ncpus = vmm_host->cpu_count(vmm_host->ctx);
+    vmx_machine.cpus = calloc(vmx_machine.ncpus, sizeof(*vmx_machine.cpus));
+    if (!vmx_machine.cpus) {
+        snprintf(why, size, "no memory");
+        return VMM_E_NOMEM;
+    }
+    for (uint32_t i = 0; i < vmx_machine.ncpus; i++) {
+        if (!vmm_host->run_on_cpu(vmm_host->ctx, i, on, &vmx_machine) && vmx_machine.cpus[i].on)
+            continue;
+        snprintf(why, size, "CPU %u: %s", i,
+                 vmx_machine.cpus[i].why[0] ? vmx_machine.cpus[i].why : "cannot be reached");
+        all_off();
+        return VMM_E_NODEV;
+    }
+    return VMM_OK;
+}
+
+/* VMs are made and destroyed by threads that may sleep; two at the same time wait for each other.
+ */
+static struct os_mutex mutex;
+
+int vmx_host_get(char *why, size_t size)
+{
+    uint32_t id[4];
+    int err = VMM_OK;
+
+    os_mutex_lock(&mutex);
+    if (!users) {
+        vmx_insn_cpuid(0x80000008, id);
+        vmx_phys_bits = id[0] & 0xff;
+        err = vmx_host_probe(why, size);
+        if (!err)
+            err = all_on(why, size);
+    }
+    users += !err;
+    os_mutex_unlock(&mutex);
+    return err;
+}
+
+void vmx_host_put(void)
+{
+    os_mutex_lock(&mutex);
+    if (!--users)
+        all_off();
+    os_mutex_unlock(&mutex);
+}

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/vmx/vmx.c: the engine's table: VMs, vCPUs, and what changes their memory. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/vmx/vmx.h"
+#include "core/x86/xstate.h"
+#include "freestanding/host.h"
+#include "vmx/decode.h"
+
+/* ---- tables of EPT ---- */
+
+static void *page_alloc(void *ctx, bool low)
+{
+    void *page;
+
+    (void)ctx;
+    page = vmm_host->pages_alloc(vmm_host->ctx, 1);
+    if (page && low && vmm_host->virt_to_phys(vmm_host->ctx, page) >> 32) {
+        vmm_host->pages_free(vmm_host->ctx, page, 1);
+        return NULL;
+    }
+    return page;
+}
+
+static void page_free(void *ctx, void *page)
+{
+    (void)ctx;
+    vmm_host->pages_free(vmm_host->ctx, page, 1);
+}
+
+static uint64_t page_phys(void *ctx, const void *p)
+{
+    (void)ctx;
+    return vmm_host->virt_to_phys(vmm_host->ctx, p);
+}
+
+static void *page_virt(void *ctx, uint64_t phys)
+{
+    (void)ctx;
+    return vmm_host->phys_to_virt(vmm_host->ctx, phys);
+}
+
+static const struct mmu_pages pages = {
+    .alloc = page_alloc, .free = page_free, .phys = page_phys, .virt = page_virt};
+
+/* ---- VMs ---- */
+
+static void probe(struct vmm_backend_report *report)
+{
+    report->result = vmx_host_probe(report->reason, sizeof(report->reason));
+    if (!report->result)
+        snprintf(report->reason, sizeof(report->reason), "VMX with EPT%s",
+                 vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_UNRESTRICTED_GUEST)
+                     ? ""
+                     : "; real mode and unpaged mode by the software CPU");
+}
+
+static int vm_init(struct vm *vm)
+{
+    struct ept_config config = {.pages = &pages, .max_tables = 1u << 18};
+    char why[160];
+    int err = vmx_host_get(why, sizeof(why));
+    struct vmx_vm *vv;
+
+    if (err)
+        return vm_fail(vm, err, "vm_create", "%s", why);
+    vv = calloc(1, sizeof(*vv));
+    config.cap = vmx_machine.caps.ept_vpid;
+    config.phys_bits = vmx_phys_bits;
+    if (!vv || ept_init(&vv->ept, &config)) {
+        free(vv);
+        vmx_host_put();
+        return vm_fail(vm, VMM_E_NOMEM, "vm_create", "no extended page tables");
+    }
+    os_mutex_init(&vv->lock);
+    vv->vm = vm;
+    vm->backend_data = vv;
+    return VMM_OK;
+}
+
+static void vm_fini(struct vm *vm)
+{
+    struct vmx_vm *vv = vm->backend_data;
+
+    if (!vv)
+        return;
+    vm->backend_data = NULL;
+    ept_free(&vv->ept);
+    os_mutex_fini(&vv->lock);
+    free(vv);
+    vmx_host_put();
+}
+
+static void caps(struct vm *vm, struct vm_caps *c)
+{
+    interp_caps(vm, c);
+    c->caps |= VMM_CAP_HW;
+}
+
+/* With the world stopped. */
+static void mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len)
+{
+    struct vmx_vm *vv = vm->backend_data;
+
+    interp_mem_map_changed(vm, gpa, len);
+    os_mutex_lock(&vv->lock);
+    ept_unmap(&vv->ept, gpa, len);
+    os_mutex_unlock(&vv->lock);
+}
+
+static void dirty_cleared(struct vm *vm, uint64_t gpa, uint64_t len)
+{
+    struct vmx_vm *vv = vm->backend_data;
+
+    interp_dirty_cleared(vm, gpa, len);
+    os_mutex_lock(&vv->lock);
+    ept_unmap(&vv->ept, gpa, len);
+    os_mutex_unlock(&vv->lock);
+}
+
+/* ---- vCPUs ---- */
+
+/* MSRs that the VMCS or the entry itself switches do not exit. */
+static void free_msrs(uint8_t *bitmap)
+{
+    static const uint32_t msrs[] = {0xc0000100, 0xc0000101, 0xc0000102, 0x174, 0x175, 0x176};
+
+    memset(bitmap, 0xff, VMX_MSR_BITMAP_SIZE);
+    for (unsigned i = 0; i < 3; i++)
+        vmx_msr_bitmap_clear(bitmap, msrs[i], true, true);
+}
+
+static void vcpu_fini(struct vcpu *vcpu)
+{
+    struct vmx_vcpu *v = vcpu->backend_data;
+    struct vmx_vm *vv = vcpu->vm->backend_data;
+
+    if (!v)
+        return;
+    vcpu->backend_data = NULL;
+    os_mutex_lock(&vv->lock);
+    ept_cpu_remove(&vv->ept, &v->ept_cpu);
+    os_mutex_unlock(&vv->lock);
+    vmx_vmcs_destroy(&vmx_machine, &v->vmcs);
+    page_free(NULL, v->xsave);
+    page_free(NULL, v->msr_bits);
+    interp_vcpu_close(&v->soft);
+    free(v);
+}
+
+_Static_assert(X86_XSAVE_MAX <= 4096, "an XSAVE area is one page");
+
+static int vcpu_init(struct vcpu *vcpu)
+{
+    struct vmx_vm *vv = vcpu->vm->backend_data;
+    struct vmx_vcpu *v = calloc(1, sizeof(*v));
+    int err;
+
+    if (!v)
+        return VMM_E_NOMEM;
+    v->vcpu = vcpu;
+    v->xsave = page_alloc(NULL, false);
+    v->msr_bits = page_alloc(NULL, false);
+    err = v->xsave && v->msr_bits ? vmx_vmcs_create(&vmx_machine, &v->vmcs) : VMM_E_NOMEM;
+    if (!err)
+        err = interp_vcpu_open(&v->soft, vcpu);
+    if (err) {
+        vmx_vmcs_destroy(&vmx_machine, &v->vmcs);
+        if (v->xsave)
+            page_free(NULL, v->xsave);
+        if (v->msr_bits)
+            page_free(NULL, v->msr_bits);
+        free(v);
+        return err;
+    }
+    free_msrs(v->msr_bits);
+    os_mutex_lock(&vv->lock);
+    ept_cpu_add(&vv->ept, &v->ept_cpu);
+    os_mutex_unlock(&vv->lock);
+    return VMM_OK;
+}
+
+static void wake(struct vcpu *vcpu)
+{
+    struct vmx_vcpu *v = vcpu->backend_data;
+    uint32_t cpu;
+
+    if (!v)
+        return;
+    interp_wake(vcpu);
+    cpu = atomic_load(&v->running);
+    if (cpu && vmm_host->kick)
+        vmm_host->kick(vmm_host->ctx, cpu - 1);
+}
+
+static int set_debug(struct vcpu *vcpu, const struct vmm_debug *debug)
+{
+    struct vmx_vcpu *v = vcpu->backend_data;
+    int err = interp_set_debug(vcpu, debug);
+
+    if (!err)
+        v->debug = v->soft.cpu->nhost_bp || v->soft.cpu->host_exceptions;
+    return err;
+}
+
+const struct vmm_backend_ops vmm_backend_vmx = {
+    .name = "vmx",
+    .probe = probe,
+    .vm_init = vm_init,
+    .vm_fini = vm_fini,
+    .caps = caps,
+    .stats = interp_stats,
+    .default_cpuid = interp_default_cpuid,
+    .vcpu_init = vcpu_init,
+    .vcpu_fini = vcpu_fini,
+    .vcpu_reset = interp_vcpu_reset,
+    .run = vmx_run,
+    .wake = wake,
+    .get_regs = interp_get_regs,
+    .set_regs = interp_set_regs,
+    .get_xsave = interp_get_xsave,
+    .set_xsave = interp_set_xsave,
+    .get_msr = interp_get_msr,
+    .set_msr = interp_set_msr,
+    .set_cpuid = interp_set_cpuid,
+    .set_debug = set_debug,
+    .translate = interp_translate,
+    .irq_window = interp_irq_window,
+    .mem_map_changed = mem_map_changed,
+    .code_changed = interp_code_changed,
+    .dirty_cleared = dirty_cleared,
+};
