@@ -11,6 +11,8 @@ struct vmx_machine vmx_machine;
 struct vmx_controls vmx_controls;
 unsigned vmx_phys_bits;
 
+/* VMs are made and destroyed by threads that may sleep: two at the same time wait. */
+static struct os_mutex mutex;
 static unsigned users;
 
 static const struct vmx_wish wish = {
@@ -29,15 +31,26 @@ static const struct vmx_wish wish = {
                                    VMX_PROC2_WBINVD | VMX_PROC2_RDRAND | VMX_PROC2_RDSEED |
                                    VMX_PROC2_RDTSCP | VMX_PROC2_INVPCID | VMX_PROC2_XSAVES}};
 
-int vmx_host_probe(char *why, size_t size)
+/* The result is in use while there are VMs. With the mutex held. */
+static int prepare(char *why, size_t size)
 {
     int err;
 
+    if (users)
+        return VMM_OK;
     vmx_machine.host = vmm_host;
     err = vmx_caps_read(&vmx_machine.caps, vmm_host, why, size);
     if (!err)
         err = vmx_negotiate(&vmx_machine.caps, &wish, &vmx_controls, why, size);
     return err == VMM_E_UNSUPPORTED ? VMM_E_NODEV : err;
+}
+
+int vmx_host_probe(char *why, size_t size)
+{
+    os_mutex_lock(&mutex);
+    int err = prepare(why, size);
+    os_mutex_unlock(&mutex);
+    return err;
 }
 
 static void on(void *arg)
@@ -77,10 +90,6 @@ static int all_on(char *why, size_t size)
     return VMM_OK;
 }
 
-/* VMs are made and destroyed by threads that may sleep; two at the same time wait for each other.
- */
-static struct os_mutex mutex;
-
 int vmx_host_get(char *why, size_t size)
 {
     uint32_t id[4];
@@ -90,7 +99,7 @@ int vmx_host_get(char *why, size_t size)
     if (!users) {
         vmx_insn_cpuid(0x80000008, id);
         vmx_phys_bits = id[0] & 0xff;
-        err = vmx_host_probe(why, size);
+        err = prepare(why, size);
         if (!err)
             err = all_on(why, size);
     }

@@ -204,6 +204,7 @@ static int enter(struct vmx_vcpu *v, struct exit *e)
     vmm_host->preempt_off(vmm_host->ctx);
     if (!vmx_vmcs_load(&vmx_machine, &v->vmcs)) {
         vmm_host->preempt_on(vmm_host->ctx);
+        core_timers_end(v->vcpu);
         return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "VMPTRLD: %s",
                        vmx_insn_error((uint32_t)vmx_insn_read(VMX_VM_INSN_ERROR)));
     }
