@@ -238,7 +238,8 @@ START_TEST(creation_of_vms)
                 ck_assert_msg(!live && !maps, "allocation %u: %ld, %ld leaked", n, live, maps);
                 if (!fired)
                     break;
-                MUST(err);
+                /* The probe asks for executable memory in two ways: two mappings, each. */
+                MUST(err || (!for_ever && n < 2));
             }
             MUST(n >= 4 + irqchip);
         }
