@@ -444,6 +444,7 @@ static void put_branch(struct code *c)
     put32(c, 0);
 }
 
+#include "bt_flags.h"
 #include "bt_loops.h"
 #include "bt_sys.h"
 #include "bt_vec.h"
@@ -469,6 +470,8 @@ static void put_insn(struct code *c)
         put_way(c);
     } else if (percent(3)) {
         put_loop(c);
+    } else if (percent(8)) {
+        put_flags(c);
     } else if (percent(c->vectors))
         put_vector(c);
     else if (kind < 22)

@@ -172,6 +172,8 @@ bool gen_copy(struct gen *g, const struct copy *c)
         return false;
     if (c->use == READS || c->use == CHANGES)
         gen_need_flags(g);
+    if (c->shifts)
+        gen_save_shifted(g);
     load_residents(g, c, &p);
     if (c->count)
         gen_get(g, H_RCX, VMM_RCX);
@@ -183,6 +185,6 @@ bool gen_copy(struct gen *g, const struct copy *c)
         gen_flags_set(g);
     if (c->use == SETS && (!c->mem || !c->store))
         gen_make_recipe(g);
-    g->kept = false;
+    g->kept = g->saved = false;
     return true;
 }

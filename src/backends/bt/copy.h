@@ -35,6 +35,7 @@ struct copy {
     unsigned size;   /* of it */
     bool no_split;   /* it is locked */
     bool count;      /* CL is an operand */
+    bool shifts;     /* by a constant other than 0 */
     uint8_t use;
     const uint8_t *imm;
     unsigned nimm;

@@ -75,125 +75,224 @@ void gen_need_carry(struct gen *g)
 
 /* ---- recipes ---- */
 
-struct source {
-    bool imm;
-    int32_t value;
-    struct em_rm rm;
-};
+/* Where an operand of a recipe is: in a guest register (by slot), or in one of these. */
+enum { IN_OPERAND = 16, IN_SAVED, IN_SAVED2, IMMEDIATE };
 
-/* A register where it is. */
-static struct em_rm where(const struct gen *g, unsigned slot)
+/* What a recipe executes once more. */
+enum { LOGIC = 8, SHIFTS = 16, NEGATES = 32 }; /* others: EXT_ADD, EXT_SUB, EXT_CMP; TEST: LOGIC */
+
+static struct em_rm where(const struct gen *g, unsigned place)
 {
-    return gen_host(g, slot) == H_NONE ? gen_gpr(slot) : em_reg(gen_host(g, slot));
+    switch (place) {
+    case IN_OPERAND:
+        return GEN_FIELD(tier_operand);
+    case IN_SAVED:
+        return GEN_FIELD(tier_saved[0]);
+    case IN_SAVED2:
+        return GEN_FIELD(tier_saved[1]);
+    default:
+        return gen_host(g, place) == H_NONE ? gen_gpr(place) : em_reg(gen_host(g, place));
+    }
 }
 
-/* ADD, SUB, CMP or TEST (`ext`: of ModRM with an immediate) of `size` bytes. */
-static void alu(struct em *e, unsigned ext, unsigned size, unsigned reg, struct source s)
+static void immediate(struct em *e, unsigned size, int32_t value)
 {
-    bool test = ext == 8;
-    struct em_op op = {.wide = size == 8, .half = size == 2};
-    unsigned byte = size == 1, wide_bit = byte ? 0 : 1;
+    if (size == 1)
+        em8(e, (uint8_t)value);
+    else if (size == 2)
+        em8(e, (uint8_t)value), em8(e, (uint8_t)(value >> 8));
+    else
+        em32(e, (uint32_t)value);
+}
 
-    if (s.imm) {
+/* ADD, SUB, CMP or TEST (`ext`: of ModRM with an immediate) of a register and the second operand.
+ */
+static void alu(const struct gen *g, struct em *e, unsigned ext, unsigned reg,
+                const struct gen_recipe *r)
+{
+    bool test = ext == LOGIC, byte = r->size == 1;
+    struct em_op op = {.wide = r->size == 8, .half = r->size == 2};
+    unsigned wide_bit = byte ? 0 : 1;
+    struct em_rm rm;
+
+    if (r->second == IMMEDIATE) {
         op.op = (uint8_t)((test ? 0xf6 : 0x80) | wide_bit);
         op.rex = byte && reg >= 4 && reg < 8;
         em_insn(e, op, test ? 0 : ext, em_reg(reg));
-        if (byte)
-            em8(e, (uint8_t)s.value);
-        else if (size == 2)
-            em8(e, (uint8_t)s.value), em8(e, (uint8_t)(s.value >> 8));
-        else
-            em32(e, (uint32_t)s.value);
+        immediate(e, r->size, r->value);
         return;
     }
+    rm = where(g, r->second);
     op.op = (uint8_t)(test ? 0x84 | wide_bit : ext << 3 | 2 | wide_bit);
-    op.rex = byte && ((reg >= 4 && reg < 8) || (!s.rm.mem && s.rm.reg >= 4 && s.rm.reg < 8));
-    em_insn(e, op, reg, s.rm);
+    op.rex = byte && ((reg >= 4 && reg < 8) || (!rm.mem && rm.reg >= 4 && rm.reg < 8));
+    em_insn(e, op, reg, rm);
 }
 
-/* A register for operand 0: its own, or RAX, loaded; `copy`: RAX in any case. X86_ZERO: memory. */
-static unsigned first(struct gen *g, struct em *e, unsigned slot, bool copy)
+/* A register for the first operand: its own, or RAX, loaded; `copy`: RAX in any case. */
+static unsigned first(const struct gen *g, struct em *e, const struct gen_recipe *r, bool copy)
 {
-    unsigned host = slot == X86_ZERO ? H_NONE : gen_host(g, slot);
+    struct em_rm rm = where(g, r->first);
 
-    if (slot == X86_ZERO) {
-        em_rm(e, true, OP_LOAD, H_RAX, GEN_FIELD(tier_operand));
-        return H_RAX;
-    }
-    if (host != H_NONE && !copy)
-        return host;
-    em_rm(e, true, OP_LOAD, H_RAX, where(g, slot));
+    if (!rm.mem && !copy)
+        return rm.reg;
+    em_rm(e, true, OP_LOAD, H_RAX, rm);
     return H_RAX;
 }
 
+/* D0, D1, C0 or C1: as the instruction was, as what is undefined may depend on that. */
+static void shift_again(struct em *e, const struct gen_recipe *r)
+{
+    struct em_op op = {.wide = r->size == 8, .half = r->size == 2, .op = r->opcode};
+
+    em_insn(e, op, r->what - SHIFTS, em_reg(H_RAX));
+    if (r->opcode < 0xd0)
+        em8(e, (uint8_t)r->value);
+}
+
+static void negate(struct em *e, const struct gen_recipe *r)
+{
+    struct em_op op = {
+        .wide = r->size == 8, .half = r->size == 2, .op = r->size == 1 ? 0xf6 : 0xf7};
+
+    em_insn(e, op, 3, em_reg(H_RAX));
+}
+
+static void write_recipe(const struct gen *g, struct gen_recipe *r)
+{
+    struct em e = {.p = r->code};
+
+    switch (r->what) {
+    case EXT_CMP:
+    case LOGIC:
+        alu(g, &e, r->what, first(g, &e, r, false), r);
+        break;
+    case EXT_ADD:
+    case EXT_SUB:
+        first(g, &e, r, true);
+        alu(g, &e, r->what ^ EXT_SUB, H_RAX, r);
+        alu(g, &e, r->what, H_RAX, r);
+        break;
+    case NEGATES:
+        first(g, &e, r, true);
+        negate(&e, r);
+        negate(&e, r);
+        break;
+    default:
+        first(g, &e, r, true);
+        shift_again(&e, r);
+        break;
+    }
+    r->regs = (r->first < 16 ? 1u << r->first : 0) | (r->second < 16 ? 1u << r->second : 0);
+    r->len = (uint8_t)(e.p - r->code);
+}
+
 /* The op's second operand. */
-static bool second(const struct gen *g, struct source *s, uint32_t *regs)
+static bool second(const struct gen *g, struct gen_recipe *r)
 {
     const ZydisDecodedOperand *o = &g->opnd[1];
-    uint8_t slot;
 
-    *s = (struct source){0};
     switch (o->type) {
     case ZYDIS_OPERAND_TYPE_IMMEDIATE:
-        s->imm = true;
-        s->value = (int32_t)o->imm.value.s;
+        r->second = IMMEDIATE;
+        r->value = (int32_t)o->imm.value.s;
         return true;
     case ZYDIS_OPERAND_TYPE_REGISTER:
-        if (!gen_reg_slot(o->reg.value, &slot))
-            return false;
-        s->rm = where(g, slot);
-        *regs |= 1u << slot;
-        return true;
+        return gen_reg_slot(o->reg.value, &r->second);
     default:
-        s->rm = GEN_FIELD(tier_operand);
+        r->second = IN_OPERAND;
         return g->kept;
+    }
+}
+
+/* What the current op executes again, and its operands; false: there is no way. */
+static bool find_recipe(const struct gen *g, struct gen_recipe *r)
+{
+    switch (g->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_CMP:
+        r->what = EXT_CMP;
+        return second(g, r);
+    case ZYDIS_MNEMONIC_TEST:
+        r->what = LOGIC;
+        return second(g, r);
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_XOR:
+        r->what = LOGIC;
+        r->second = r->first;
+        return true;
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB:
+        r->what = g->insn.mnemonic == ZYDIS_MNEMONIC_ADD ? EXT_ADD : EXT_SUB;
+        return second(g, r) && r->second != r->first;
+    case ZYDIS_MNEMONIC_NEG:
+        r->what = NEGATES;
+        r->second = IMMEDIATE;
+        return true;
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+        r->what = (uint8_t)(SHIFTS + g->insn.raw.modrm.reg);
+        r->opcode = g->insn.opcode;
+        r->first = IN_SAVED;
+        r->second = IMMEDIATE;
+        r->value = (int32_t)g->opnd[1].imm.value.u;
+        return g->saved;
+    default:
+        return false;
     }
 }
 
 void gen_make_recipe(struct gen *g)
 {
-    struct gen_recipe r = {0};
-    struct em e = {.p = r.code};
-    unsigned size = g->opnd[0].size / 8;
-    struct source s;
-    uint8_t d;
+    struct gen_recipe r = {.size = (uint8_t)(g->opnd[0].size / 8)};
 
     if (g->opnd[0].type == ZYDIS_OPERAND_TYPE_MEMORY && g->kept)
-        d = X86_ZERO;
+        r.first = IN_OPERAND;
     else if (g->opnd[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
-             !gen_reg_slot(g->opnd[0].reg.value, &d))
+             !gen_reg_slot(g->opnd[0].reg.value, &r.first))
         return;
-    r.regs = d == X86_ZERO ? 0 : 1u << d;
-    switch (g->insn.mnemonic) {
-    case ZYDIS_MNEMONIC_CMP:
-    case ZYDIS_MNEMONIC_TEST:
-        if (!second(g, &s, &r.regs))
-            return;
-        alu(&e, g->insn.mnemonic == ZYDIS_MNEMONIC_CMP ? 7 : 8, size, first(g, &e, d, false), s);
-        break;
-    case ZYDIS_MNEMONIC_AND:
-    case ZYDIS_MNEMONIC_OR:
-    case ZYDIS_MNEMONIC_XOR: {
-        unsigned reg = first(g, &e, d, false);
-
-        alu(&e, 8, size, reg, (struct source){.rm = em_reg(reg)});
-        break;
-    }
-    case ZYDIS_MNEMONIC_ADD:
-    case ZYDIS_MNEMONIC_SUB: {
-        unsigned op = g->insn.mnemonic == ZYDIS_MNEMONIC_ADD ? EXT_ADD : EXT_SUB;
-
-        if (!second(g, &s, &r.regs) || (r.regs == 1u << d && !s.imm && !g->kept))
-            return;
-        first(g, &e, d, true);
-        alu(&e, op ^ EXT_SUB, size, H_RAX, s);
-        alu(&e, op, size, H_RAX, s);
-        break;
-    }
-    default:
+    if (!find_recipe(g, &r))
         return;
-    }
-    r.size = (uint8_t)size;
-    r.len = (uint8_t)(e.p - r.code);
+    write_recipe(g, &r);
     g->recipe = r;
+}
+
+static void save(struct gen *g, unsigned slot, unsigned place)
+{
+    unsigned reg = gen_host(g, slot);
+
+    if (reg == H_NONE)
+        gen_get(g, reg = H_RAX, slot);
+    em_rm(&g->e, true, OP_STORE, reg, where(g, place));
+}
+
+void gen_save_recipe(struct gen *g, uint32_t regs)
+{
+    struct gen_recipe *r = &g->recipe;
+    unsigned was = r->first;
+
+    if (was < 16 && (regs >> was & 1)) {
+        save(g, was, IN_SAVED);
+        r->first = IN_SAVED;
+    }
+    if (r->second < 16 && (regs >> r->second & 1)) {
+        if (r->second == was) {
+            r->second = r->first;
+        } else {
+            save(g, r->second, IN_SAVED2);
+            r->second = IN_SAVED2;
+        }
+    }
+    write_recipe(g, r);
+}
+
+void gen_save_shifted(struct gen *g)
+{
+    uint8_t slot;
+
+    if (g->held || g->opnd[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        !gen_reg_slot(g->opnd[0].reg.value, &slot) || !gen_flags_last(g, g->i))
+        return;
+    save(g, slot, IN_SAVED);
+    g->saved = true;
 }

@@ -16,7 +16,10 @@ struct gen_recipe {
     uint8_t len;  /* 0: none */
     uint8_t size; /* bytes of the registers that matter */
     uint8_t code[30];
-    uint32_t regs; /* that must not have changed */
+    uint32_t regs;         /* that must not have changed */
+    uint8_t what, opcode;  /* what it does ... */
+    uint8_t first, second; /* ... with which operands [flags.c] */
+    int32_t value;         /* an immediate one */
 };
 
 /* A jump out of the fast path, to code that is written behind the block's. */
@@ -178,7 +181,8 @@ struct gen {
      * them any more. */
     bool in_host, in_cc;
     struct gen_recipe recipe;
-    bool kept; /* the current op's memory operand is in cpu->tier_operand */
+    bool kept;  /* the current op's memory operand is in cpu->tier_operand, ... */
+    bool saved; /* ... the operand that it shifts in cpu->tier_saved */
 
     const struct gen_insn *all; /* of the block */
     ZydisDecodedInstruction insn;
@@ -262,6 +266,11 @@ static inline void gen_flags_set(struct gen *g)
 }
 /* The current op has set them: how to compute them again, if there is a way. */
 void gen_make_recipe(struct gen *g);
+/* Keeps what the recipe needs of these guest registers, which are going to change, in x86_cpu.
+ * Changes RAX. */
+void gen_save_recipe(struct gen *g, uint32_t regs);
+/* Before a shift by a constant: keeps the operand, if that is worth it. Changes RAX. */
+void gen_save_shifted(struct gen *g);
 void gen_cook(struct gen *g, const struct gen_recipe *r);
 /* Host's flags to cc and back. Changes RAX. */
 void gen_store_cc(struct gen *g);

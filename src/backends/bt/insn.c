@@ -280,7 +280,8 @@ static bool gen_modrm(struct gen *g)
         c.op.op = 0x80;
     if (g->bt->exact && leaves_undefined(g, &c))
         return false;
-    if (shift_sets_all(&g->all[g->i]))
+    c.shifts = shift_sets_all(&g->all[g->i]);
+    if (c.shifts)
         c.use = SETS;
     else if ((c.use == CHANGES || c.use == CARRIES) && !reads_some(&g->all[g->i]) &&
              !gen_flags_live(g, g->i))

@@ -76,31 +76,41 @@ static uint32_t spoils(const struct gen *g, unsigned i)
     return regs;
 }
 
-/* Whether the recipe is needed behind an op of these that changes one of its registers. */
-static bool loses_recipe(const struct gen *g, unsigned first, unsigned last)
+enum loss { STAYS, LOST, READ };
+
+/* Whether the recipe is needed behind an op of these that changes one of its registers (`regs`), or
+ * the flags among them. */
+static enum loss loses_recipe(const struct gen *g, unsigned first, unsigned last, uint32_t *regs)
 {
-    bool lost = false;
+    *regs = 0;
 
     for (unsigned i = first; i <= last; i++) {
         unsigned use = gen_flags_use_at(g, i);
 
         if (use & GEN_SETS)
-            return false;
-        if ((use & GEN_READS) && (lost || first != last))
-            return true;
-        if (spoils(g, i))
-            lost = true;
+            return STAYS;
+        if ((use & GEN_READS) && (*regs || first != last))
+            return READ;
+        *regs |= spoils(g, i);
         if (use & GEN_CHANGES)
-            return false;
+            return STAYS;
     }
-    return lost && gen_flags_live(g, last);
+    return *regs && gen_flags_live(g, last) ? LOST : STAYS;
 }
 
 void gen_keep_flags(struct gen *g, unsigned first, unsigned last)
 {
-    if (!g->recipe.len || g->in_cc || !loses_recipe(g, first, last))
+    enum loss loss;
+    uint32_t regs;
+
+    if (!g->recipe.len || g->in_cc)
         return;
-    if (first == last && !(gen_flags_use(&g->all[first]) & GEN_FAULTS))
+    loss = loses_recipe(g, first, last, &regs);
+    if (loss == STAYS)
+        return;
+    if (loss == LOST && gen_flags_last(g, last))
+        gen_save_recipe(g, regs);
+    else if (first == last && !(gen_flags_use(&g->all[first]) & GEN_FAULTS))
         gen_need_flags(g);
     else
         gen_save_flags(g);

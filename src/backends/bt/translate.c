@@ -56,6 +56,12 @@ static void go_tail(struct gen *g)
     em_jmp(&g->e, g->bt->stubs.tail);
 }
 
+/* It looks into the second level of the TLB, or asks for a copy. */
+static bool asks(const struct gen_slow *s)
+{
+    return s->retry || s->found;
+}
+
 /* The slow path of op i: all its jumps come here. The registers are those before the op. */
 void gen_write_slow(struct gen *g, unsigned i)
 {
@@ -66,7 +72,7 @@ void gen_write_slow(struct gen *g, unsigned i)
     bool any = false;
 
     for (unsigned j = 0; j < g->nslow; j++)
-        if (g->slow[j].i == i && (g->slow[j].retry || g->slow[j].found)) {
+        if (g->slow[j].i == i && asks(&g->slow[j])) {
             gen_miss(g, &g->slow[j]);
             missed[nmissed++] = em_jmp_later(&g->e);
         }
@@ -74,11 +80,12 @@ void gen_write_slow(struct gen *g, unsigned i)
         em_here(&g->e, missed[--nmissed]);
     for (unsigned j = 0; j < g->nslow; j++)
         if (g->slow[j].i == i) {
-            if (!g->slow[j].retry && !g->slow[j].found)
-                em_here(&g->e, g->slow[j].site);
             any = true;
-            if (g->slow[j].recipe.len)
-                recipe = &g->slow[j].recipe;
+            if (!g->slow[j].recipe.len)
+                continue;
+            recipe = &g->slow[j].recipe;
+            if (!asks(&g->slow[j]))
+                em_here(&g->e, g->slow[j].site);
         }
     if (!any)
         return;
@@ -86,6 +93,9 @@ void gen_write_slow(struct gen *g, unsigned i)
         gen_cook(g, recipe);
         gen_store_cc(g);
     }
+    for (unsigned j = 0; j < g->nslow; j++) /* flags are in cc already */
+        if (g->slow[j].i == i && !g->slow[j].recipe.len && !asks(&g->slow[j]))
+            em_here(&g->e, g->slow[j].site);
     if (i == X86_BLOCK_MAX || (g->b->ends && i == g->b->n - 1u)) {
         go_tail(g);
         return;
@@ -124,7 +134,7 @@ bool gen_try(struct gen *g, bool last)
         gen_track_flags(g, g->i);
         return true;
     }
-    g->kept = false;
+    g->kept = g->saved = false;
     g->recipe = recipe;
     g->e.p = p;
     g->in_host = in_host;
@@ -209,8 +219,8 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
 {
     unsigned nslow, ret = g->b->ends ? g->b->n - 1u : ~0u;
 
-    need_simd(g, group);
     gen_keep_flags(g, group->first, group->last);
+    need_simd(g, group);
     if (group->first == group->last && (gen_flags_use_at(g, g->i) & GEN_READS) && !g->in_host)
         gen_save_flags(g);
     if (needs_look(group))
@@ -264,7 +274,7 @@ static unsigned try_group(struct gen *g)
         }
         memcpy(g->hold, hold, sizeof(hold));
         g->held_ret = false;
-        g->kept = false;
+        g->kept = g->saved = false;
         g->recipe = recipe;
         g->e.p = p;
         g->in_host = in_host;

@@ -297,6 +297,7 @@ struct x86_cpu {
     struct mmu_entry *tier_data; /* the tier's: mmu.data[mmu_idx], ... */
     uint64_t tier_page;          /* ... RIP of the page that its code is in ... */
     uint64_t tier_temp[2];       /* ... and room for values, */
+    uint64_t tier_saved[2];      /* for registers that they come from and that have changed, */
     uint64_t tier_operand;       /* for the memory operand that the flags come from, */
     uint64_t tier_hold[2];       /* and for host addresses */
     uint64_t link_key;           /* x86_link_key of the mode */
