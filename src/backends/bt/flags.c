@@ -271,6 +271,8 @@ void gen_save_recipe(struct gen *g, uint32_t regs)
     struct gen_recipe *r = &g->recipe;
     unsigned was = r->first;
 
+    g->saves[g->i] = true;
+
     if (was < 16 && (regs >> was & 1)) {
         save(g, was, IN_SAVED);
         r->first = IN_SAVED;
@@ -294,5 +296,6 @@ void gen_save_shifted(struct gen *g)
         !gen_reg_slot(g->opnd[0].reg.value, &slot) || !gen_flags_last(g, g->i))
         return;
     save(g, slot, IN_SAVED);
+    g->saves[g->i] = true;
     g->saved = true;
 }

@@ -32,6 +32,7 @@ struct gen_slow {
     uint16_t cell;     /* a cell has been asked, not the TLB: its number + 1 ... */
     uint16_t size;     /* ... for an access of so many bytes; it goes on at `retry` behind that */
     bool hold;         /* a look in front of a block of a region has failed */
+    bool completed;    /* the jump leads somewhere */
     const void *retry; /* a look in line: where it goes on with another entry; or NULL */
     const void *found; /* a look: where it goes on with a copy, when the operand crosses into the
                           next page; or NULL */
@@ -200,7 +201,8 @@ struct gen {
     struct gen_hold hold[GEN_HOLDS];       /* of the region's bases, at the current op */
     bool holds; /* some of them in this code: the TLB must not lose anything meanwhile */
 
-    bool leaves[X86_BLOCK_MAX]; /* what follows relies on what the op's slow path does not do */
+    bool leaves[X86_BLOCK_MAX];    /* what follows relies on what the op's slow path does not do */
+    bool saves[X86_BLOCK_MAX + 1]; /* it begins by keeping what a recipe needs */
     bool is_inline[X86_BLOCK_MAX + 1];
     const void *at[X86_BLOCK_MAX + 1];   /* code of inline ops ... */
     bool host_at[X86_BLOCK_MAX + 1];     /* ... and in_host there */

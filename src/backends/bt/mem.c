@@ -97,6 +97,7 @@ void gen_slow_if(struct gen *g, unsigned cc)
     s->group = 0;
     s->hold = false;
     s->cell = 0;
+    s->completed = false;
     s->retry = s->found = NULL;
     s->recipe.len = 0;
     if (!g->in_cc)

@@ -62,6 +62,30 @@ static bool asks(const struct gen_slow *s)
     return s->retry || s->found;
 }
 
+/* Jumps to the slow path of op i that need not bring the flags to cc: they are in front of all that
+ * the op does. Each is completed once. */
+static bool refused_here(struct gen *g, unsigned i)
+{
+    bool any = false;
+
+    for (unsigned j = 0; j < g->nslow; j++) {
+        struct gen_slow *s = &g->slow[j];
+
+        if (s->i != i || s->recipe.len || asks(s) || s->completed)
+            continue;
+        em_here(&g->e, s->site);
+        s->completed = true;
+        any = true;
+    }
+    return any;
+}
+
+static void leave_behind(struct gen *g, unsigned what)
+{
+    call_handlers(g, what | BT_LEAVE);
+    EM(&g->e, 0x0f, 0x0b); /* UD2: not reached */
+}
+
 /* The slow path of op i: all its jumps come here. The registers are those before the op. */
 void gen_write_slow(struct gen *g, unsigned i)
 {
@@ -93,28 +117,33 @@ void gen_write_slow(struct gen *g, unsigned i)
         gen_cook(g, recipe);
         gen_store_cc(g);
     }
-    for (unsigned j = 0; j < g->nslow; j++) /* flags are in cc already */
-        if (g->slow[j].i == i && !g->slow[j].recipe.len && !asks(&g->slow[j]))
-            em_here(&g->e, g->slow[j].site);
+    if (!g->saves[i])
+        refused_here(g, i);
     if (i == X86_BLOCK_MAX || (g->b->ends && i == g->b->n - 1u)) {
+        refused_here(g, i);
         go_tail(g);
         return;
     }
     while (!g->is_inline[k])
         k++;
-    call_handlers(g, BT_CALL(i, k) | (g->leaves[i] ? BT_LEAVE : 0) | (g->holds ? BT_HELD : 0));
     if (g->leaves[i]) {
-        EM(&g->e, 0x0f, 0x0b); /* UD2: not reached */
+        refused_here(g, i);
+        leave_behind(g, BT_CALL(i, k));
         return;
     }
+    call_handlers(g, BT_CALL(i, k) | (g->holds ? BT_HELD : 0));
     if (g->held_ret && k == g->b->n - 1u) {
         go_tail(g);
+        if (refused_here(g, i))
+            leave_behind(g, BT_CALL(i, k));
         return;
     }
     gen_simd_again(g, k);
     if (g->host_at[k])
         gen_load_cc(g);
     em_jmp(&g->e, g->at[k]);
+    if (refused_here(g, i))
+        leave_behind(g, BT_CALL(i, k));
 }
 
 /* ---- the block ---- */
