@@ -750,7 +750,7 @@ START_TEST(random_code)
         ck_assert(run_case(seed));
     ck_assert_uint_gt(sum.translations, 60 * 50);
     ck_assert_uint_gt(sum.exceptions, 60 * 50);
-    ck_assert_uint_gt(sum.blocks_flushed, 60 * 5);
+    ck_assert_uint_gt(sum.blocks_flushed, 60 * 4);
     ck_assert_uint_gt(sum.code_flushes, 5);
     ck_assert_uint_gt(sum.regions, 60 * 5);
 }
