@@ -2,6 +2,7 @@
 /* Ways between translated blocks: what they lead to dies, is mapped elsewhere, or belongs to
  * another mode. */
 #include <check.h>
+#include <pthread.h>
 
 #include "bt_fake.h"
 #include "core/x86/control.h"
@@ -346,6 +347,54 @@ START_TEST(pages_are_given_back)
 }
 END_TEST
 
+/* ---- counts and requests ---- */
+
+FAKE_ASM(counts, 64, "1: inc %rbx\n jmp 2f\n 2: inc %rbx\n jmp 1b");
+
+/* Budgets are exact, however often translated code goes on by itself when its count is used up. */
+START_TEST(long_budgets)
+{
+    static const unsigned budgets[] = {1,     X86_POLL - 1, X86_POLL, X86_POLL + 1, 2 * X86_POLL,
+                                       33333, 65536,        100003,   250001};
+    struct fake *f = translating();
+    uint64_t total = 0;
+
+    FAKE_LOAD(f, counts);
+    for (unsigned i = 0; i < sizeof(budgets) / sizeof(budgets[0]); i++) {
+        f->polls = 0;
+        ck_assert_int_eq(fake_run(f, budgets[i]), X86_STOP_ATTENTION);
+        ck_assert_uint_eq(f->done, budgets[i]);
+        total += budgets[i];
+        ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], total / 2 + total % 2);
+        ck_assert_uint_ge(f->polls, budgets[i] / ((X86_SLICES + 1) * X86_POLL));
+    }
+    finish(f);
+}
+END_TEST
+
+static void *wake(void *cpu)
+{
+    x86_wake(cpu);
+    return NULL;
+}
+
+/* A request of another thread ends a loop, even if the count overwrites its sign. */
+START_TEST(request_of_another_thread)
+{
+    struct fake *f = translating();
+    pthread_t thread;
+
+    FAKE_LOAD(f, counts);
+    for (unsigned i = 0; i < 50; i++) {
+        ck_assert_int_eq(pthread_create(&thread, NULL, wake, f->cpu), 0);
+        ck_assert_int_eq(fake_run(f, UINT64_MAX), X86_STOP_ATTENTION);
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+        ck_assert_uint_eq(f->cpu->attention, 0);
+    }
+    finish(f);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("bt_ways");
@@ -365,6 +414,8 @@ int main(void)
     tcase_add_test(t, returns_keep_to_their_mode);
     tcase_add_test(t, generations_start_over);
     tcase_add_test(t, pages_are_given_back);
+    tcase_add_test(t, long_budgets);
+    tcase_add_test(t, request_of_another_thread);
     suite_add_tcase(s, t);
     srunner_run_all(r, CK_NORMAL);
     failed = srunner_ntests_failed(r);
