@@ -17,6 +17,7 @@ struct creation {
     struct vm_config config;
     char *reasons; /* why backends were skipped, for the error text */
     size_t reasons_size;
+    bool nomem; /* one of them was that */
 };
 
 /* There is no VM yet to ask for its last error. */
@@ -128,6 +129,7 @@ static bool usable(struct creation *c, const struct vmm_backend_ops *ops, uint32
     probe(ops, &report);
     if (!report.result && !(report.flags & ~tolerated))
         return true;
+    c->nomem |= report.result == VMM_E_NOMEM;
     add_reason(c, report.name, report.reason);
     return false;
 }
@@ -167,7 +169,7 @@ static int choose(struct creation *c, const struct vmm_backend_ops **out)
             ops = choose_best(c, VMM_BACKEND_DEGRADED);
     }
     if (!ops)
-        return refuse(c, VMM_E_NODEV, NULL, "no backend can be used: %s",
+        return refuse(c, c->nomem ? VMM_E_NOMEM : VMM_E_NODEV, NULL, "no backend can be used: %s",
                       c->reasons[0] ? c->reasons : "none is allowed");
     *out = ops;
     return 0;
