@@ -66,6 +66,16 @@ static struct region_version *find_version(struct region_block *to, const struct
     return NULL;
 }
 
+/* Versions that differ by the flags only. */
+static unsigned same_holds(const struct region_block *to, const struct region_state *s)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < to->nversions; i++)
+        n += !memcmp(to->version[i].state.hold, s->hold, sizeof(s->hold));
+    return n;
+}
+
 static struct region_version *get_version(const struct region *r, struct region_block *to,
                                           struct region_state s)
 {
@@ -75,6 +85,15 @@ static struct region_version *get_version(const struct region *r, struct region_
     v = find_version(to, &s);
     if (v)
         return v;
+    if (same_holds(to, &s) >= REGION_FLAGS) {
+        struct region_state other = in_cc;
+
+        memcpy(other.hold, s.hold, sizeof(s.hold));
+        s = other;
+        v = find_version(to, &s);
+        if (v)
+            return v;
+    }
     if (to->nversions >= REGION_VERSIONS) {
         s = in_cc;
         region_deny_holds(r, s.hold);
@@ -352,7 +371,7 @@ static bool room_left(const struct gen *g, const struct region *r, unsigned nslo
     size_t used = (size_t)(r->hot_end ? r->hot_end - hot + (g->e.p - r->base.cold) : g->e.p - hot);
     size_t later;
 
-    later = (nslow + r->nedges) * (r->regs.out ? 256u : 192u) + 4096;
+    later = (nslow + r->nedges) * (r->regs.out ? 192u : 128u) + 4096;
     return !r->failed && used + later < BT_REGION_CODE && g->links->n + 8 < BT_REGION_LINKS;
 }
 
@@ -376,6 +395,16 @@ static void write_looks(struct gen *g, struct region *r, struct region_block *rb
     v->look = (unsigned)(x - r->edge) + 1;
 }
 
+/* Slow paths that are twice as long. */
+static unsigned cells(const struct gen *g)
+{
+    unsigned n = 0;
+
+    for (unsigned j = 0; j < g->nslow; j++)
+        n += g->slow[j].cell != 0;
+    return n;
+}
+
 static bool write_version(struct gen *g, struct region *r, struct region_block *rb,
                           struct region_version *v, unsigned *nslow)
 {
@@ -390,7 +419,7 @@ static bool write_version(struct gen *g, struct region *r, struct region_block *
     select_version(g, r, rb, v);
     write_looks(g, r, rb, v);
     gen_write_ops(g);
-    *nslow += g->nslow;
+    *nslow += g->nslow + cells(g);
     v->gen = malloc(head + g->nslow * sizeof(g->slow[0]));
     if (!v->gen)
         return false;

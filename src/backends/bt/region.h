@@ -12,6 +12,7 @@
 #define REGION_DEPTH    3         /* of calls */
 #define REGION_REACH    (1 << 28) /* pages are not further away from the head's */
 #define REGION_VERSIONS 7         /* of each block, and one more that takes all */
+#define REGION_FLAGS    3         /* of those, for the same holds */
 #define REGION_EDGES    (REGION_COPIES * (REGION_VERSIONS + 1) * 2)
 
 /* Where the flags are when a block is entered. */
