@@ -58,6 +58,7 @@ if wants clang || wants asan || wants tsan || wants fuzz; then
 fi
 # The headers compile with both compilers; iasl checks AML; valgrind a VM's life on KVM.
 wants gcc && packages+=(clang-14 acpica-tools valgrind)
+wants gcc && packages+=(bochs bochs-term seabios) # processors with VMX
 wants guests && packages+=(qemu-system-x86 cpio) # a machine with a sound KVM
 wants format && packages+=(clang-format-14 git)
 tests/need-packages.sh "${packages[@]}" || exit 1
