@@ -91,7 +91,7 @@ struct vm_config {
  *
  * `config` may be NULL for all defaults. Returns 0 and the VM in *out; VMM_E_INVAL for a bad
  * config, VMM_E_UNSUPPORTED for an option that the chosen backend cannot honour,
- * VMM_E_NODEV if no allowed backend works, VMM_E_NOMEM. ANY. Since 0.1.
+ * VMM_E_NODEV if no allowed backend works, VMM_E_NOMEM also if one lacks just that. ANY. Since 0.1.
  */
 int vm_create(const struct vm_config *config, struct vm **out);
 

@@ -1115,7 +1115,9 @@ static void refused(int result, const char *words)
     CHILD(!result || report.result == result, "result %d: %s", report.result, report.reason);
     CHILD(strstr(report.reason, words), "\"%s\" has no \"%s\"", report.reason, words);
     play(&s);
-    CHILD(s.err == VMM_E_NODEV && strstr(s.error.text, words), "%d: %s", s.err, s.error.text);
+    CHILD(s.err == (report.result == VMM_E_NOMEM ? VMM_E_NOMEM : VMM_E_NODEV) &&
+              strstr(s.error.text, words),
+          "%d: %s", s.err, s.error.text);
     CHILD(!vm_create(NULL, &vm), "no VM");
     CHILD(!vm_get_caps(vm, &caps) && strcmp(caps.backend, "kvm"), "backend %s", caps.backend);
     vm_destroy(vm);

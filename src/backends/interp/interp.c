@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/interp/interp.c: the engine of the software CPU: binds core/x86 to the core. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,8 +20,9 @@ bool interp_can_run(struct vmm_backend_report *report)
     if (r) {
         report->result = r == EPERM || r == EACCES ? VMM_E_PERM : VMM_E_NOMEM;
         report->flags = 0;
-        strcpy(report->reason, r == EPERM || r == EACCES ? "the host allows no executable memory"
-                                                         : "no room for executable memory");
+        snprintf(report->reason, sizeof(report->reason), "%s",
+                 r == EPERM || r == EACCES ? "the host allows no executable memory"
+                                           : "no room for executable memory");
         return false;
     }
     os_code_free(rw, rx, MMU_PAGE_SIZE);
