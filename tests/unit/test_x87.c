@@ -232,6 +232,7 @@ START_TEST(every_instruction)
     }
     ck_assert_msg(!native_wrong, "%u disagreements in %u", native_wrong, run);
     ck_assert_uint_ge(run, 1000);
+    fake_free(fake);
 }
 END_TEST
 
