@@ -227,22 +227,7 @@ static void choose(struct gen_regs *regs, const unsigned *uses)
     }
 }
 
-static void set_free(struct gen_regs *regs, const unsigned *uses, unsigned spares)
-{
-    if (spares > GEN_SPARES)
-        spares = GEN_SPARES;
-    while (regs->nspares < spares) {
-        unsigned out = least_used(regs, uses);
-
-        if (out == 16 || uses[out])
-            return;
-        regs->spare[regs->nspares++] = regs->host[out];
-        regs->host[out] = H_NONE;
-        regs->out |= 1u << out;
-    }
-}
-
-void region_assign(struct gen *g, struct region *r, unsigned spares)
+void region_assign(struct gen *g, struct region *r)
 {
     struct gen_regs *regs = &r->regs;
     unsigned uses[16];
@@ -256,7 +241,6 @@ void region_assign(struct gen *g, struct region *r, unsigned spares)
     } else {
         choose(regs, uses);
     }
-    set_free(regs, uses, spares);
     g->regs = regs;
     g->host = regs->host;
 }

@@ -145,18 +145,14 @@ struct gen_group {
     struct gen_base base[GEN_BASES];
 };
 
-#define GEN_SPARES 4
-
 /*
  * Which guest registers are in host registers while a region is executed. At its edges, and around
  * calls of handlers, it is bt_host that says so.
  */
 struct gen_regs {
-    uint8_t host[16];          /* by slot, as bt_host */
-    uint32_t in, out;          /* guest registers that have got a host register, or lost theirs */
-    uint32_t written;          /* by the region's code */
-    uint8_t spare[GEN_SPARES]; /* host registers without a guest register */
-    unsigned nspares;
+    uint8_t host[16]; /* by slot, as bt_host */
+    uint32_t in, out; /* guest registers that have got a host register, or lost theirs */
+    uint32_t written; /* by the region's code */
 };
 
 struct gen {
@@ -240,12 +236,6 @@ static inline struct em_rm gen_gpr(unsigned slot)
 /* From bt_host to the region's assignment, and back: moves only, which keep RAX, RCX and flags. */
 void gen_regs_enter(struct gen *g);
 void gen_regs_leave(struct gen *g);
-/* Host register number n of those that no guest register has here, or H_NONE. Calls of handlers
- * change it, and at the entry of a region it has no value. */
-static inline unsigned gen_spare(const struct gen *g, unsigned n)
-{
-    return g->regs && n < g->regs->nspares ? g->regs->spare[n] : (unsigned)H_NONE;
-}
 
 /* ---- flags [flags.c] ---- */
 

@@ -707,7 +707,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
     if (ok) {
         region_unroll(r);
         region_analyse(r);
-        region_assign(&r->base, r, 0);
+        region_assign(&r->base, r);
         region_find_bases(g, r);
         region_find_steady(g, r);
         *br = (struct bt_region){.head = head};

@@ -150,9 +150,8 @@ void region_collect(struct gen *g, struct region *r, struct bt_trans *head);
 void region_unroll(struct region *r);
 /* Counts, and where the flags matter. */
 void region_analyse(struct region *r);
-/* Which guest registers have host registers; leaves up to `spares` of these free, if there are so
- * many that the region does not use. [assign.c] */
-void region_assign(struct gen *g, struct region *r, unsigned spares);
+/* Which guest registers have host registers. [assign.c] */
+void region_assign(struct gen *g, struct region *r);
 
 /* ---- bases that are held over blocks [held.c] ---- */
 
