@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "backends/bt/bt.h"
+#include "core/os.h"
 #include "core/x86/xstate.h"
 #include "x86_fake.h"
 
@@ -24,17 +25,23 @@ static struct bt *bt_of(struct fake *f)
     return f->cpu->tier_state;
 }
 
+/* Both have a second level of the TLB: where the guest has changed a page table and not told, they
+ * go on with the same old entries. */
 static void pair_new(struct pair *p, unsigned hot, size_t size)
 {
+    struct mmu_entry *l2 = os_pages_alloc(MMU_L2_BYTES);
+
     p->plain = fake_new();
     p->bt = fake_new();
-    if (bt_attach(p->bt->cpu, hot, size))
+    if (!l2 || bt_attach(p->bt->cpu, hot, size))
         abort();
+    mmu_set_l2(&p->plain->cpu->mmu, l2);
     bt_of(p->bt)->exact = true;
 }
 
 static void pair_free(struct pair *p)
 {
+    os_pages_free(p->plain->cpu->mmu.l2, MMU_L2_BYTES);
     bt_detach(p->bt->cpu);
     fake_free(p->bt);
     fake_free(p->plain);
