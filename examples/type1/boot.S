@@ -135,42 +135,6 @@ host_msr_fault:				/* #GP while it was expected leads here */
 	movl	$1, %eax
 	ret
 
-	.globl	memcpy, memmove, memset, memcmp
-memcpy:	movq	%rdi, %rax
-	movq	%rdx, %rcx
-	rep movsb
-	ret
-memmove:
-	movq	%rdi, %rax
-	movq	%rdx, %rcx
-	movq	%rdi, %r8
-	subq	%rsi, %r8
-	cmpq	%rdx, %r8
-	jae	4f
-	std
-	leaq	-1(%rdi, %rdx), %rdi
-	leaq	-1(%rsi, %rdx), %rsi
-	rep movsb
-	cld
-	ret
-4:	rep movsb
-	ret
-memset:	movq	%rdi, %r8
-	movl	%esi, %eax
-	movq	%rdx, %rcx
-	rep stosb
-	movq	%r8, %rax
-	ret
-memcmp:	xorl	%eax, %eax
-	movq	%rdx, %rcx
-	testq	%rcx, %rcx
-	jz	5f
-	repe cmpsb
-	movzbl	-1(%rdi), %eax
-	movzbl	-1(%rsi), %ecx
-	subl	%ecx, %eax
-5:	ret
-
 	.data
 	.globl	host_msr_expected
 host_msr_expected: .byte 0

@@ -32,7 +32,7 @@ static const char usage[] =
     "  --backend NAME        engine that runs the guest (default auto: the best one)\n"
     "  --check               with bt: compare it with the software CPU all the way (slow)\n"
     "  --hot                 with bt: translate all code at once (for tests)\n"
-    "  --code-cache SIZE     of generated code for each CPU, with bt (default 32M)\n"
+    "  --code-cache SIZE     of generated code for each CPU, with bt (default 64M)\n"
     "  --irqchip WHERE       auto (default), user, split, kernel: the interrupt controllers\n"
     "  --list-backends       print what each engine says about this machine, and exit\n"
     "  --no-reboot           end with status 0 when the guest resets instead of booting again\n"

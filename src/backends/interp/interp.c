@@ -348,6 +348,19 @@ void interp_wake(struct vcpu *vcpu)
         x86_wake(iv->cpu);
 }
 
+bool interp_event_waits(const struct interp_vcpu *iv)
+{
+    const struct x86_cpu *cpu = iv->cpu;
+
+    if (cpu->event.valid || cpu->later.valid || cpu->pending_db)
+        return true;
+    if (cpu->shadow)
+        return false;
+    if (cpu->nmi_pending && !cpu->nmi_blocked)
+        return true;
+    return (cpu->rflags & X86_IF) && (iv->vcpu->irq_window_wanted || core_intr_pending(iv->vcpu));
+}
+
 bool interp_irq_window(struct vcpu *vcpu)
 {
     const struct x86_cpu *cpu = interp_cpu(vcpu);

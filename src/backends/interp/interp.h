@@ -55,10 +55,12 @@ static inline struct x86_cpu *interp_cpu_at(struct vm *vm, unsigned i)
 int interp_vcpu_open(struct interp_vcpu *iv, struct vcpu *vcpu);
 void interp_vcpu_close(struct interp_vcpu *iv);
 
-/* The functions of vmm_backend_ops. */
 /* False: the host refuses what each software CPU needs; the report says so. */
 bool interp_can_run(struct vmm_backend_report *report);
+/* Whether an event or interrupt comes before the next instruction; it also ends HLT. */
+bool interp_event_waits(const struct interp_vcpu *iv);
 
+/* The functions of vmm_backend_ops. */
 void interp_caps(struct vm *vm, struct vm_caps *caps);
 void interp_stats(struct vm *vm, struct vm_stats *stats);
 int interp_default_cpuid(struct vm *vm, struct vmm_cpuid *entries, uint32_t *n);

@@ -121,21 +121,6 @@ static int needs_soft(struct kvm_vcpu *kv, bool step, bool *needs)
     return r;
 }
 
-/* Whether something ends HLT. */
-static bool wakes(struct kvm_vcpu *kv)
-{
-    const struct vcpu *vcpu = kv->vcpu;
-    const struct x86_cpu *cpu = kv->soft.cpu;
-
-    if (cpu->event.valid || cpu->later.valid || cpu->pending_db)
-        return true;
-    if (cpu->shadow)
-        return false;
-    if (cpu->nmi_pending && !cpu->nmi_blocked)
-        return true;
-    return (cpu->rflags & X86_IF) && (vcpu->irq_window_wanted || core_intr_pending(kv->vcpu));
-}
-
 static int check_activity(struct kvm_vcpu *kv)
 {
     struct x86_cpu *cpu = kv->soft.cpu;
@@ -150,7 +135,7 @@ static int check_activity(struct kvm_vcpu *kv)
     r = kvm_pull(kv, KVM_G_REGS | KVM_G_EVENTS);
     if (r)
         return r;
-    if (!wakes(kv))
+    if (!interp_event_waits(&kv->soft))
         return BACKEND_HALT;
     cpu->activity = VMM_ACTIVE;
     return GO_ON;

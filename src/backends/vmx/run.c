@@ -358,20 +358,6 @@ static int dispatch(struct vmx_vcpu *v, const struct exit *e)
 
 /* ---- the loop ---- */
 
-/* Something comes before the next instruction: the software CPU delivers it. */
-static bool event_waits(struct vmx_vcpu *v)
-{
-    const struct x86_cpu *cpu = v->soft.cpu;
-
-    if (cpu->event.valid || cpu->later.valid || cpu->pending_db)
-        return true;
-    if (cpu->shadow)
-        return false;
-    if (cpu->nmi_pending && !cpu->nmi_blocked)
-        return true;
-    return (cpu->rflags & X86_IF) && (v->vcpu->irq_window_wanted || core_intr_pending(v->vcpu));
-}
-
 /* Whether the hardware can execute this state. */
 static bool mode_ok(const struct vmx_vcpu *v)
 {
@@ -406,7 +392,7 @@ int vmx_run(struct vcpu *vcpu, bool step)
             if (r == BACKEND_AGAIN && !step && vcpu->exit.reason == VMM_EXIT_NONE &&
                 vcpu->insn_budget)
                 r = GO_ON;
-        } else if (event_waits(v)) {
+        } else if (interp_event_waits(&v->soft)) { /* the software CPU delivers it */
             r = soft_one(v);
         } else {
             core_poll_timers(vcpu);
