@@ -392,7 +392,7 @@ unsigned gen_write_ops(struct gen *g);
 /* What the slow paths of op i do; X86_BLOCK_MAX: of exits. */
 void gen_write_slow(struct gen *g, unsigned i);
 
-/* ---- regions [region.c] ---- */
+/* ---- regions [region_write.c] ---- */
 
 /* As gen_exit_if and gen_exit_here. */
 void gen_region_exit_if(struct gen *g, unsigned cc, int64_t offset);

@@ -153,6 +153,14 @@ void region_analyse(struct region *r);
 /* Which guest registers have host registers. [assign.c] */
 void region_assign(struct gen *g, struct region *r);
 
+/* ---- the code [region_write.c] ---- */
+
+/* All of `base` but the slow paths, of which there are none yet. */
+void region_start(struct gen *g, const struct gen *base);
+/* Behind the entry, hot and cold; false: there is not enough room or memory. */
+bool region_write(struct gen *g, struct region *r);
+void region_free_versions(struct region *r);
+
 /* ---- bases that are held over blocks [held.c] ---- */
 
 void region_find_bases(struct gen *g, struct region *r);
