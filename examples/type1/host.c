@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* host.c: struct vmm_host_ops for one CPU without an operating system. */
+/* host.c: struct vmm_host_ops for a machine without an operating system. */
 #include "host.h"
 
 #include <stdarg.h>
 #include <stddef.h>
+
+#include "single.h"
 
 /* boot.S */
 extern uint8_t bss_end[], vectors[], host_msr_fault[], host_msr_expected;
@@ -160,18 +162,6 @@ static void pages_free(void *ctx, void *pages, size_t n)
     }
 }
 
-static uint64_t virt_to_phys(void *ctx, const void *p)
-{
-    (void)ctx;
-    return (uintptr_t)p;
-}
-
-static void *phys_to_virt(void *ctx, uint64_t phys)
-{
-    (void)ctx;
-    return (void *)phys;
-}
-
 /* All of memory is writable and executable for this host, which has no other programs. */
 static int code_alloc(void *ctx, size_t len, void **rw, void **rx)
 {
@@ -187,38 +177,9 @@ static void code_free(void *ctx, void *rw, void *rx, size_t len)
 
 /* ---- the CPU ---- */
 
-static uint32_t cpu_count(void *ctx)
-{
-    (void)ctx;
-    return 1;
-}
-
-static uint32_t cpu_id(void *ctx)
-{
-    (void)ctx;
-    return 0;
-}
-
-static int run_on_cpu(void *ctx, uint32_t cpu, void (*fn)(void *arg), void *arg)
-{
-    (void)ctx;
-    if (cpu)
-        return 1;
-    fn(arg);
-    return 0;
-}
-
 static void nothing(void *ctx)
 {
     (void)ctx;
-}
-
-static void **thread_slot(void *ctx)
-{
-    static void *slot;
-
-    (void)ctx;
-    return &slot;
 }
 
 static int rdmsr(void *ctx, uint32_t index, uint64_t *value)
@@ -258,26 +219,18 @@ static void log_line(void *ctx, const char *text)
     host_print("# %s\n", text);
 }
 
-const struct vmm_host_ops host_ops = {.size = sizeof(host_ops),
-                                      .tsc_khz = 1000000,
-                                      .pages_alloc = pages_alloc,
-                                      .pages_free = pages_free,
-                                      .virt_to_phys = virt_to_phys,
-                                      .phys_to_virt = phys_to_virt,
-                                      .code_alloc = code_alloc,
-                                      .code_free = code_free,
-                                      .cpu_count = cpu_count,
-                                      .cpu_id = cpu_id,
-                                      .run_on_cpu = run_on_cpu,
-                                      .preempt_off = nothing,
-                                      .preempt_on = nothing,
-                                      .thread_slot = thread_slot,
-                                      .rdmsr = rdmsr,
-                                      .wrmsr = wrmsr,
-                                      .fpu_begin = fpu_begin,
-                                      .fpu_end = nothing,
-                                      .now = now,
-                                      .log = log_line};
+struct vmm_host_ops host_ops = {.size = sizeof(host_ops),
+                                .tsc_khz = 1000000,
+                                .pages_alloc = pages_alloc,
+                                .pages_free = pages_free,
+                                .code_alloc = code_alloc,
+                                .code_free = code_free,
+                                .rdmsr = rdmsr,
+                                .wrmsr = wrmsr,
+                                .fpu_begin = fpu_begin,
+                                .fpu_end = nothing,
+                                .now = now,
+                                .log = log_line};
 
 void host_init(uint64_t memory)
 {
@@ -292,4 +245,5 @@ void host_init(uint64_t memory)
     set_idt();
     next_page = ((uintptr_t)bss_end + 4095) & ~4095ull;
     end_of_memory = memory;
+    host_single(&host_ops);
 }

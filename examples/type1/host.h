@@ -15,6 +15,7 @@ void host_init(uint64_t memory);
 /* Ends the machine, if it is an emulated one: Bochs, or QEMU with isa-debug-exit at 0xf4. */
 _Noreturn void host_exit(bool ok);
 
-extern const struct vmm_host_ops host_ops;
+/* For one CPU; a program may change it between host_init and vmm_host_init. */
+extern struct vmm_host_ops host_ops;
 
 #endif

@@ -96,10 +96,10 @@ struct vmm_host_ops {
 };
 
 /*
- * Before any other function of the library, once, on one CPU: from then on the library uses `ops`,
- * which is borrowed for good. VMM_E_INVAL for a struct of the wrong size or one without a function
- * that it must have, VMM_E_STATE if it has been called before. Since 0.1; only in the freestanding
- * build.
+ * Before any other function of the library (vm_create and vmm_backend_probe return VMM_E_STATE
+ * until then), once, on one CPU: from then on the library uses `ops`, which is borrowed for good.
+ * VMM_E_INVAL for a struct of the wrong size or one without a function that it must have,
+ * VMM_E_STATE if it has been called before. Since 0.1; only in the freestanding build.
  */
 int vmm_host_init(const struct vmm_host_ops *ops);
 

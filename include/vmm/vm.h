@@ -91,7 +91,8 @@ struct vm_config {
  *
  * `config` may be NULL for all defaults. Returns 0 and the VM in *out; VMM_E_INVAL for a bad
  * config, VMM_E_UNSUPPORTED for an option that the chosen backend cannot honour,
- * VMM_E_NODEV if no allowed backend works, VMM_E_NOMEM also if one lacks just that. ANY. Since 0.1.
+ * VMM_E_NODEV if no allowed backend works, VMM_E_NOMEM also if one lacks just that, VMM_E_STATE in
+ * the freestanding build before vmm_host_init. ANY. Since 0.1.
  */
 int vm_create(const struct vm_config *config, struct vm **out);
 
@@ -232,7 +233,7 @@ const char *vm_lockstep_report(struct vm *vm);
 /*
  * Asks each backend of this build whether it works here; fills up to `n` reports, best first, and
  * returns the number of backends. reports[0].size must be set, and is that of all elements:
- * VMM_E_INVAL. ANY.
+ * VMM_E_INVAL. VMM_E_STATE in the freestanding build before vmm_host_init. ANY.
  */
 int vmm_backend_probe(struct vmm_backend_report *reports, uint32_t n);
 

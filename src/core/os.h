@@ -18,6 +18,10 @@ void os_mutex_fini(struct os_mutex *m);
 void os_mutex_lock(struct os_mutex *m);
 void os_mutex_unlock(struct os_mutex *m);
 
+/* Whether there is a host: before vmm_host_init the freestanding build has none, and nothing else
+ * of this file may be called. */
+bool os_ready(void);
+
 /* Monotonic nanoseconds. */
 uint64_t os_now(void);
 /* Frequency of the host TSC in kHz, measured or read once. */

@@ -30,6 +30,11 @@
 _Static_assert(sizeof(pthread_mutex_t) <= sizeof(struct os_mutex), "os_mutex is too small");
 _Static_assert(_Alignof(pthread_mutex_t) <= _Alignof(struct os_mutex), "os_mutex alignment");
 
+bool os_ready(void)
+{
+    return true;
+}
+
 static pthread_mutex_t *mutex(struct os_mutex *m)
 {
     return (pthread_mutex_t *)(void *)m->storage;

@@ -69,6 +69,8 @@ int vmm_backend_probe(struct vmm_backend_report *reports, uint32_t n)
 
     if (bad_reports(reports, n))
         return VMM_E_INVAL;
+    if (!os_ready())
+        return VMM_E_STATE;
     for (; vmm_backends[count]; count++) {
         struct vmm_backend_report report;
 
@@ -391,6 +393,8 @@ int vm_create(const struct vm_config *config, struct vm **out)
         return err;
     if (!out)
         return refuse(&c, VMM_E_INVAL, NULL, "out is NULL");
+    if (!os_ready())
+        return refuse(&c, VMM_E_STATE, NULL, "vmm_host_init comes first");
     fill_reports(&c);
     err = choose(&c, &ops);
     if (err)

@@ -27,6 +27,11 @@ int vmm_host_init(const struct vmm_host_ops *ops)
     return VMM_OK;
 }
 
+bool os_ready(void)
+{
+    return vmm_host;
+}
+
 /* ---- locks and threads ---- */
 
 void os_relax(void)

@@ -5,8 +5,11 @@
 
 #include <vmm/device.h>
 #include <vmm/host.h>
+#include <vmm/irq.h>
 #include <vmm/memory.h>
 #include <vmm/vmm.h>
+
+#include "../../examples/type1/single.h"
 
 int test_main(void);
 void *memcpy(void *to, const void *from, size_t n);
@@ -68,18 +71,6 @@ static void pages_free(void *ctx, void *p, size_t n)
     call(SYS_MUNMAP, (uintptr_t)p, n * 4096, 0, 0, 0, 0);
 }
 
-static uint64_t virt_to_phys(void *ctx, const void *p)
-{
-    (void)ctx;
-    return (uintptr_t)p;
-}
-
-static void *phys_to_virt(void *ctx, uint64_t phys)
-{
-    (void)ctx;
-    return (void *)phys;
-}
-
 static int code_alloc(void *ctx, size_t len, void **rw, void **rx)
 {
     int fd = (int)call(SYS_MEMFD_CREATE, (uintptr_t) "code", 0, 0, 0, 0, 0);
@@ -97,40 +88,6 @@ static void code_free(void *ctx, void *rw, void *rx, size_t len)
     (void)ctx;
     call(SYS_MUNMAP, (uintptr_t)rw, len, 0, 0, 0, 0);
     call(SYS_MUNMAP, (uintptr_t)rx, len, 0, 0, 0, 0);
-}
-
-static uint32_t cpu_count(void *ctx)
-{
-    (void)ctx;
-    return 1;
-}
-
-static uint32_t cpu_id(void *ctx)
-{
-    (void)ctx;
-    return 0;
-}
-
-static int run_on_cpu(void *ctx, uint32_t cpu, void (*fn)(void *arg), void *arg)
-{
-    (void)ctx;
-    if (cpu)
-        return 1;
-    fn(arg);
-    return 0;
-}
-
-static void preempt(void *ctx)
-{
-    (void)ctx;
-}
-
-static void **thread_slot(void *ctx)
-{
-    static void *slot;
-
-    (void)ctx;
-    return &slot;
 }
 
 static int rdmsr(void *ctx, uint32_t index, uint64_t *value)
@@ -180,16 +137,8 @@ static struct vmm_host_ops ops = {.size = sizeof(ops),
                                   .tsc_khz = 1000000,
                                   .pages_alloc = pages_alloc,
                                   .pages_free = pages_free,
-                                  .virt_to_phys = virt_to_phys,
-                                  .phys_to_virt = phys_to_virt,
                                   .code_alloc = code_alloc,
                                   .code_free = code_free,
-                                  .cpu_count = cpu_count,
-                                  .cpu_id = cpu_id,
-                                  .run_on_cpu = run_on_cpu,
-                                  .preempt_off = preempt,
-                                  .preempt_on = preempt,
-                                  .thread_slot = thread_slot,
                                   .rdmsr = rdmsr,
                                   .wrmsr = wrmsr,
                                   .fpu_begin = fpu_begin,
@@ -349,8 +298,49 @@ static void test_errors(void)
           "texts of errors");
 }
 
+/* A program that forgets vmm_host_init is told so. */
+static void test_too_early(void)
+{
+    struct vmm_backend_report report = {.size = sizeof(report)};
+    struct vmm_error error = {.size = sizeof(error)};
+    struct vm_config config = {.size = sizeof(config), .error = &error};
+    struct vm *vm = NULL;
+
+    check(vmm_backend_probe(&report, 1) == VMM_E_STATE, "vmm_backend_probe before vmm_host_init");
+    check(vm_create(&config, &vm) == VMM_E_STATE && !vm &&
+              equal(error.text, "vmm_host_init comes first"),
+          "vm_create before vmm_host_init");
+    check(vm_create(NULL, &vm) == VMM_E_STATE && !vm, "the same without a config");
+}
+
+/* There are no descriptors: whatever the number, it is none. */
+static void test_descriptors(void)
+{
+    const char *names[] = {"interp", NULL};
+    struct vm_config config = {.size = sizeof(config),
+                               .select = VMM_SELECT_REQUIRE,
+                               .backends = names,
+                               .irqchip = VMM_IRQCHIP_PC};
+    struct vmm_doorbell bell = {.size = sizeof(bell), .addr = 0xd0000, .len = 4, .fd = 1};
+    struct doorbell *doorbell = NULL;
+    size_t before = live_pages;
+    struct vm *vm;
+
+    check(!vm_create(&config, &vm), "a VM with interrupt controllers");
+    check(vm_mem_map_fd(vm, 0, 1, 0, 0x1000, VMM_MEM_RWX) == VMM_E_IO, "vm_mem_map_fd");
+    check(vm_irq_fd(vm, 5, 1, -1) == VMM_E_IO, "vm_irq_fd");
+    check(vm_irq_fd(vm, 5, 1, 2) == VMM_E_IO, "vm_irq_fd with a resample descriptor");
+    check(vm_irq_fd_remove(vm, 5, 1) == VMM_E_NOENT, "vm_irq_fd_remove");
+    check(mmio_doorbell(vm, &bell, &doorbell) == VMM_E_IO && !doorbell, "mmio_doorbell");
+    check(!vm_mem_alloc(vm, 0, 0x1000, VMM_MEM_RWX, NULL), "the place is free");
+    check(!vm_destroy(vm), "the VM is destroyed");
+    check(live_pages - before <= 64, "its pages are given back");
+}
+
 int test_main(void)
 {
+    host_single(&ops);
+    test_too_early();
     check(vmm_host_init(NULL) == VMM_E_INVAL, "vmm_host_init without a struct");
     ops.now = NULL;
     check(vmm_host_init(&ops) == VMM_E_INVAL, "vmm_host_init without a clock");
@@ -360,6 +350,7 @@ int test_main(void)
     test_guest();
     test_no_code_memory();
     test_errors();
+    test_descriptors();
     print("1..");
     print_unsigned(number);
     print("\n");
