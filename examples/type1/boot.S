@@ -109,12 +109,11 @@ common:	.irp	reg, rax, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13,
 	iretq
 
 /* int host_msr_read(index, value *), int host_msr_write(index, value): not 0 if they have faulted. */
-	.globl	host_msr_read, host_msr_write, host_msr_insn, host_msr_fault
+	.globl	host_msr_read, host_msr_write, host_rdmsr, host_wrmsr, host_msr_fault
 host_msr_read:
 	movl	%edi, %ecx
-	movb	$1, host_msr_expected
+host_rdmsr:
 	rdmsr
-	movb	$0, host_msr_expected
 	shlq	$32, %rdx
 	orq	%rdx, %rax
 	movq	%rax, (%rsi)
@@ -125,19 +124,15 @@ host_msr_write:
 	movl	%esi, %eax
 	movq	%rsi, %rdx
 	shrq	$32, %rdx
-	movb	$1, host_msr_expected
+host_wrmsr:
 	wrmsr
-	movb	$0, host_msr_expected
 	xorl	%eax, %eax
 	ret
-host_msr_fault:				/* #GP while it was expected leads here */
-	movb	$0, host_msr_expected
+host_msr_fault:				/* #GP in one of the two leads here */
 	movl	$1, %eax
 	ret
 
 	.data
-	.globl	host_msr_expected
-host_msr_expected: .byte 0
 	.balign	8
 gdt:	.quad	0, 0x00af9b000000ffff, 0x00cf93000000ffff
 	.quad	0x0000890000000067, 0	/* TSS at 0x18: VMX wants one */
@@ -147,6 +142,7 @@ gdt_pointer:
 
 	.bss
 	.balign	4096
+	.globl	pml4
 pml4:	.skip	4096
 pdpt:	.skip	4096
 pd:	.skip	4 * 4096

@@ -8,7 +8,7 @@
 #include "single.h"
 
 /* boot.S */
-extern uint8_t bss_end[], vectors[], host_msr_fault[], host_msr_expected;
+extern uint8_t bss_end[], vectors[], host_rdmsr[], host_wrmsr[], host_msr_fault[];
 int host_msr_read(uint32_t index, uint64_t *value);
 int host_msr_write(uint32_t index, uint64_t value);
 void *memset(void *to, int c, size_t n);
@@ -17,6 +17,7 @@ struct frame {
     uint64_t gpr[15], vector, error, rip, cs, rflags, rsp, ss;
 };
 void host_exception(struct frame *f);
+void (*host_interrupt)(unsigned vector);
 
 /* ---- ports and the serial console ---- */
 
@@ -40,6 +41,12 @@ static void put(char c)
     while (!(in(COM1 + 5) & 0x20))
         continue;
     out(COM1, (uint8_t)c);
+}
+
+void host_write(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        put(text[i]);
 }
 
 static void put_number(uint64_t v, unsigned base)
@@ -95,7 +102,11 @@ void host_exception(struct frame *f)
 {
     if (f->vector == 2)
         return;
-    if (f->vector == 13 && host_msr_expected) {
+    if (f->vector >= 32 && host_interrupt) {
+        host_interrupt((unsigned)f->vector);
+        return;
+    }
+    if (f->vector == 13 && (f->rip == (uintptr_t)host_rdmsr || f->rip == (uintptr_t)host_wrmsr)) {
         f->rip = (uintptr_t)host_msr_fault;
         return;
     }
@@ -127,39 +138,57 @@ static void set_idt(void)
     __asm__ volatile("lidt %0" ::"m"(pointer));
 }
 
-/* ---- memory: single pages come back, runs of pages are split into them ---- */
+/* ---- memory: a bit for each page of the first 4 GiB, set where it is in use ---- */
 
-struct page {
-    struct page *next;
-};
-static struct page *free_pages;
-static uint64_t next_page, end_of_memory;
+static uint64_t used[(1ull << 32) / 4096 / 64];
+static size_t first_page, end_page, next_page; /* next_page: where to look first */
+
+static bool is_used(size_t page)
+{
+    return used[page / 64] >> page % 64 & 1;
+}
+
+static void mark(size_t page, size_t n)
+{
+    for (size_t i = page; i < page + n; i++)
+        used[i / 64] ^= 1ull << i % 64;
+}
+
+/* `n` free pages in a row in [from, to), or 0. */
+static size_t find_pages(size_t n, size_t from, size_t to)
+{
+    size_t run = 0;
+
+    for (size_t i = from; i < to; i++) {
+        run = is_used(i) ? 0 : run + 1;
+        if (run == n)
+            return i + 1 - n;
+    }
+    return 0;
+}
 
 static void *pages_alloc(void *ctx, size_t n)
 {
-    void *p = free_pages;
+    size_t page = n ? find_pages(n, next_page, end_page) : 0;
 
     (void)ctx;
-    if (n == 1 && p) {
-        free_pages = free_pages->next;
-    } else {
-        if (n > (end_of_memory - next_page) / 4096)
-            return NULL;
-        p = (void *)next_page;
-        next_page += n * 4096;
-    }
-    return memset(p, 0, n * 4096);
+    if (!page && n)
+        page = find_pages(n, first_page, end_page);
+    if (!page)
+        return NULL;
+    mark(page, n);
+    next_page = page + n;
+    return memset((void *)(page * 4096), 0, n * 4096);
 }
 
 static void pages_free(void *ctx, void *pages, size_t n)
 {
-    (void)ctx;
-    for (size_t i = 0; i < n; i++) {
-        struct page *p = (struct page *)(void *)((uint8_t *)pages + i * 4096);
+    size_t page = (uintptr_t)pages / 4096;
 
-        p->next = free_pages;
-        free_pages = p;
-    }
+    (void)ctx;
+    mark(page, n);
+    if (page < next_page)
+        next_page = page;
 }
 
 /* All of memory is writable and executable for this host, which has no other programs. */
@@ -232,6 +261,27 @@ struct vmm_host_ops host_ops = {.size = sizeof(host_ops),
                                 .now = now,
                                 .log = log_line};
 
+/* The vector state that this CPU has is there to use. */
+static void set_xcr0(void)
+{
+    uint32_t a, b, c, d, low, high;
+    uint64_t cr4;
+
+    __asm__ volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(1), "c"(0));
+    if (!(c >> 26 & 1))
+        return;
+    __asm__ volatile("cpuid" : "=a"(low), "=b"(b), "=c"(c), "=d"(high) : "a"(13), "c"(0));
+    __asm__ volatile("mov %%cr4, %0" : "=r"(cr4));
+    __asm__ volatile("mov %0, %%cr4" ::"r"(cr4 | 1u << 18));
+    __asm__ volatile("xsetbv" ::"a"(low & 0xe7), "d"(0), "c"(0));
+}
+
+void host_cpu_init(void)
+{
+    set_idt();
+    set_xcr0();
+}
+
 void host_init(uint64_t memory)
 {
     out(COM1 + 1, 0);
@@ -242,8 +292,8 @@ void host_init(uint64_t memory)
     out(COM1 + 2, 7);
     out(0x21, 0xff); /* no interrupts of the 8259s */
     out(0xa1, 0xff);
-    set_idt();
-    next_page = ((uintptr_t)bss_end + 4095) & ~4095ull;
-    end_of_memory = memory;
+    host_cpu_init();
+    first_page = next_page = ((uintptr_t)bss_end + 4095) / 4096;
+    end_page = (memory < 3ull << 30 ? memory : 3ull << 30) / 4096;
     host_single(&host_ops);
 }

@@ -4,14 +4,20 @@
 #define HOST_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <vmm/host.h>
 
 /* Serial console: %s %u %x, with `l` for 64 bits. */
 void host_print(const char *format, ...);
+void host_write(const char *text, size_t n);
 /* Sets everything up; `memory` is the end of RAM. */
 void host_init(uint64_t memory);
+/* The part of it that each CPU needs, with the stack, GDT, page tables and EFER of boot.S. */
+void host_cpu_init(void);
+/* Called for interrupts (vectors from 32 on), with interrupts off. */
+extern void (*host_interrupt)(unsigned vector);
 /* Ends the machine, if it is an emulated one: Bochs, or QEMU with isa-debug-exit at 0xf4. */
 _Noreturn void host_exit(bool ok);
 

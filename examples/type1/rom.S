@@ -37,13 +37,16 @@ protected:
 	movzwl	%bx, %ebx
 	shll	$6, %ebx
 	addl	$15 * 1024, %ebx
-	movl	$1, 0x500
+	movl	$5, 0x500		/* memory and a command line */
 	movl	$640, 0x504
 	movl	%ebx, 0x508
+	movl	$0xfffffe00, 0x510
 	movl	$0x500, %ebx
 	movl	$0x2badb002, %eax
 	jmp	*0x10001c		/* the entry in the Multiboot header */
 
+	.org	0xe00
+command:				/* filled in by who runs the ROM */
 	.org	0xfe0
 source:	.long	0			/* both filled in by mkrom.py */
 length:	.long	0
