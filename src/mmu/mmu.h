@@ -155,6 +155,10 @@ struct mmu_exec_entry {
 #define MMU_XTLB_BITS 8
 #define MMU_XTLB_SIZE (1u << MMU_XTLB_BITS)
 
+/* Bit of mmu_page.code: shadow paging keeps tables of the hardware's made from this page. Stores
+ * are seen as those to code are; what a walk itself sets is not. */
+#define MMU_CODE_TABLE (1ull << 63)
+
 /* A page of guest-physical memory. */
 struct mmu_page {
     uint8_t *host; /* NULL: not memory */

@@ -34,6 +34,7 @@ void shadow_free(struct shadow *sh)
         return;
     for (struct shadow_vcpu *sv = sh->vcpus; sv; sv = sv->next)
         sv->space = NULL;
+    sh->cfg.watch = NULL; /* nobody looks any more */
     shadow_pools_free(sh);
     sh->cfg.pages->free(sh->cfg.pages->ctx, sh);
 }
@@ -155,8 +156,10 @@ struct fault {
 static bool may_write_unseen(const struct fault *f)
 {
     const struct mmu_page *page = &f->page;
+    uint64_t code = atomic_load_explicit(page->code, memory_order_acquire);
 
-    if (!page->writable || atomic_load_explicit(page->code, memory_order_acquire))
+    /* Tables of the guest are looked at apart: map_page. */
+    if (!page->writable || (!f->sh->cfg.code_compared && (code & ~MMU_CODE_TABLE)))
         return false;
     return !page->dirty || f->access == MMU_WRITE ||
            atomic_load_explicit(page->dirty, memory_order_relaxed);

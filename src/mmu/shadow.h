@@ -29,6 +29,12 @@ struct shadow_config {
      * aligned there, too, all writable or all not, likewise executable, and no page of it holds
      * decoded code or is tracked. NULL: never. */
     bool (*large)(void *ctx, uint64_t gpa);
+    /* Stores of the software CPU, of devices and of the host to the guest table at `gpa` must come
+     * with shadow_written from now on, or need not. (MMU_CODE_TABLE in the page's word is one way
+     * to see them.) NULL: shadow_written comes with each store. */
+    void (*watch)(void *ctx, uint64_t gpa, bool on);
+    /* Who decodes code compares it before each use: the guest's stores to it need not be seen. */
+    bool code_compared;
     void *ctx;
 };
 
@@ -51,6 +57,7 @@ enum shadow_result {
 
 /* NULL: no memory, or a limit is below its minimum. */
 struct shadow *shadow_new(const struct shadow_config *config);
+/* Without a call of `watch` for what is still watched. */
 void shadow_free(struct shadow *sh);
 
 void shadow_vcpu_add(struct shadow *sh, struct shadow_vcpu *sv, struct mmu *mmu);

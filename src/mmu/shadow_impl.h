@@ -169,6 +169,12 @@ void shadow_resync(struct shadow *sh, struct shadow_space *space);
 /* Whether what was made from an entry still holds. Takes over bits that the CPU has set since. */
 bool shadow_same(uint64_t *was, uint64_t now);
 
+static inline void shadow_watch(struct shadow *sh, const struct shadow_table *t, bool on)
+{
+    if (sh->cfg.watch)
+        sh->cfg.watch(sh->cfg.ctx, t->gpa, on);
+}
+
 static inline void shadow_flush(struct shadow *sh)
 {
     if (sh->stale)

@@ -183,6 +183,7 @@ static struct shadow_table *table_get(struct shadow *sh, uint64_t gpa)
         return NULL;
     t->gpa = gpa & MMU_PAGE_MASK;
     link_in(chain(&sh->table_hash, t->gpa), &t->hash);
+    shadow_watch(sh, t, true);
     shadow_protect_page(sh, t->gpa);
     return t;
 }
@@ -194,6 +195,7 @@ void shadow_table_put(struct shadow *sh, struct shadow_table *t)
     link_out(&t->hash);
     if (t->unsync)
         link_out(&t->unsynced);
+    shadow_watch(sh, t, false);
     pool_put(&sh->tables, t);
 }
 

@@ -39,6 +39,7 @@ void shadow_unsync(struct shadow *sh, struct shadow_table *t)
     if (t->unsync)
         return;
     t->unsync = true;
+    shadow_watch(sh, t, false);
     link_in(&sh->unsynced, &t->unsynced);
     sh->counts.unsyncs++;
     t->heat += HEAT_WRITE;
@@ -149,8 +150,10 @@ void shadow_resync(struct shadow *sh, struct shadow_space *space)
     for (l = sh->unsynced; l; l = l->next) {
         struct shadow_table *t = LINKED(struct shadow_table, unsynced, l);
 
-        if (!t->hot)
-            shadow_protect_page(sh, t->gpa);
+        if (t->hot)
+            continue;
+        shadow_watch(sh, t, true);
+        shadow_protect_page(sh, t->gpa);
     }
     shadow_flush(sh);
     while ((l = sh->unsynced)) {
@@ -256,15 +259,19 @@ void shadow_protect_gpa(struct shadow *sh, uint64_t gpa, uint64_t len)
     shadow_flush(sh);
 }
 
-/* Tables that are no memory any more, too: what was made from them goes. */
+/* Tables that are no memory any more, too: what was made from them goes. Those that stay are other
+ * memory now, which nobody watches yet. */
 void shadow_unmap_gpa(struct shadow *sh, uint64_t gpa, uint64_t len)
 {
     if (!len)
         return;
     each_map(sh, gpa, gpa + len - 1, true);
     for (struct shadow_node *n = sh->lru.lru_next; n != &sh->lru;) {
-        if (!n->table || n->table->gpa > gpa + len - 1 || (n->table->gpa | 0xfff) < gpa ||
-            (!n->maps && !n->children)) {
+        bool there = n->table && n->table->gpa <= gpa + len - 1 && (n->table->gpa | 0xfff) >= gpa;
+
+        if (there)
+            shadow_unsync(sh, n->table);
+        if (!there || (!n->maps && !n->children)) {
             n = n->lru_next;
             continue;
         }

@@ -55,17 +55,15 @@ struct sink_x86 {
     void *ctx;
     uint32_t max_tables;
     bool large;      /* use pages of 2 MiB */
-    bool pkey;       /* the CPU has protection keys */
+    bool pkey;       /* the CPU has protection keys, and the guest's PKRU */
+    bool smep, smap; /* the CPU has them */
     uint32_t tables; /* in use, with those that wait for a flush */
     void *pending;
+    struct sink_ops ops; /* by sink_x86 */
 };
 
-extern const struct sink_ops sink_x86_ops[4]; /* [large | pkey << 1]; ctx: a struct sink_x86 */
-
-static inline const struct sink_ops *sink_x86(const struct sink_x86 *x)
-{
-    return &sink_x86_ops[x->large | x->pkey << 1];
-}
+/* The functions, whose ctx is `x`; after its flags have been set. */
+const struct sink_ops *sink_x86(struct sink_x86 *x);
 
 /* The value of CR3 for the VMCS: a 4-level table, or page-directory pointers below 4 GiB. */
 uint64_t sink_x86_cr3(const struct sink_x86 *x, const void *space);

@@ -217,9 +217,15 @@ static void unmap(void *ctx, void *space, uint64_t linear, uint64_t size)
     prune(ctx, space, linear);
 }
 
-#define OPS(f)                                                                                     \
-    {                                                                                              \
-        (f) | SINK_SMEP | SINK_SMAP, space_new, space_free, map, protect, unmap, flush             \
-    }
-const struct sink_ops sink_x86_ops[4] = {OPS(0), OPS(SINK_LARGE), OPS(SINK_PKEY),
-                                         OPS(SINK_LARGE | SINK_PKEY)};
+const struct sink_ops *sink_x86(struct sink_x86 *x)
+{
+    x->ops = (struct sink_ops){.features = (x->large ? SINK_LARGE : 0) | (x->pkey ? SINK_PKEY : 0) |
+                                           (x->smep ? SINK_SMEP : 0) | (x->smap ? SINK_SMAP : 0),
+                               .space_new = space_new,
+                               .space_free = space_free,
+                               .map = map,
+                               .protect = protect,
+                               .unmap = unmap,
+                               .flush = flush};
+    return &x->ops;
+}

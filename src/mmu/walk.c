@@ -269,7 +269,7 @@ static int walk_once(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_ac
     e = slots[n - 1].value;
     /* Last, as other threads may get a turn meanwhile: the slots' pointers are not valid then. */
     for (unsigned i = 0; i < n; i++)
-        if (slots[i].updated && atomic_load(slots[i].page.code))
+        if (slots[i].updated && (atomic_load(slots[i].page.code) & ~MMU_CODE_TABLE))
             code[ncode++] = slots[i].gpa;
     for (unsigned i = 0; i < ncode; i++)
         mmu->env->code_written(mmu->env->ctx, code[i], f->entry_size);

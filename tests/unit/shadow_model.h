@@ -121,13 +121,36 @@ static void no_code(void *ctx, uint64_t gpa, unsigned len)
     (void)ctx, (void)gpa, (void)len;
 }
 
+/* As engines see stores by others than the guest. */
+static void watch_table(void *ctx, uint64_t gpa, bool on)
+{
+    (void)ctx;
+    if (gpa >= MEM_SIZE)
+        return;
+    if (on)
+        atomic_fetch_or(&M.code[gpa / 4096], MMU_CODE_TABLE);
+    else
+        atomic_fetch_and(&M.code[gpa / 4096], ~MMU_CODE_TABLE);
+}
+
+static bool has_code(uint64_t n)
+{
+    return !M.config.code_compared && (atomic_load(&M.code[n]) & ~MMU_CODE_TABLE);
+}
+
+static void seen_store(uint64_t gpa, uint64_t len)
+{
+    if (atomic_load(&M.code[gpa / 4096]) & MMU_CODE_TABLE)
+        shadow_written(M.sh, gpa, len);
+}
+
 static bool guest_large(void *ctx, uint64_t gpa)
 {
     (void)ctx;
     if (!M.large || M.tracking || gpa + 0x200000 > MEM_SIZE)
         return false;
     for (uint64_t n = gpa / 4096; n < gpa / 4096 + 512; n++)
-        if (M.hole[n] || M.ro[n] || atomic_load(&M.code[n]))
+        if (M.hole[n] || M.ro[n] || has_code(n))
             return false;
     return true;
 }
@@ -234,7 +257,7 @@ static bool watch_map(void *ctx, void *space, const struct sink_page *page)
                 page->linear - M.mapped[j].page.linear >= M.mapped[j].page.size);
     if (page->rights & SINK_W)
         for (uint64_t n = gpa / 4096; n < (gpa + page->size) / 4096; n++)
-            REQUIRE(!M.ro[n] && !M.hole[n] && !atomic_load(&M.code[n]));
+            REQUIRE(!M.ro[n] && !M.hole[n] && !has_code(n));
     if (!M.inner->map(ctx, space, page))
         return false;
     REQUIRE(i < sizeof(M.mapped) / sizeof(M.mapped[0]));
@@ -447,8 +470,8 @@ static uint8_t *emulate(struct model_vcpu *v, enum who who, uint64_t linear, enu
             return NULL;
         if (page.dirty)
             *page.dirty = 1;
-        *page.code = 0;
-        shadow_written(M.sh, w.gpa, 4096);
+        atomic_fetch_and(page.code, MMU_CODE_TABLE);
+        seen_store(w.gpa, 4096);
     }
     return page.host + (linear & 4095);
 }
@@ -501,8 +524,7 @@ static uint8_t *access_page(struct model_vcpu *v, enum who who, unsigned i, enum
         n = (uint64_t)(at - M.mem) / 4096;
         REQUIRE(!M.hole[n]);
         if (access == MMU_WRITE)
-            REQUIRE(!M.ro[n] && !atomic_load(&M.code[n]) &&
-                    (!M.tracking || atomic_load(&M.dirty[n])));
+            REQUIRE(!M.ro[n] && !has_code(n) && (!M.tracking || atomic_load(&M.dirty[n])));
         note_all();
         return at;
     case SHADOW_PF:
@@ -564,7 +586,7 @@ static void invlpg(struct model_vcpu *v, unsigned i)
 static void host_store(uint64_t gpa, const void *value, unsigned size)
 {
     memcpy(M.mem + gpa, value, size);
-    shadow_written(M.sh, gpa, size);
+    seen_store(gpa, size);
     note_all();
 }
 
@@ -582,13 +604,15 @@ static void model_new(void)
     M.env = (struct mmu_env){guest_page, no_mmio, no_code, NULL};
     M.hw_env = (struct mmu_env){host_page, no_mmio, no_code, NULL};
     M.pages = (struct mmu_pages){pool_alloc, pool_free, any_phys, pool_virt, NULL};
-    M.sink = (struct sink_x86){.pages = &M.pages, .flush = hw_flush, .max_tables = 1024};
+    M.sink = (struct sink_x86){
+        .pages = &M.pages, .flush = hw_flush, .max_tables = 1024, .smep = true, .smap = true};
     M.config = (struct shadow_config){.pages = &M.pages,
                                       .sink_ctx = &M.sink,
                                       .max_spaces = 16,
                                       .max_nodes = 512,
                                       .max_maps = 2048,
-                                      .large = guest_large};
+                                      .large = guest_large,
+                                      .watch = watch_table};
     for (unsigned n = 0; n < NVCPUS; n++) {
         M.v[n].mmu = malloc(sizeof(struct mmu));
         M.v[n].hw = malloc(sizeof(struct mmu));
@@ -770,7 +794,7 @@ static void random_map_change(choose_fn *rnd)
         }
         break;
     case 2:
-        atomic_store(&M.code[n], 1);
+        atomic_fetch_or(&M.code[n], 1);
         shadow_protect_gpa(M.sh, n * 4096, 4096);
         break;
     default:
@@ -852,6 +876,7 @@ static void random_start(choose_fn *rnd)
         M.linear[i] = at[rnd(3)] + rnd(6) * 4096;
     M.large = rnd(2);
     M.sink.large = rnd(2);
+    M.config.code_compared = !rnd(4);
     M.sink.pkey = rnd(2);
     M.tracking = !rnd(3);
     if (!rnd(3)) {

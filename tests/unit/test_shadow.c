@@ -298,7 +298,7 @@ START_TEST(large_pages)
     ck_assert_uint_eq(faults(), n);
     ck_assert_uint_eq(M.nmapped, 1);
     /* Stores to one page are to be seen: pages of 4 KiB from now on. */
-    atomic_store(&M.code[0x409], 1);
+    atomic_fetch_or(&M.code[0x409], 1);
     shadow_protect_gpa(M.sh, 0x409000, 4096);
     ck_assert_ptr_nonnull(access_page(v, BY_USER, 9, MMU_READ));
     ck_assert_ptr_nonnull(access_page(v, BY_USER, 3, MMU_WRITE));
