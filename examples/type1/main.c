@@ -41,6 +41,15 @@ static int mmio_write(void *opaque, uint64_t offset, uint32_t size, uint64_t val
     return VMM_IO_OK;
 }
 
+static int port_read(void *opaque, uint64_t offset, uint32_t size, uint64_t *value)
+{
+    (void)opaque;
+    (void)offset;
+    (void)size;
+    *value = 0x5a;
+    return VMM_IO_OK;
+}
+
 static int port_write(void *opaque, uint64_t offset, uint32_t size, uint64_t value)
 {
     (void)opaque;
@@ -55,11 +64,14 @@ static bool make(void)
     static const struct vmm_io_ops mmio = {
         .size = sizeof(mmio), .name = "mmio", .read = mmio_read, .write = mmio_write};
     static const struct vmm_io_ops port = {
-        .size = sizeof(port), .name = "port", .write = port_write};
+        .size = sizeof(port), .name = "port", .read = port_read, .write = port_write};
     static const char *const names[] = {"vmx", NULL};
     struct vmm_error error = {.size = sizeof(error)};
-    struct vm_config config = {
-        .size = sizeof(config), .select = VMM_SELECT_REQUIRE, .backends = names, .error = &error};
+    struct vm_config config = {.size = sizeof(config),
+                               .flags = VMM_VM_EXIT_HYPERCALL,
+                               .select = VMM_SELECT_REQUIRE,
+                               .backends = names,
+                               .error = &error};
 
     if (vm_create(&config, &vm)) {
         host_print("# %s\n", error.text);
@@ -201,6 +213,7 @@ static void run_tests(void)
     test_long();
     test_shutdown();
     test_exits();
+    check(!host_costs(vcpu, ram), "exits cost what they may");
     check(!vm_destroy(vm), "the VM is destroyed");
 }
 

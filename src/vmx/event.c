@@ -28,6 +28,59 @@ struct vmx_plan vmx_plan_entry(const struct vmx_waiting *w)
     return plan;
 }
 
+/* Vectors of exceptions with an error code; #CP (21) is not for guests without CET. */
+#define WITH_ERROR (1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 | 1u << 17)
+
+bool vmx_can_inject(const struct vmx_waiting *w, bool protected_mode)
+{
+    const uint32_t shadow = VMX_BLOCK_STI | VMX_BLOCK_MOV_SS;
+    const struct vmx_event *e = &w->event;
+    uint32_t vector = e->info & VMX_INTR_VECTOR;
+    bool has_error = e->info & VMX_INTR_HAS_ERROR, wants_error = false;
+
+    switch ((e->info & VMX_INTR_TYPE) >> VMX_INTR_TYPE_SHIFT) {
+    case VMX_TYPE_EXTERNAL:
+        if (!w->interrupts_on || (w->interruptibility & shadow))
+            return false;
+        break;
+    case VMX_TYPE_NMI:
+        if (vector != 2 || (w->interruptibility & (shadow | VMX_BLOCK_NMI)))
+            return false;
+        break;
+    case VMX_TYPE_EXCEPTION:
+        if (vector > 31 || vector == 2)
+            return false;
+        wants_error = protected_mode && (WITH_ERROR >> vector & 1);
+        break;
+    case VMX_TYPE_SOFT_INT:
+    case VMX_TYPE_PRIV_SW:
+    case VMX_TYPE_SOFT_EXC:
+        if (e->len < 1 || e->len > 15)
+            return false;
+        break;
+    default:
+        return false;
+    }
+    return has_error == wants_error && !(has_error && e->error >> 15);
+}
+
+bool vmx_sets_rf(uint32_t info, uint32_t db)
+{
+    if ((info & VMX_INTR_TYPE) >> VMX_INTR_TYPE_SHIFT != VMX_TYPE_EXCEPTION)
+        return false;
+    switch (info & VMX_INTR_VECTOR) {
+    case 1: /* #DB: only general detect is a fault that RF is for */
+        return db >> 13 & 1;
+    case 3:  /* #BP */
+    case 4:  /* #OF */
+    case 8:  /* #DF */
+    case 18: /* #MC */
+        return false;
+    default:
+        return true;
+    }
+}
+
 struct vmx_event vmx_interrupted_event(uint32_t info, uint32_t error, uint32_t insn_len,
                                        bool *unblock_nmi)
 {

@@ -59,6 +59,13 @@ struct vmx_plan {
 /* SDM Vol. 3C 26.3.1.5, 26.6.5: one event per entry; NMIs before interrupts. */
 struct vmx_plan vmx_plan_entry(const struct vmx_waiting *w);
 
+/* Whether the entry takes w->event (SDM Vol. 3C 26.2.1.3, 26.3.1.4, 26.3.1.5), which somebody else
+ * may have made up. */
+bool vmx_can_inject(const struct vmx_waiting *w, bool protected_mode);
+/* Whether RFLAGS.RF has to be set in the flags that the event pushes: those are what the entry
+ * loads. `db` is for #DB: what of DR6 it has set. */
+bool vmx_sets_rf(uint32_t info, uint32_t db);
+
 /* What IDT_VECTORING_INFO and its like say: the event that the exit has interrupted, which the next
  * entry injects; info 0 if none. Virtual NMIs: *unblock_nmi: the NMI was not delivered, so nothing
  * blocks the next one. */

@@ -67,6 +67,12 @@ static inline int vmx_insn_write(uint32_t field, uint64_t value)
     VMX_RETURN;
 }
 
+/* Of a field that this CPU has, with a value that it takes: the result is not looked at. */
+static inline void vmx_insn_put(uint32_t field, uint64_t value)
+{
+    __asm__ volatile("vmwrite %1, %0" ::"r"((uint64_t)field), "r"(value) : "cc");
+}
+
 static inline int vmx_insn_invept(uint64_t type, const struct vmx_inv_operand *op)
 {
     uint8_t fail, valid;
@@ -114,6 +120,42 @@ static inline void vmx_insn_set_cr4(uint64_t v)
     __asm__ volatile("mov %0, %%cr4" ::"r"(v) : "memory");
 }
 
+/* Of MSRs that every CPU with VMX has; they do not fault. */
+static inline uint64_t vmx_insn_rdmsr(uint32_t index)
+{
+    uint32_t low, high;
+
+    __asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(index));
+    return low | (uint64_t)high << 32;
+}
+
+static inline void vmx_insn_wrmsr(uint32_t index, uint64_t value)
+{
+    __asm__ volatile("wrmsr" ::"a"((uint32_t)value), "d"((uint32_t)(value >> 32)), "c"(index)
+                     : "memory");
+}
+
+static inline uint64_t vmx_insn_rdtsc(void)
+{
+    uint32_t low, high;
+
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return low | (uint64_t)high << 32;
+}
+
+static inline uint64_t vmx_insn_xgetbv(void)
+{
+    uint32_t low, high;
+
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low | (uint64_t)high << 32;
+}
+
+static inline void vmx_insn_xsetbv(uint64_t v)
+{
+    __asm__ volatile("xsetbv" ::"a"((uint32_t)v), "d"((uint32_t)(v >> 32)), "c"(0));
+}
+
 #else
 
 int vmx_insn_on(uint64_t phys);
@@ -122,6 +164,10 @@ int vmx_insn_clear(uint64_t phys);
 int vmx_insn_load(uint64_t phys);
 uint64_t vmx_insn_read(uint32_t field);
 int vmx_insn_write(uint32_t field, uint64_t value);
+static inline void vmx_insn_put(uint32_t field, uint64_t value)
+{
+    vmx_insn_write(field, value);
+}
 int vmx_insn_invept(uint64_t type, const struct vmx_inv_operand *op);
 int vmx_insn_invvpid(uint64_t type, const struct vmx_inv_operand *op);
 void vmx_insn_cpuid(uint32_t leaf, uint32_t out[4]);

@@ -4,19 +4,24 @@
 #include <stdlib.h>
 
 #include "backends/vmx/vmx.h"
+#include "core/x86/xstate.h"
 #include "freestanding/host.h"
 #include "vmx/insn.h"
+
+#define VMM_MAX_VPIDS 4096u
 
 struct vmx_machine vmx_machine;
 struct vmx_controls vmx_controls;
 unsigned vmx_phys_bits;
+uint64_t vmx_host_xcr0;
 
 /* VMs are made and destroyed by threads that may sleep: two at the same time wait. */
 static struct os_mutex mutex;
 static unsigned users;
+static _Atomic uint32_t vpids[VMM_MAX_VPIDS / 32]; /* taken */
 
 static const struct vmx_wish wish = {
-    .required = {[VMX_GROUP_PIN] = VMX_PIN_EXTERNAL_INTERRUPT | VMX_PIN_NMI,
+    .required = {[VMX_GROUP_PIN] = VMX_PIN_EXTERNAL_INTERRUPT | VMX_PIN_NMI | VMX_PIN_VIRTUAL_NMIS,
                  [VMX_GROUP_PROC] = VMX_PROC_HLT | VMX_PROC_MWAIT | VMX_PROC_MONITOR |
                                     VMX_PROC_RDPMC | VMX_PROC_RDTSC | VMX_PROC_MOV_DR |
                                     VMX_PROC_UNCONDITIONAL_IO | VMX_PROC_MSR_BITMAPS |
@@ -26,10 +31,41 @@ static const struct vmx_wish wish = {
                                     VMX_EXITC_SAVE_DEBUG | VMX_EXITC_LOAD_PAT,
                  [VMX_GROUP_ENTRY] =
                      VMX_ENTRY_LOAD_EFER | VMX_ENTRY_LOAD_DEBUG | VMX_ENTRY_LOAD_PAT},
-    .wanted = {[VMX_GROUP_PIN] = VMX_PIN_VIRTUAL_NMIS | VMX_PIN_PREEMPTION_TIMER,
-               [VMX_GROUP_PROC2] = VMX_PROC2_UNRESTRICTED_GUEST | VMX_PROC2_DESCRIPTOR_TABLES |
+    .wanted = {[VMX_GROUP_PIN] = VMX_PIN_PREEMPTION_TIMER,
+               [VMX_GROUP_PROC2] = VMX_PROC2_UNRESTRICTED_GUEST | VMX_PROC2_VPID |
                                    VMX_PROC2_WBINVD | VMX_PROC2_RDRAND | VMX_PROC2_RDSEED |
                                    VMX_PROC2_RDTSCP | VMX_PROC2_INVPCID | VMX_PROC2_XSAVES}};
+
+/* ---- VPIDs ---- */
+
+uint16_t vmx_vpid_get(void)
+{
+    if (!vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_VPID) || !vmx_tlb_usable(&vmx_machine.caps))
+        return 0;
+    for (uint16_t n = 1; n < VMM_MAX_VPIDS; n++)
+        if (!(atomic_fetch_or(&vpids[n / 32], 1u << n % 32) >> n % 32 & 1))
+            return n;
+    return 0;
+}
+
+void vmx_vpid_put(uint16_t vpid)
+{
+    if (vpid)
+        atomic_fetch_and(&vpids[vpid / 32], ~(1u << vpid % 32));
+}
+
+/* ---- VMX operation ---- */
+
+/* What of XCR0 is on while the library uses vector registers. */
+static uint64_t host_xcr0(void)
+{
+    uint32_t id[4];
+
+    if (!(vmx_insn_get_cr4() & X86_CR4_OSXSAVE))
+        return 0;
+    vmx_insn_cpuid(0xd, id);
+    return id[0] & X86_XCR0_ALL;
+}
 
 /* The result is in use while there are VMs. With the mutex held. */
 static int prepare(char *why, size_t size)
@@ -99,6 +135,9 @@ int vmx_host_get(char *why, size_t size)
     if (!users) {
         vmx_insn_cpuid(0x80000008, id);
         vmx_phys_bits = id[0] & 0xff;
+        vmm_host->fpu_begin(vmm_host->ctx);
+        vmx_host_xcr0 = host_xcr0();
+        vmm_host->fpu_end(vmm_host->ctx);
         err = prepare(why, size);
         if (!err)
             err = all_on(why, size);

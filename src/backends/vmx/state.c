@@ -1,98 +1,39 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/vmx/state.c: moves the vCPU's registers between the software CPU and the VMCS. */
-#include <string.h>
-
 #include "backends/vmx/vmx.h"
 #include "core/x86/control.h"
+#include "core/x86/xstate.h"
 #include "freestanding/host.h"
 #include "vmx/event.h"
 #include "vmx/fields.h"
 #include "vmx/insn.h"
 
-#define CR0_NE   0x20u
 #define CR4_VMXE 0x2000u
-#define MSR_EFER 0xc0000080u
-#define MSR_PAT  0x277u
 
-static void put(uint32_t field, uint64_t value)
+/* What the guest changes in CR0 without an exit. */
+#define CR0_OWNED (uint64_t) X86_CR0_TS
+
+#define put vmx_insn_put
+#define get vmx_insn_read
+
+/* ---- once: controls ---- */
+
+void vmx_state_init(struct vmx_vcpu *v)
 {
-    vmx_insn_write(field, value);
-}
+    const struct vmx_vm *vv = vmx_vm_of(v);
 
-static uint64_t get(uint32_t field)
-{
-    return vmx_insn_read(field);
-}
-
-/* ---- once: controls and what of the host does not change ---- */
-
-struct table {
-    uint16_t limit;
-    uint64_t base;
-} __attribute__((packed));
-
-static uint64_t tr_base(uint64_t gdt, uint16_t tr)
-{
-    const uint8_t *d = (const uint8_t *)(gdt + (tr & 0xfff8));
-    uint32_t low, high;
-    uint64_t top;
-
-    memcpy(&low, d, 4);
-    memcpy(&high, d + 4, 4);
-    memcpy(&top, d + 8, 4);
-    return (low >> 16) | (high & 0xff) << 16 | (high & 0xff000000) | (uint64_t)(uint32_t)top << 32;
-}
-
-static uint64_t msr(uint32_t index)
-{
-    uint64_t value = 0;
-
-    vmm_host->rdmsr(vmm_host->ctx, index, &value);
-    return value;
-}
-
-/* Of the CPU that the entry is on: each has its own tables. */
-static void put_host(void)
-{
-    struct table gdt, idt;
-    uint16_t sel[7];
-    uint64_t cr3;
-
-    __asm__ volatile("sgdt %0" : "=m"(gdt));
-    __asm__ volatile("sidt %0" : "=m"(idt));
-    __asm__ volatile("mov %%es, %0" : "=r"(sel[0]));
-    __asm__ volatile("mov %%cs, %0" : "=r"(sel[1]));
-    __asm__ volatile("mov %%ss, %0" : "=r"(sel[2]));
-    __asm__ volatile("mov %%ds, %0" : "=r"(sel[3]));
-    __asm__ volatile("mov %%fs, %0" : "=r"(sel[4]));
-    __asm__ volatile("mov %%gs, %0" : "=r"(sel[5]));
-    __asm__ volatile("str %0" : "=r"(sel[6]));
-    __asm__ volatile("mov %%cr3, %0" : "=r"(cr3));
-    for (unsigned i = 0; i < 7; i++)
-        put(VMX_HOST_ES_SEL + 2 * i, sel[i] & 0xfff8);
-    put(VMX_HOST_CR0, vmx_insn_get_cr0());
-    put(VMX_HOST_CR3, cr3);
-    put(VMX_HOST_CR4, vmx_insn_get_cr4());
-    put(VMX_HOST_FS_BASE, msr(0xc0000100));
-    put(VMX_HOST_GS_BASE, msr(0xc0000101));
-    put(VMX_HOST_TR_BASE, tr_base(gdt.base, sel[6]));
-    put(VMX_HOST_GDTR_BASE, gdt.base);
-    put(VMX_HOST_IDTR_BASE, idt.base);
-    put(VMX_HOST_SYSENTER_CS, msr(0x174));
-    put(VMX_HOST_SYSENTER_ESP, msr(0x175));
-    put(VMX_HOST_SYSENTER_EIP, msr(0x176));
-    put(VMX_HOST_EFER, msr(MSR_EFER));
-    put(VMX_HOST_PAT, msr(MSR_PAT));
-}
-
-void vmx_state_init(struct vmx_vcpu *v, const struct vmx_vm *vv)
-{
-    put(VMX_PIN_CTLS, vmx_controls.value[VMX_GROUP_PIN] & ~(uint32_t)VMX_PIN_PREEMPTION_TIMER);
-    put(VMX_PROC_CTLS, vmx_controls.value[VMX_GROUP_PROC]);
-    put(VMX_PROC2_CTLS, vmx_controls.value[VMX_GROUP_PROC2]);
+    v->pin = vmx_controls.value[VMX_GROUP_PIN];
+    v->proc = vmx_controls.value[VMX_GROUP_PROC];
+    v->proc2 = vmx_controls.value[VMX_GROUP_PROC2];
+    v->entry = vmx_controls.value[VMX_GROUP_ENTRY];
+    if (!v->tlb.vpid)
+        v->proc2 &= ~(uint32_t)VMX_PROC2_VPID;
+    put(VMX_PIN_CTLS, v->pin);
+    put(VMX_PROC_CTLS, v->proc);
+    put(VMX_PROC2_CTLS, v->proc2);
     put(VMX_EXIT_CTLS, vmx_controls.value[VMX_GROUP_EXIT]);
-    put(VMX_ENTRY_CTLS, vmx_controls.value[VMX_GROUP_ENTRY]);
-    put(VMX_EXCEPTION_BITMAP, 1u << X86_DB | 1u << 18);
+    put(VMX_ENTRY_CTLS, v->entry);
+    put(VMX_EXCEPTION_BITMAP, 1u << X86_DB | 1u << X86_MC);
     put(VMX_PF_ERROR_MASK, 0);
     put(VMX_PF_ERROR_MATCH, 0);
     put(VMX_CR3_TARGET_COUNT, 0);
@@ -104,20 +45,22 @@ void vmx_state_init(struct vmx_vcpu *v, const struct vmx_vm *vv)
     put(VMX_EPTP, ept_eptp(&vv->ept));
     put(VMX_LINK_POINTER, UINT64_MAX);
     put(VMX_GUEST_DEBUGCTL, 0);
-    if (vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_XSAVES))
+    put(VMX_GUEST_DR7, X86_DR7_FIXED);
+    put(VMX_GUEST_ACTIVITY, 0);
+    put(VMX_GUEST_PENDING_DEBUG, 0);
+    if (v->tlb.vpid)
+        put(VMX_VPID, v->tlb.vpid);
+    if (v->proc2 & VMX_PROC2_XSAVES)
         put(VMX_XSS_EXIT_BITMAP, UINT64_MAX);
-    put(VMX_CR0_MASK, UINT64_MAX);
+    put(VMX_CR0_MASK, ~CR0_OWNED);
     put(VMX_CR4_MASK, UINT64_MAX);
+    v->ready = true;
 }
 
-/* ---- at each entry and exit ---- */
+/* ---- to the VMCS ---- */
 
-void vmx_state_load(struct vmx_vcpu *v)
+static void push_segs(const struct x86_cpu *cpu)
 {
-    struct x86_cpu *cpu = v->soft.cpu;
-    uint32_t entry = vmx_controls.value[VMX_GROUP_ENTRY];
-
-    put_host();
     for (unsigned i = 0; i < VMM_NSEG; i++) {
         const struct vmm_segment *s = &cpu->seg[i];
         uint32_t ar = s->ar;
@@ -129,61 +72,81 @@ void vmx_state_load(struct vmx_vcpu *v)
         put(VMX_SEG(VMX_GUEST_ES_LIMIT, i), s->limit);
         put(VMX_SEG(VMX_GUEST_ES_AR, i), ar);
     }
-    put(VMX_GUEST_GDTR_BASE, cpu->gdt.base);
-    put(VMX_GUEST_GDTR_LIMIT, cpu->gdt.limit);
-    put(VMX_GUEST_IDTR_BASE, cpu->idt.base);
-    put(VMX_GUEST_IDTR_LIMIT, cpu->idt.limit);
-    put(VMX_GUEST_CR0, cpu->cr0 | CR0_NE);
+}
+
+static bool has_pdptes(const struct x86_cpu *cpu)
+{
+    return (cpu->cr0 & X86_CR0_PG) && (cpu->cr4 & X86_CR4_PAE) && !(cpu->efer & X86_EFER_LMA);
+}
+
+static void push_control(struct vmx_vcpu *v)
+{
+    const struct x86_cpu *cpu = v->soft.cpu;
+    uint32_t entry = v->entry & ~(uint32_t)VMX_ENTRY_GUEST_64;
+
+    put(VMX_GUEST_CR0, cpu->cr0 | X86_CR0_NE);
     put(VMX_CR0_SHADOW, cpu->cr0);
     put(VMX_GUEST_CR3, cpu->cr3);
     put(VMX_GUEST_CR4, cpu->cr4 | CR4_VMXE);
     put(VMX_CR4_SHADOW, cpu->cr4);
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < 4 && has_pdptes(cpu); i++)
         put(VMX_GUEST_PDPTE0 + 2 * i, cpu->mmu.pdpte[i]);
     put(VMX_GUEST_EFER, cpu->efer);
-    put(VMX_GUEST_PAT, cpu->pat);
     if (cpu->efer & X86_EFER_LMA)
         entry |= VMX_ENTRY_GUEST_64;
-    put(VMX_ENTRY_CTLS, entry);
-    put(VMX_GUEST_DR7, 0x400);
-    put(VMX_GUEST_RSP, cpu->gpr[VMM_RSP]);
-    put(VMX_GUEST_RIP, cpu->rip);
-    put(VMX_GUEST_RFLAGS, x86_get_rflags(cpu));
-    put(VMX_GUEST_INTERRUPTIBILITY,
-        (uint32_t)x86_shadow(cpu) | (cpu->nmi_blocked ? VMX_BLOCK_NMI : 0));
-    put(VMX_GUEST_ACTIVITY, 0);
-    put(VMX_GUEST_PENDING_DEBUG, 0);
-    put(VMX_GUEST_SYSENTER_CS, cpu->sysenter_cs);
-    put(VMX_GUEST_SYSENTER_ESP, cpu->sysenter_esp);
-    put(VMX_GUEST_SYSENTER_EIP, cpu->sysenter_eip);
-}
-
-/* An event whose delivery the exit has interrupted is delivered by the software CPU. */
-static void take_event(struct x86_cpu *cpu)
-{
-    bool unblock;
-    struct vmx_event e = vmx_interrupted_event((uint32_t)get(VMX_IDT_VECTORING_INFO),
-                                               (uint32_t)get(VMX_IDT_VECTORING_ERROR),
-                                               (uint32_t)get(VMX_EXIT_INSN_LEN), &unblock);
-
-    if (!e.info)
+    if (entry == v->entry)
         return;
-    cpu->event =
-        (struct x86_event){.valid = true,
-                           .type = (uint8_t)((e.info & VMX_INTR_TYPE) >> VMX_INTR_TYPE_SHIFT),
-                           .vector = (uint8_t)e.info,
-                           .has_error = e.info & VMX_INTR_HAS_ERROR,
-                           .error = e.error,
-                           .len = (uint8_t)e.len};
-    if (unblock)
-        cpu->nmi_blocked = false;
+    v->entry = entry;
+    put(VMX_ENTRY_CTLS, entry);
 }
 
-void vmx_state_store(struct vmx_vcpu *v)
+static void push_rest(struct vmx_vcpu *v, uint32_t groups)
 {
-    struct x86_cpu *cpu = v->soft.cpu;
-    uint64_t blocking = get(VMX_GUEST_INTERRUPTIBILITY);
+    const struct x86_cpu *cpu = v->soft.cpu;
 
+    if (groups & VMX_G_SEGS)
+        push_segs(cpu);
+    if (groups & VMX_G_TABLES) {
+        put(VMX_GUEST_GDTR_BASE, cpu->gdt.base);
+        put(VMX_GUEST_GDTR_LIMIT, cpu->gdt.limit);
+        put(VMX_GUEST_IDTR_BASE, cpu->idt.base);
+        put(VMX_GUEST_IDTR_LIMIT, cpu->idt.limit);
+    }
+    if (groups & VMX_G_CONTROL)
+        push_control(v);
+    if (groups & VMX_G_MSRS) {
+        put(VMX_GUEST_PAT, cpu->pat);
+        put(VMX_GUEST_SYSENTER_CS, cpu->sysenter_cs);
+        put(VMX_GUEST_SYSENTER_ESP, cpu->sysenter_esp);
+        put(VMX_GUEST_SYSENTER_EIP, cpu->sysenter_eip);
+    }
+}
+
+void vmx_push(struct vmx_vcpu *v)
+{
+    const struct x86_cpu *cpu = v->soft.cpu;
+    uint32_t groups = v->newer;
+
+    v->newer = 0;
+    if (groups & VMX_G_RIP)
+        put(VMX_GUEST_RIP, cpu->rip);
+    if (groups & VMX_G_RSP)
+        put(VMX_GUEST_RSP, cpu->gpr[VMM_RSP]);
+    if (groups & VMX_G_FLAGS) {
+        put(VMX_GUEST_RFLAGS, x86_get_rflags(cpu));
+        put(VMX_GUEST_PENDING_DEBUG, 0); /* without TF it has to be; traps are the software CPU's */
+    }
+    if (groups & VMX_G_BLOCKING)
+        put(VMX_GUEST_INTERRUPTIBILITY,
+            (uint32_t)x86_shadow(cpu) | (cpu->nmi_blocked ? VMX_BLOCK_NMI : 0));
+    if (groups & (VMX_G_SEGS | VMX_G_TABLES | VMX_G_CONTROL | VMX_G_MSRS))
+        push_rest(v, groups);
+}
+
+/* ---- from the VMCS ---- */
+
+static void pull_segs(struct x86_cpu *cpu)
+{
     for (unsigned i = 0; i < VMM_NSEG; i++) {
         struct vmm_segment *s = &cpu->seg[i];
 
@@ -192,16 +155,77 @@ void vmx_state_store(struct vmx_vcpu *v)
         s->limit = (uint32_t)get(VMX_SEG(VMX_GUEST_ES_LIMIT, i));
         s->ar = (uint32_t)get(VMX_SEG(VMX_GUEST_ES_AR, i));
     }
-    cpu->cr3 = get(VMX_GUEST_CR3);
-    cpu->gpr[VMM_RSP] = get(VMX_GUEST_RSP);
-    cpu->rip = get(VMX_GUEST_RIP);
-    x86_set_rflags(cpu, get(VMX_GUEST_RFLAGS));
     cpu->cpl = (uint8_t)((cpu->seg[VMM_SS].ar & VMM_AR_DPL) >> VMM_AR_DPL_SHIFT);
-    cpu->sti_passed = false;
-    cpu->shadow = blocking & (VMX_BLOCK_STI | VMX_BLOCK_MOV_SS);
-    cpu->nmi_blocked = blocking & VMX_BLOCK_NMI;
-    x86_mode_changed(cpu);
-    for (unsigned i = 0; i < 4; i++)
-        cpu->mmu.pdpte[i] = get(VMX_GUEST_PDPTE0 + 2 * i);
-    take_event(cpu);
+}
+
+static void pull_control(struct x86_cpu *cpu)
+{
+    cpu->cr0 = (cpu->cr0 & ~CR0_OWNED) | (get(VMX_GUEST_CR0) & CR0_OWNED);
+    cpu->cr3 = get(VMX_GUEST_CR3);
+}
+
+static void pull_vmcs(struct vmx_vcpu *v, uint32_t groups)
+{
+    struct x86_cpu *cpu = v->soft.cpu;
+
+    if (groups & VMX_G_RIP)
+        cpu->rip = get(VMX_GUEST_RIP);
+    if (groups & VMX_G_RSP)
+        cpu->gpr[VMM_RSP] = get(VMX_GUEST_RSP);
+    if (groups & VMX_G_FLAGS)
+        x86_set_rflags(cpu, get(VMX_GUEST_RFLAGS));
+    if (groups & VMX_G_BLOCKING) {
+        uint64_t blocking = get(VMX_GUEST_INTERRUPTIBILITY);
+
+        cpu->sti_passed = false;
+        cpu->shadow = blocking & (VMX_BLOCK_STI | VMX_BLOCK_MOV_SS);
+        cpu->nmi_blocked = blocking & VMX_BLOCK_NMI;
+    }
+    if (groups & VMX_G_SEGS)
+        pull_segs(cpu);
+    if (groups & VMX_G_TABLES) {
+        cpu->gdt.base = get(VMX_GUEST_GDTR_BASE);
+        cpu->gdt.limit = (uint16_t)get(VMX_GUEST_GDTR_LIMIT);
+        cpu->idt.base = get(VMX_GUEST_IDTR_BASE);
+        cpu->idt.limit = (uint16_t)get(VMX_GUEST_IDTR_LIMIT);
+    }
+    if (groups & VMX_G_CONTROL)
+        pull_control(cpu);
+}
+
+/* With the VMCS current. */
+static void pull_current(struct vmx_vcpu *v, uint32_t groups)
+{
+    const uint32_t mode = VMX_G_FLAGS | VMX_G_SEGS | VMX_G_CONTROL;
+    struct x86_cpu *cpu = v->soft.cpu;
+
+    /* What is derived from these needs them all. */
+    if (groups & (VMX_G_SEGS | VMX_G_CONTROL))
+        groups |= mode & ~v->valid;
+    pull_vmcs(v, groups);
+    v->valid |= groups;
+    if ((groups & mode) && (v->valid & mode) == mode) {
+        x86_mode_changed(cpu);
+        for (unsigned i = 0; i < 4 && (groups & VMX_G_CONTROL) && has_pdptes(cpu); i++)
+            cpu->mmu.pdpte[i] = get(VMX_GUEST_PDPTE0 + 2 * i);
+    }
+}
+
+void vmx_pull_groups(struct vmx_vcpu *v, uint32_t groups)
+{
+    if ((groups & VMX_G_FPU) && !v->in_session) {
+        x86_set_xsave(v->soft.cpu, v->xsave, X86_XSAVE_MAX);
+        v->valid |= VMX_G_FPU;
+        groups &= ~VMX_G_FPU;
+    }
+    if (!(groups &= VMX_G_VMCS))
+        return;
+    if (v->in_session) {
+        pull_current(v, groups);
+        return;
+    }
+    vmm_host->preempt_off(vmm_host->ctx);
+    if (vmx_vmcs_load(&vmx_machine, &v->vmcs))
+        pull_current(v, groups);
+    vmm_host->preempt_on(vmm_host->ctx);
 }

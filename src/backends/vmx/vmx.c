@@ -146,6 +146,7 @@ static void vcpu_fini(struct vcpu *vcpu)
     vmx_vmcs_destroy(&vmx_machine, &v->vmcs);
     page_free(NULL, v->xsave);
     page_free(NULL, v->msr_bits);
+    vmx_vpid_put(v->tlb.vpid);
     interp_vcpu_close(&v->soft);
     free(v);
 }
@@ -161,6 +162,9 @@ static int vcpu_init(struct vcpu *vcpu)
     if (!v)
         return VMM_E_NOMEM;
     v->vcpu = vcpu;
+    v->valid = v->newer = VMX_G_ALL;
+    v->host_cpu = VMX_NO_CPU;
+    vmx_tlb_init(&v->tlb, vmx_vpid_get());
     v->xsave = page_alloc(NULL, false);
     v->msr_bits = page_alloc(NULL, false);
     err = v->xsave && v->msr_bits ? vmx_vmcs_create(&vmx_machine, &v->vmcs) : VMM_E_NOMEM;
@@ -172,6 +176,7 @@ static int vcpu_init(struct vcpu *vcpu)
             page_free(NULL, v->xsave);
         if (v->msr_bits)
             page_free(NULL, v->msr_bits);
+        vmx_vpid_put(v->tlb.vpid);
         free(v);
         return err;
     }
@@ -195,11 +200,108 @@ static void wake(struct vcpu *vcpu)
         vmm_host->kick(vmm_host->ctx, cpu - 1);
 }
 
+/* ---- registers: those of the groups that are asked for ---- */
+
+static struct vmx_vcpu *of(struct vcpu *vcpu)
+{
+    return vcpu->backend_data;
+}
+
+static uint32_t groups_of(uint32_t regs)
+{
+    uint32_t groups = 0;
+
+    if (regs & VMM_REGS_GPR)
+        groups |= VMX_G_RIP | VMX_G_RSP | VMX_G_FLAGS;
+    if (regs & VMM_REGS_SEG)
+        groups |= VMX_G_SEGS;
+    if (regs & VMM_REGS_DT)
+        groups |= VMX_G_TABLES;
+    if (regs & VMM_REGS_CONTROL)
+        groups |= VMX_G_CONTROL;
+    if (regs & VMM_REGS_EVENTS)
+        groups |= VMX_G_BLOCKING;
+    return groups;
+}
+
+static int get_regs(struct vcpu *vcpu, struct vcpu_regs *regs)
+{
+    vmx_pull(of(vcpu), groups_of(regs->groups));
+    return interp_get_regs(vcpu, regs);
+}
+
+/* All of them: what is new is checked together with the rest. */
+static int set_regs(struct vcpu *vcpu, const struct vcpu_regs *regs)
+{
+    struct vmx_vcpu *v = of(vcpu);
+
+    vmx_pull(v, VMX_G_VMCS);
+    if (v->in_insn && (regs->groups & VMM_REGS_GPR) && regs->rip != v->soft.cpu->rip)
+        return vm_fail(vcpu->vm, VMM_E_STATE, "vcpu_set_regs",
+                       "a callback cannot move RIP: its instruction is not over");
+    vmx_changed(v, VMX_G_VMCS);
+    return interp_set_regs(vcpu, regs);
+}
+
+static int get_xsave(struct vcpu *vcpu, void *area, uint32_t len)
+{
+    vmx_pull(of(vcpu), VMX_G_FPU);
+    return interp_get_xsave(vcpu, area, len);
+}
+
+static int set_xsave(struct vcpu *vcpu, const void *area, uint32_t len)
+{
+    vmx_pull(of(vcpu), VMX_G_ALL);
+    vmx_changed(of(vcpu), VMX_G_FPU);
+    return interp_set_xsave(vcpu, area, len);
+}
+
+static int get_msr(struct vcpu *vcpu, uint32_t index, uint64_t *value)
+{
+    vmx_pull(of(vcpu), VMX_G_VMCS);
+    return interp_get_msr(vcpu, index, value);
+}
+
+static int set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value)
+{
+    vmx_pull(of(vcpu), VMX_G_VMCS);
+    vmx_changed(of(vcpu), VMX_G_VMCS);
+    return interp_set_msr(vcpu, index, value);
+}
+
+static int set_cpuid(struct vcpu *vcpu)
+{
+    vmx_pull(of(vcpu), VMX_G_ALL);
+    vmx_changed(of(vcpu), VMX_G_ALL);
+    return interp_set_cpuid(vcpu);
+}
+
+static void vcpu_reset(struct vcpu *vcpu, bool init)
+{
+    vmx_pull(of(vcpu), VMX_G_ALL);
+    vmx_changed(of(vcpu), VMX_G_ALL);
+    interp_vcpu_reset(vcpu, init);
+}
+
+static int translate(struct vcpu *vcpu, uint64_t gva, uint64_t *gpa, bool *ok)
+{
+    vmx_pull(of(vcpu), VMX_G_FLAGS | VMX_G_SEGS | VMX_G_CONTROL);
+    return interp_translate(vcpu, gva, gpa, ok);
+}
+
+static bool irq_window(struct vcpu *vcpu)
+{
+    vmx_pull(of(vcpu), VMX_G_FLAGS | VMX_G_BLOCKING);
+    return interp_irq_window(vcpu);
+}
+
 static int set_debug(struct vcpu *vcpu, const struct vmm_debug *debug)
 {
-    struct vmx_vcpu *v = vcpu->backend_data;
-    int err = interp_set_debug(vcpu, debug);
+    struct vmx_vcpu *v = of(vcpu);
+    int err;
 
+    vmx_pull(v, VMX_G_VMCS);
+    err = interp_set_debug(vcpu, debug);
     if (!err)
         v->debug = v->soft.cpu->nhost_bp || v->soft.cpu->host_exceptions;
     return err;
@@ -215,19 +317,19 @@ const struct vmm_backend_ops vmm_backend_vmx = {
     .default_cpuid = interp_default_cpuid,
     .vcpu_init = vcpu_init,
     .vcpu_fini = vcpu_fini,
-    .vcpu_reset = interp_vcpu_reset,
+    .vcpu_reset = vcpu_reset,
     .run = vmx_run,
     .wake = wake,
-    .get_regs = interp_get_regs,
-    .set_regs = interp_set_regs,
-    .get_xsave = interp_get_xsave,
-    .set_xsave = interp_set_xsave,
-    .get_msr = interp_get_msr,
-    .set_msr = interp_set_msr,
-    .set_cpuid = interp_set_cpuid,
+    .get_regs = get_regs,
+    .set_regs = set_regs,
+    .get_xsave = get_xsave,
+    .set_xsave = set_xsave,
+    .get_msr = get_msr,
+    .set_msr = set_msr,
+    .set_cpuid = set_cpuid,
     .set_debug = set_debug,
-    .translate = interp_translate,
-    .irq_window = interp_irq_window,
+    .translate = translate,
+    .irq_window = irq_window,
     .mem_map_changed = mem_map_changed,
     .code_changed = interp_code_changed,
     .dirty_cleared = dirty_cleared,

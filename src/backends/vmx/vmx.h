@@ -7,19 +7,68 @@
 #include "backends/interp/interp.h"
 #include "mmu/ept.h"
 #include "vmx/cpu.h"
+#include "vmx/tlb.h"
 
-/* The library's registers (soft.cpu) are the vCPU's; a VMCS gets them for an entry and gives them
- * back after the exit. What the hardware does not do, the software CPU does in its place. */
+/*
+ * Registers are in the software CPU (soft.cpu), in the VMCS, or in both, by groups. The general
+ * registers but RSP are always the software CPU's. An entry gives the VMCS what is newer here
+ * (vmx_push); after an exit nothing but that is valid here, and who needs a group asks for it
+ * (vmx_pull). What changes a group says so (vmx_changed).
+ */
+#define VMX_G_RIP      1u
+#define VMX_G_RSP      2u
+#define VMX_G_FLAGS    4u   /* RFLAGS */
+#define VMX_G_BLOCKING 8u   /* by STI, MOV SS, NMI */
+#define VMX_G_SEGS     16u  /* segment registers, CPL */
+#define VMX_G_TABLES   32u  /* GDTR, IDTR */
+#define VMX_G_CONTROL  64u  /* CR0, CR3, CR4, EFER, PDPTEs */
+#define VMX_G_MSRS     128u /* SYSENTER_*, PAT; the guest does not change them alone */
+#define VMX_G_FPU      256u /* vector and x87 registers, PKRU: between soft.cpu and `xsave` */
+#define VMX_G_REGS     (VMX_G_RIP | VMX_G_RSP | VMX_G_FLAGS | VMX_G_BLOCKING)
+#define VMX_G_VMCS     255u
+#define VMX_G_ALL      511u
+
+/* MSRs that no VMCS field holds and that the guest uses without exits: the guest's are in the CPU
+ * between vmx_session_begin and _end. */
+enum { VMX_M_STAR, VMX_M_LSTAR, VMX_M_CSTAR, VMX_M_SFMASK, VMX_M_KERNEL_GS, VMX_M_TSC_AUX, VMX_NM };
+
+/* Of the host, in the VMCS: those that are not written anew at each entry. */
+struct vmx_host_state {
+    uint64_t cr0, cr3, cr4, fs_base, gs_base;
+    uint16_t sel[7];
+};
+
 struct vmx_vcpu {
     struct interp_vcpu soft; /* first: interp.h */
     struct vcpu *vcpu;
     struct vmx_vmcs vmcs;
     struct ept_cpu ept_cpu;
-    void *xsave;              /* the guest's vector and x87 registers on their way */
-    uint8_t *msr_bits;        /* bitmap */
-    bool debug;               /* the program has break- or watchpoints */
+    struct vmx_tlb tlb;
+    uint32_t valid, newer; /* VMX_G_*; newer is a part of valid: the other copy is out of date */
+    bool ready;            /* the VMCS has its controls */
+    bool debug;            /* the program has break- or watchpoints */
+    bool ept_seen;         /* this session has done an INVEPT that ept_cpu does not know of ... */
+    uint64_t ept_gen;      /* ... for this generation */
+    void *xsave;           /* the guest's vector and x87 registers as XSAVE stores them */
+    uint8_t *msr_bits;     /* bitmap */
+    uint64_t flush_seen;   /* soft.cpu->mmu.flush_gen that the hardware's TLB knows of */
     _Atomic uint32_t running; /* host CPU + 1 while in the guest: whom wake has to kick */
-    uint64_t entries;
+
+    /* Controls as the VMCS has them. */
+    uint32_t pin, proc, proc2, entry;
+
+    /* The session: preemption is off, VMCS, vector registers and MSRs are in the CPU. */
+    bool in_session;
+    uint64_t deadline; /* TSC at which the guest has to be left for the library's timers */
+    uint64_t host_msr[VMX_NM];
+    uint32_t msrs_in;  /* bit n: host_msr[n] is the host's, the CPU has the guest's */
+    uint32_t host_cpu; /* `host` is of this CPU */
+    struct vmx_host_state host;
+
+    /* The last exit. */
+    uint32_t reason;
+    uint64_t next_rip; /* [vmx_simple] */
+    bool in_insn;      /* a callback may run on behalf of the instruction at RIP */
 };
 
 struct vmx_vm {
@@ -28,26 +77,104 @@ struct vmx_vm {
     struct ept ept;
 };
 
+/* Neither BACKEND_* nor VMM_E_*: nothing keeps the run loop from going on. */
+#define VMX_GO_ON (-2000)
+
 /* The host's CPUs, in VMX operation while there is a VM. [host.c] */
 extern struct vmx_machine vmx_machine;
 extern struct vmx_controls vmx_controls;
 extern unsigned vmx_phys_bits;
+extern uint64_t vmx_host_xcr0; /* components that the host lets us use; 0: no XSAVE */
 /* 0, or VMM_E_* with the reason. */
 int vmx_host_probe(char *why, size_t size);
 int vmx_host_get(char *why, size_t size);
 void vmx_host_put(void);
+/* Numbers for VPIDs; 0: there is none left, or the CPU has no VPIDs. */
+uint16_t vmx_vpid_get(void);
+void vmx_vpid_put(uint16_t vpid);
 
 static inline bool vmx_uses(enum vmx_group group, uint32_t bit)
 {
     return vmx_controls.value[group] & bit;
 }
 
-/* State between soft.cpu and the current VMCS. [state.c] */
-void vmx_state_init(struct vmx_vcpu *v, const struct vmx_vm *vv);
-void vmx_state_load(struct vmx_vcpu *v);
-void vmx_state_store(struct vmx_vcpu *v);
+static inline struct vmx_vm *vmx_vm_of(const struct vmx_vcpu *v)
+{
+    return v->vcpu->vm->backend_data;
+}
 
-int vmx_run(struct vcpu *vcpu, bool step); /* of backend.h [run.c] */
+/* ---- registers [state.c] ---- */
+
+/* Fills a VMCS that is current. */
+void vmx_state_init(struct vmx_vcpu *v);
+/* Gives the VMCS and the XSAVE area what is newer here. In a session. */
+void vmx_push(struct vmx_vcpu *v);
+void vmx_pull_groups(struct vmx_vcpu *v, uint32_t groups);
+
+static inline void vmx_pull(struct vmx_vcpu *v, uint32_t groups)
+{
+    if (groups & ~v->valid)
+        vmx_pull_groups(v, groups & ~v->valid);
+}
+
+static inline void vmx_changed(struct vmx_vcpu *v, uint32_t groups)
+{
+    v->newer |= groups;
+}
+
+/* ---- sessions [session.c] ---- */
+
+/* Around entries: what is long and needs not be done for each of them. Begins one if there is none;
+ * runs timers that are due. 0, or VMM_E_*. */
+int vmx_session_begin(struct vmx_vcpu *v);
+/* Before anything that calls back, waits or executes guest code in software. */
+void vmx_session_end(struct vmx_vcpu *v);
+
+/* ---- events [inject.c] ---- */
+
+/* Before an entry: what is injected, and the windows that are asked for. VMX_GO_ON; or a result of
+ * the run loop: the program's interrupt window is open; or VMX_INJECT_SOFT: the software CPU has to
+ * deliver. */
+#define VMX_INJECT_SOFT (-2001)
+int vmx_inject(struct vmx_vcpu *v);
+/* After an exit: an event whose delivery it has interrupted waits again. */
+void vmx_take_interrupted(struct vmx_vcpu *v);
+/* What was injected for an entry that has not been made waits again. */
+void vmx_withdraw(struct vmx_vcpu *v);
+/* Raises an exception for the instruction at RIP. */
+void vmx_raise(struct vmx_vcpu *v, uint8_t vector, bool has_error, uint32_t error);
+
+/* ---- instructions that exit ---- */
+
+/* Whether nothing but RIP, RF and the shadow changes behind this instruction of `len` bytes: no
+ * trap of a single step, no IP that may wrap. Then vmx_skip goes there. [insn.c] */
+bool vmx_simple(struct vmx_vcpu *v, uint32_t len);
+void vmx_skip(struct vmx_vcpu *v);
+/* The instruction waits for its access: what the run loop returns. [insn.c] */
+int vmx_aborted(struct vmx_vcpu *v);
+/* Handlers of exits; a result of the run loop, or VMX_GO_ON. [insn.c] */
+int vmx_on_cpuid(struct vmx_vcpu *v);
+int vmx_on_io(struct vmx_vcpu *v);
+int vmx_on_rdmsr(struct vmx_vcpu *v);
+int vmx_on_wrmsr(struct vmx_vcpu *v);
+int vmx_on_hlt(struct vmx_vcpu *v);
+int vmx_on_vmcall(struct vmx_vcpu *v);
+int vmx_on_rdtsc(struct vmx_vcpu *v);
+/* An access to what is not memory: VMX_INJECT_SOFT if it is not a plain move. [mmio.c] */
+int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification);
+
+/* What an exit with v->reason asks for. [exits.c] */
+int vmx_dispatch(struct vmx_vcpu *v);
+
+/* ---- running [run.c] ---- */
+
+int vmx_run(struct vcpu *vcpu, bool step); /* of backend.h */
+/* One instruction, or one event, by the software CPU. `fpu`: it may use vector or x87 registers. */
+int vmx_soft_one(struct vmx_vcpu *v, bool fpu);
+/* VMM_EXIT_ENTRY_FAIL with this text. */
+int vmx_fails(struct vmx_vcpu *v, const char *text);
+/* An exit to the program, with the bytes at RIP. */
+int vmx_exits(struct vmx_vcpu *v, uint32_t reason);
 
 /* Enters the guest and comes back. VMX_OK after an exit. [entry.S] */
 int vmx_enter(uint64_t *gpr, bool launched);

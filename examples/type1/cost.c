@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* cost.c: what exits cost, in instructions between the exit and the next entry. */
+#include <vmm/vmm.h>
+
+#include "host.h"
+
+/* An emulator's time stamp counter counts instructions, so that the figures are the same each time;
+ * on a CPU they are cycles. */
+static uint64_t ticks(void)
+{
+    uint32_t low, high;
+
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return low | (uint64_t)high << 32;
+}
+
+/* mov ecx, rounds; mov rdx, 10h; mov rbx, 0d0000h; 1: INSN; dec r8d; jnz 1b; hlt */
+static const uint8_t head[] = {0x41, 0xb8, 0, 0, 0, 0,    0x31, 0xc9, 0x31, 0xc0,
+                               0xba, 0x10, 0, 0, 0, 0xbe, 0x00, 0x00, 0x0d, 0x00};
+#define ROUNDS_AT 2
+static const uint8_t back[] = {0x41, 0xff, 0xc8, 0x75, 0, 0xf4};
+#define BACK_AT 4
+
+struct insn {
+    const char *name;
+    uint8_t bytes[8], len, others; /* others: instructions besides the one that exits */
+    bool to_program;               /* handled by the caller of vcpu_run */
+    uint32_t bound;
+};
+
+static const struct insn insns[] = {
+    {"CPUID", {0x31, 0xc0, 0x0f, 0xa2}, 4, 1, false, 0},
+    {"OUT", {0xba, 0x10, 0, 0, 0, 0xee}, 6, 1, false, 0},
+    {"IN", {0xba, 0x10, 0, 0, 0, 0xec}, 6, 1, false, 0},
+    {"MMIO write", {0x89, 0x06}, 2, 0, false, 0},
+    {"MMIO read", {0x8b, 0x06}, 2, 0, false, 0},
+    {"VMCALL", {0x0f, 0x01, 0xc1}, 3, 0, true, 0},
+    {"RDMSR", {0xb9, 0x77, 2, 0, 0, 0x0f, 0x32}, 7, 1, false, 0},
+    {"RDTSC", {0x0f, 0x31}, 2, 0, false, 0},
+    {"HLT", {0xf4}, 1, 0, true, 0},
+};
+
+/* Ticks of `rounds` rounds; 0: the guest has not run as it should. */
+static uint64_t rounds_of(struct vcpu *vcpu, uint8_t *ram, const struct insn *i, uint32_t rounds)
+{
+    struct vcpu_setup setup = {.size = sizeof(setup),
+                               .mode = VMM_SETUP_LONG64,
+                               .rip = 0x1000,
+                               .rsp = 0x8000,
+                               .tables = 0x10000};
+    struct vcpu_exit exit = {.size = sizeof(exit)};
+    uint8_t *p = ram + 0x1000;
+    uint64_t begin;
+    uint32_t n = 0;
+
+    for (unsigned k = 0; k < sizeof(head); k++)
+        *p++ = head[k];
+    for (unsigned k = 0; k < 4; k++)
+        ram[0x1000 + ROUNDS_AT + k] = (uint8_t)(rounds >> 8 * k);
+    for (unsigned k = 0; k < i->len; k++)
+        *p++ = i->bytes[k];
+    for (unsigned k = 0; k < sizeof(back); k++)
+        *p++ = back[k];
+    p[(int)BACK_AT - (int)sizeof(back)] = (uint8_t)(0 - (i->len + 5));
+    if (vcpu_set_mode(vcpu, &setup))
+        return 0;
+    begin = ticks();
+    do {
+        if (vcpu_run(vcpu, &exit))
+            return 0;
+    } while (i->to_program && n++ < rounds);
+    begin = ticks() - begin;
+    return exit.reason == VMM_EXIT_HLT ? begin : 0;
+}
+
+unsigned host_costs(struct vcpu *vcpu, uint8_t *ram)
+{
+    unsigned failed = 0;
+
+    for (unsigned k = 0; k < sizeof(insns) / sizeof(insns[0]); k++) {
+        const struct insn *i = &insns[k];
+        uint64_t few, many, each = 0;
+
+        rounds_of(vcpu, ram, i, 10); /* what is cached is cached */
+        few = rounds_of(vcpu, ram, i, 100);
+        many = rounds_of(vcpu, ram, i, 300);
+        if (few && many > few)
+            each = (many - few) / 200 - i->others - 3;
+        if (!each || (i->bound && each > i->bound)) {
+            failed++;
+            host_print("# too much, or not measured: ");
+        }
+        host_print("# %s: %lu instructions\n", i->name, each);
+    }
+    return failed;
+}

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/vmx/session.c: what an entry needs and the next one finds again, as long as the thread
+ * does nothing else in between: the VMCS, vector registers, MSRs, the host's state. */
+#include <string.h>
+
+#include "backends/vmx/vmx.h"
+#include "core/x86/control.h"
+#include "core/x86/xstate.h"
+#include "freestanding/host.h"
+#include "vmx/fields.h"
+#include "vmx/insn.h"
+
+/* ---- the host's state for exits ---- */
+
+#define MSR_FS_BASE 0xc0000100u
+#define MSR_GS_BASE 0xc0000101u
+#define MSR_EFER    0xc0000080u
+#define MSR_PAT     0x277u
+
+struct table {
+    uint16_t limit;
+    uint64_t base;
+} __attribute__((packed));
+
+static uint64_t tr_base(uint64_t gdt, uint16_t tr)
+{
+    const uint8_t *d = (const uint8_t *)(gdt + (tr & 0xfff8));
+    uint32_t low, high;
+    uint64_t top = 0;
+
+    memcpy(&low, d, 4);
+    memcpy(&high, d + 4, 4);
+    memcpy(&top, d + 8, 4);
+    return (low >> 16) | (high & 0xff) << 16 | (high & 0xff000000) | top << 32;
+}
+
+/* Each CPU has its own; on one CPU they stay as they are (vmm/host.h). */
+static void put_host_cpu(void)
+{
+    struct table gdt, idt;
+    uint16_t tr;
+
+    __asm__ volatile("sgdt %0" : "=m"(gdt));
+    __asm__ volatile("sidt %0" : "=m"(idt));
+    __asm__ volatile("str %0" : "=r"(tr));
+    vmx_insn_put(VMX_HOST_TR_BASE, tr_base(gdt.base, tr));
+    vmx_insn_put(VMX_HOST_GDTR_BASE, gdt.base);
+    vmx_insn_put(VMX_HOST_IDTR_BASE, idt.base);
+    vmx_insn_put(VMX_HOST_SYSENTER_CS, vmx_insn_rdmsr(0x174));
+    vmx_insn_put(VMX_HOST_SYSENTER_ESP, vmx_insn_rdmsr(0x175));
+    vmx_insn_put(VMX_HOST_SYSENTER_EIP, vmx_insn_rdmsr(0x176));
+    vmx_insn_put(VMX_HOST_EFER, vmx_insn_rdmsr(MSR_EFER));
+    vmx_insn_put(VMX_HOST_PAT, vmx_insn_rdmsr(MSR_PAT));
+}
+
+/* Those of a thread. */
+static void read_host(struct vmx_host_state *h)
+{
+    __asm__ volatile("mov %%es, %0" : "=r"(h->sel[0]));
+    __asm__ volatile("mov %%cs, %0" : "=r"(h->sel[1]));
+    __asm__ volatile("mov %%ss, %0" : "=r"(h->sel[2]));
+    __asm__ volatile("mov %%ds, %0" : "=r"(h->sel[3]));
+    __asm__ volatile("mov %%fs, %0" : "=r"(h->sel[4]));
+    __asm__ volatile("mov %%gs, %0" : "=r"(h->sel[5]));
+    __asm__ volatile("str %0" : "=r"(h->sel[6]));
+    __asm__ volatile("mov %%cr3, %0" : "=r"(h->cr3));
+    h->cr0 = vmx_insn_get_cr0();
+    h->cr4 = vmx_insn_get_cr4();
+    h->fs_base = vmx_insn_rdmsr(MSR_FS_BASE);
+    h->gs_base = vmx_insn_rdmsr(MSR_GS_BASE);
+}
+
+static void put_host(struct vmx_vcpu *v)
+{
+    struct vmx_host_state h, *old = &v->host;
+    uint32_t cpu = v->vmcs.cpu;
+    bool all = v->host_cpu != cpu;
+
+    if (all)
+        put_host_cpu();
+    v->host_cpu = cpu;
+    read_host(&h);
+    for (unsigned i = 0; i < 7; i++)
+        if (all || h.sel[i] != old->sel[i])
+            vmx_insn_put(VMX_HOST_ES_SEL + 2 * i, h.sel[i] & 0xfff8);
+    if (all || h.cr0 != old->cr0)
+        vmx_insn_put(VMX_HOST_CR0, h.cr0);
+    if (all || h.cr3 != old->cr3)
+        vmx_insn_put(VMX_HOST_CR3, h.cr3);
+    if (all || h.cr4 != old->cr4)
+        vmx_insn_put(VMX_HOST_CR4, h.cr4);
+    if (all || h.fs_base != old->fs_base)
+        vmx_insn_put(VMX_HOST_FS_BASE, h.fs_base);
+    if (all || h.gs_base != old->gs_base)
+        vmx_insn_put(VMX_HOST_GS_BASE, h.gs_base);
+    v->host = h;
+}
+
+/* ---- vector and x87 registers ---- */
+
+/* What of the guest's components is in the CPU; never only a part of them, whatever its XCR0. */
+static uint64_t components(const struct vmx_vcpu *v)
+{
+    return v->soft.cpu->feat.xcr0_mask & vmx_host_xcr0;
+}
+
+static void fpu_in(struct vmx_vcpu *v)
+{
+    const struct x86_cpu *cpu = v->soft.cpu;
+    uint64_t all = components(v);
+
+    if (v->newer & VMX_G_FPU)
+        x86_get_xsave(v->soft.cpu, v->xsave, X86_XSAVE_MAX);
+    v->newer &= ~VMX_G_FPU;
+    v->valid &= ~VMX_G_FPU;
+    if (!vmx_host_xcr0) {
+        __asm__ volatile("fxrstorq (%0)" ::"r"(v->xsave) : "memory");
+        return;
+    }
+    vmx_insn_xsetbv(all);
+    __asm__ volatile("xrstorq (%0)" ::"r"(v->xsave), "a"((uint32_t)all), "d"(0) : "memory");
+    if (cpu->xcr0 != all)
+        vmx_insn_xsetbv(cpu->xcr0);
+}
+
+static void fpu_out(struct vmx_vcpu *v)
+{
+    uint64_t all = components(v);
+    uint64_t *header = (uint64_t *)((uint8_t *)v->xsave + X86_XSAVE_LEGACY);
+
+    if (!vmx_host_xcr0) {
+        __asm__ volatile("fxsaveq (%0)" ::"r"(v->xsave) : "memory");
+        *header = X86_XCR0_X87 | X86_XCR0_SSE;
+        return;
+    }
+    if (v->soft.cpu->xcr0 != all)
+        vmx_insn_xsetbv(all);
+    /* XSAVE leaves the rest of the header, which is zero, and the bits of other components. */
+    *header = 0;
+    __asm__ volatile("xsaveq (%0)" ::"r"(v->xsave), "a"((uint32_t)all), "d"(0) : "memory");
+}
+
+/* ---- MSRs ---- */
+
+static const uint32_t msr_index[VMX_NM] = {
+    [VMX_M_STAR] = 0xc0000081,   [VMX_M_LSTAR] = 0xc0000082,     [VMX_M_CSTAR] = 0xc0000083,
+    [VMX_M_SFMASK] = 0xc0000084, [VMX_M_KERNEL_GS] = 0xc0000102, [VMX_M_TSC_AUX] = 0xc0000103};
+
+static uint64_t guest_msr(const struct x86_cpu *cpu, unsigned n)
+{
+    const uint64_t values[VMX_NM] = {[VMX_M_STAR] = cpu->star,
+                                     [VMX_M_LSTAR] = cpu->lstar,
+                                     [VMX_M_CSTAR] = cpu->cstar,
+                                     [VMX_M_SFMASK] = cpu->sfmask,
+                                     [VMX_M_KERNEL_GS] = cpu->kernel_gs_base,
+                                     [VMX_M_TSC_AUX] = cpu->tsc_aux};
+
+    return values[n];
+}
+
+/* Those that the guest can use: SYSCALL's, SWAPGS's, RDTSCP's and RDPID's. */
+static uint32_t msrs_used(const struct vmx_vcpu *v)
+{
+    const struct x86_cpu *cpu = v->soft.cpu;
+    uint32_t used = 0;
+
+    if (cpu->efer & X86_EFER_SCE)
+        used |= 1u << VMX_M_STAR | 1u << VMX_M_LSTAR | 1u << VMX_M_CSTAR | 1u << VMX_M_SFMASK;
+    if (cpu->efer & X86_EFER_LMA)
+        used |= 1u << VMX_M_KERNEL_GS;
+    if (v->proc2 & VMX_PROC2_RDTSCP)
+        used |= 1u << VMX_M_TSC_AUX;
+    return used;
+}
+
+static void msrs_in(struct vmx_vcpu *v)
+{
+    uint32_t used = msrs_used(v);
+
+    v->msrs_in = 0;
+    for (unsigned n = 0; used >> n; n++) {
+        uint64_t host, value;
+
+        if (!(used >> n & 1))
+            continue;
+        host = vmx_insn_rdmsr(msr_index[n]);
+        value = guest_msr(v->soft.cpu, n);
+        /* SWAPGS changes its register without an exit. */
+        if (host == value && n != VMX_M_KERNEL_GS)
+            continue;
+        v->host_msr[n] = host;
+        v->msrs_in |= 1u << n;
+        if (host != value)
+            vmx_insn_wrmsr(msr_index[n], value);
+    }
+}
+
+static void msrs_out(struct vmx_vcpu *v)
+{
+    if (v->msrs_in >> VMX_M_KERNEL_GS & 1)
+        v->soft.cpu->kernel_gs_base = vmx_insn_rdmsr(msr_index[VMX_M_KERNEL_GS]);
+    for (unsigned n = 0; v->msrs_in >> n; n++)
+        if (v->msrs_in >> n & 1)
+            vmx_insn_wrmsr(msr_index[n], v->host_msr[n]);
+    v->msrs_in = 0;
+}
+
+/* ---- time ---- */
+
+#define LONG 1000000000u /* ns; timers that are further away are looked at again then */
+
+static uint64_t tsc_at(uint64_t deadline)
+{
+    uint64_t now, ns;
+
+    if (!vmx_uses(VMX_GROUP_PIN, VMX_PIN_PREEMPTION_TIMER))
+        return UINT64_MAX;
+    if (deadline == UINT64_MAX)
+        return vmx_insn_rdtsc() + vmm_host->tsc_khz * (LONG / 1000000);
+    now = os_now();
+    ns = deadline > now ? deadline - now : 0;
+    if (ns > LONG)
+        ns = LONG;
+    return vmx_insn_rdtsc() + ns * vmm_host->tsc_khz / 1000000;
+}
+
+/* ---- sessions ---- */
+
+static int begin(struct vmx_vcpu *v)
+{
+    if (!vmx_vmcs_load(&vmx_machine, &v->vmcs))
+        return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "VMPTRLD: %s",
+                       vmx_insn_error((uint32_t)vmx_insn_read(VMX_VM_INSN_ERROR)));
+    if (!v->ready)
+        vmx_state_init(v);
+    vmm_host->fpu_begin(vmm_host->ctx);
+    put_host(v);
+    fpu_in(v);
+    msrs_in(v);
+    v->in_session = true;
+    return 0;
+}
+
+int vmx_session_begin(struct vmx_vcpu *v)
+{
+    int err;
+
+    if (v->in_session)
+        return 0;
+    core_poll_timers(v->vcpu);
+    v->deadline = tsc_at(core_timers_begin(v->vcpu));
+    vmm_host->preempt_off(vmm_host->ctx);
+    err = begin(v);
+    if (!err)
+        return 0;
+    vmm_host->preempt_on(vmm_host->ctx);
+    core_timers_end(v->vcpu);
+    return err;
+}
+
+void vmx_session_end(struct vmx_vcpu *v)
+{
+    struct vmx_vm *vv = vmx_vm_of(v);
+
+    if (!v->in_session)
+        return;
+    v->in_session = false;
+    msrs_out(v);
+    fpu_out(v);
+    vmm_host->fpu_end(vmm_host->ctx);
+    vmm_host->preempt_on(vmm_host->ctx);
+    core_timers_end(v->vcpu);
+    if (!v->ept_seen)
+        return;
+    v->ept_seen = false;
+    os_mutex_lock(&vv->lock);
+    ept_invept_done(&vv->ept, &v->ept_cpu, v->ept_gen);
+    os_mutex_unlock(&vv->lock);
+}
