@@ -4,7 +4,11 @@
 	.text
 	.globl	memcpy, memmove, memset, memcmp
 memcpy:	movq	%rdi, %rax
-	movq	%rdx, %rcx
+1:	movq	%rdx, %rcx
+	shrq	$3, %rcx
+	rep movsq
+	movl	%edx, %ecx
+	andl	$7, %ecx
 	rep movsb
 	ret
 
@@ -14,19 +18,23 @@ memmove:
 	movq	%rdi, %r8
 	subq	%rsi, %r8
 	cmpq	%rdx, %r8
-	jae	1f
+	jae	1b
 	std
 	leaq	-1(%rdi,%rdx), %rdi
 	leaq	-1(%rsi,%rdx), %rsi
 	rep movsb
 	cld
 	ret
-1:	rep movsb
-	ret
 
 memset:	movq	%rdi, %r8
-	movl	%esi, %eax
+	movzbl	%sil, %eax
+	movabsq	$0x0101010101010101, %rcx
+	imulq	%rcx, %rax
 	movq	%rdx, %rcx
+	shrq	$3, %rcx
+	rep stosq
+	movl	%edx, %ecx
+	andl	$7, %ecx
 	rep stosb
 	movq	%r8, %rax
 	ret
