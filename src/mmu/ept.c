@@ -501,13 +501,18 @@ uint64_t ept_eptp(const struct ept *ept)
     return phys(ept, ept->root) | type | 3u << 3 | (ept->ad ? 1u << 6 : 0);
 }
 
+bool ept_usable(uint64_t cap)
+{
+    return (cap & EPT_CAP_4LEVEL) && (cap & (EPT_CAP_WB | EPT_CAP_UC)) && (cap & EPT_CAP_INVEPT) &&
+           (cap & (EPT_CAP_INVEPT_SINGLE | EPT_CAP_INVEPT_ALL));
+}
+
 int ept_init(struct ept *ept, const struct ept_config *config)
 {
     uint64_t cap = config->cap;
 
     memset(ept, 0, sizeof(*ept));
-    if (!(cap & EPT_CAP_4LEVEL) || !(cap & (EPT_CAP_WB | EPT_CAP_UC)) || !(cap & EPT_CAP_INVEPT) ||
-        !(cap & (EPT_CAP_INVEPT_SINGLE | EPT_CAP_INVEPT_ALL)))
+    if (!ept_usable(cap))
         return EPT_E_CAPS;
     if (config->phys_bits < 32 || config->phys_bits > 52)
         return EPT_E_ARG;

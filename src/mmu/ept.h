@@ -78,6 +78,8 @@ struct ept {
     bool ad, tracking;
 };
 
+/* Whether a CPU with this IA32_VMX_EPT_VPID_CAP has tables and INVEPT as they are needed here. */
+bool ept_usable(uint64_t cap);
 int ept_init(struct ept *ept, const struct ept_config *config);
 /* Frees everything. No processor uses the tables any more, and none will without an INVEPT. */
 void ept_free(struct ept *ept);

@@ -5,60 +5,60 @@
 #include "backends/vmx/vmx.h"
 #include "core/x86/control.h"
 #include "freestanding/host.h"
-#include "vmx/decode.h"
 #include "vmx/event.h"
 #include "vmx/fields.h"
 #include "vmx/insn.h"
 
 /* ---- memory ---- */
 
-/* Maps the page if it is memory that the access may reach. Only pages that are dirty already are
- * mapped for writing. */
-static bool map(struct vmx_vcpu *v, const struct core_page *page, uint64_t gpa, bool write)
+/* A fault of the hardware's page walk has ended an IRET that had ended NMI blocking. */
+static void block_nmi_again(struct vmx_vcpu *v, uint64_t info)
 {
-    struct vmx_vm *vv = vmx_vm_of(v);
-    unsigned rights = EPT_R;
-    int err;
-
-    if (write && !(page->prot & VMM_MEM_W))
-        return false;
-    if (page->prot & VMM_MEM_X)
-        rights |= EPT_X;
-    if (page->prot & VMM_MEM_W) {
-        if (write && page->dirty)
-            atomic_store_explicit(page->dirty, 1, memory_order_relaxed);
-        if (!page->dirty || atomic_load_explicit(page->dirty, memory_order_relaxed))
-            rights |= EPT_W;
-    }
-    os_mutex_lock(&vv->lock);
-    err = ept_map(&vv->ept, gpa & ~0xfffull, vmm_host->virt_to_phys(vmm_host->ctx, page->host),
-                  4096, rights);
-    os_mutex_unlock(&vv->lock);
-    return !err;
+    if (v->soft.cpu->event.valid || !vmx_iret_blocks_nmi(v->reason, info, 0))
+        return;
+    vmx_pull(v, VMX_G_BLOCKING);
+    v->soft.cpu->nmi_blocked = true;
+    vmx_changed(v, VMX_G_BLOCKING);
 }
 
 static int on_ept_violation(struct vmx_vcpu *v)
 {
     uint64_t qualification = vmx_insn_read(VMX_EXIT_QUALIFICATION);
     uint64_t gpa = vmx_insn_read(VMX_GUEST_PHYS_ADDR);
-    struct vmx_ept_violation a = vmx_ept_violation(qualification);
     struct core_page page;
     int r;
 
-    if (!v->soft.cpu->event.valid && vmx_iret_blocks_nmi(v->reason, qualification, 0)) {
-        vmx_pull(v, VMX_G_BLOCKING);
-        v->soft.cpu->nmi_blocked = true;
-        vmx_changed(v, VMX_G_BLOCKING);
-    }
+    block_nmi_again(v, qualification);
     if (!core_mem_page(v->vcpu->vm, gpa, &page) || !page.host) {
         r = vmx_on_mmio(v, gpa, qualification);
         return r == VMX_INJECT_SOFT ? vmx_soft_one(v, true) : r;
     }
     vmx_session_end(v); /* locks and allocations may wait */
-    /* Once is enough: if the page is there with what was asked for, another reason remains. */
-    if ((a.fetch && a.readable && !a.executable) || !map(v, &page, gpa, a.write))
-        return vmx_soft_one(v, true);
-    return VMX_GO_ON;
+    return vmx_mmu_violation(v, gpa, qualification) == VMX_MMU_SOFT ? vmx_soft_one(v, true)
+                                                                    : VMX_GO_ON;
+}
+
+/* With shadow page tables. */
+static int on_page_fault(struct vmx_vcpu *v, uint32_t intr)
+{
+    uint64_t linear = vmx_insn_read(VMX_EXIT_QUALIFICATION);
+    uint32_t error = (uint32_t)vmx_insn_read(VMX_EXIT_INTR_ERROR);
+
+    block_nmi_again(v, intr);
+    vmx_pull(v, VMX_G_RIP | VMX_G_FLAGS | VMX_G_SEGS);
+    vmx_session_end(v); /* locks and allocations may wait */
+    return vmx_mmu_page_fault(v, linear, error) == VMX_MMU_SOFT ? vmx_soft_one(v, true) : VMX_GO_ON;
+}
+
+/* With shadow page tables, too. */
+static int on_invlpg(struct vmx_vcpu *v)
+{
+    uint64_t linear = vmx_insn_read(VMX_EXIT_QUALIFICATION);
+    uint64_t flush_gen = v->soft.cpu->mmu.flush_gen;
+    int r = vmx_soft_one(v, false);
+
+    vmx_mmu_invlpg(v, linear, flush_gen);
+    return r;
 }
 
 /* ---- events ---- */
@@ -76,6 +76,8 @@ static int on_exception(struct vmx_vcpu *v)
         cpu->pending_db |= vmx_insn_read(VMX_EXIT_QUALIFICATION) & (X86_DR6_BS | X86_DR6_BD | 15);
         return VMX_GO_ON;
     }
+    if ((intr & VMX_INTR_VECTOR) == VMX_VECTOR_PF)
+        return on_page_fault(v, intr);
     return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "machine check in the guest");
 }
 
@@ -124,11 +126,11 @@ static int on_impossible(struct vmx_vcpu *v)
 static int on_misconfig(struct vmx_vcpu *v)
 {
     uint64_t gpa = vmx_insn_read(VMX_GUEST_PHYS_ADDR);
-    struct ept_walk walk;
+    char text[160];
 
-    ept_walk(&vmx_vm_of(v)->ept, gpa, 0, &walk);
-    return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "EPT misconfiguration at %#llx: %s",
-                   (unsigned long long)gpa, ept_misconfig_text(walk.rule));
+    vmx_session_end(v);
+    vmx_mmu_misconfigured(v, gpa, text, sizeof(text));
+    return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "%s", text);
 }
 
 static int on_machine_check(struct vmx_vcpu *v)
@@ -151,7 +153,7 @@ static int (*const handlers[VMX_NEXITS])(struct vmx_vcpu *v) = {
     [VMX_EXIT_GETSEC] = on_insn,
     [VMX_EXIT_HLT] = vmx_on_hlt,
     [VMX_EXIT_INVD] = on_insn,
-    [VMX_EXIT_INVLPG] = on_insn,
+    [VMX_EXIT_INVLPG] = on_invlpg,
     [VMX_EXIT_RDPMC] = on_insn,
     [VMX_EXIT_RDTSC] = vmx_on_rdtsc,
     [VMX_EXIT_RSM] = on_insn,

@@ -26,13 +26,12 @@ static const struct vmx_wish wish = {
                                     VMX_PROC_RDPMC | VMX_PROC_RDTSC | VMX_PROC_MOV_DR |
                                     VMX_PROC_UNCONDITIONAL_IO | VMX_PROC_MSR_BITMAPS |
                                     VMX_PROC_CR8_LOAD | VMX_PROC_CR8_STORE,
-                 [VMX_GROUP_PROC2] = VMX_PROC2_EPT,
-                 [VMX_GROUP_EXIT] = VMX_EXITC_HOST_64 | VMX_EXITC_SAVE_EFER | VMX_EXITC_LOAD_EFER |
-                                    VMX_EXITC_SAVE_DEBUG | VMX_EXITC_LOAD_PAT,
-                 [VMX_GROUP_ENTRY] =
-                     VMX_ENTRY_LOAD_EFER | VMX_ENTRY_LOAD_DEBUG | VMX_ENTRY_LOAD_PAT},
+                 [VMX_GROUP_EXIT] = VMX_EXITC_HOST_64 | VMX_EXITC_SAVE_DEBUG,
+                 [VMX_GROUP_ENTRY] = VMX_ENTRY_LOAD_DEBUG},
     .wanted = {[VMX_GROUP_PIN] = VMX_PIN_PREEMPTION_TIMER,
-               [VMX_GROUP_PROC2] = VMX_PROC2_UNRESTRICTED_GUEST | VMX_PROC2_VPID |
+               [VMX_GROUP_EXIT] = VMX_EXITC_SAVE_EFER | VMX_EXITC_LOAD_EFER | VMX_EXITC_LOAD_PAT,
+               [VMX_GROUP_ENTRY] = VMX_ENTRY_LOAD_EFER | VMX_ENTRY_LOAD_PAT,
+               [VMX_GROUP_PROC2] = VMX_PROC2_EPT | VMX_PROC2_UNRESTRICTED_GUEST | VMX_PROC2_VPID |
                                    VMX_PROC2_WBINVD | VMX_PROC2_RDRAND | VMX_PROC2_RDSEED |
                                    VMX_PROC2_RDTSCP | VMX_PROC2_INVPCID | VMX_PROC2_XSAVES}};
 
@@ -67,6 +66,20 @@ static uint64_t host_xcr0(void)
     return id[0] & X86_XCR0_ALL;
 }
 
+/* EPT, with what its guests need of the entry; or else what shadow page tables need. */
+static int negotiate(char *why, size_t size)
+{
+    struct vmx_wish w = wish;
+    int err = vmx_negotiate(&vmx_machine.caps, &w, &vmx_controls, why, size);
+
+    if (!err && vmx_has_ept() && vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER) &&
+        vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_PAT) && ept_usable(vmx_machine.caps.ept_vpid))
+        return VMM_OK;
+    w.wanted[VMX_GROUP_PROC2] &= ~(uint32_t)(VMX_PROC2_EPT | VMX_PROC2_UNRESTRICTED_GUEST);
+    w.required[VMX_GROUP_PROC] |= VMX_PROC_INVLPG | VMX_PROC_CR3_LOAD | VMX_PROC_CR3_STORE;
+    return vmx_negotiate(&vmx_machine.caps, &w, &vmx_controls, why, size);
+}
+
 /* The result is in use while there are VMs. With the mutex held. */
 static int prepare(char *why, size_t size)
 {
@@ -77,7 +90,7 @@ static int prepare(char *why, size_t size)
     vmx_machine.host = vmm_host;
     err = vmx_caps_read(&vmx_machine.caps, vmm_host, why, size);
     if (!err)
-        err = vmx_negotiate(&vmx_machine.caps, &wish, &vmx_controls, why, size);
+        err = negotiate(why, size);
     return err == VMM_E_UNSUPPORTED ? VMM_E_NODEV : err;
 }
 

@@ -79,7 +79,9 @@ static int soft(struct vmx_vcpu *v, uint64_t limit, bool step, bool fpu)
     vmx_session_end(v);
     vmx_pull(v, groups);
     note_flush(v);
-    x86_flush_tlb(v->soft.cpu);
+    /* Without EPT, whatever invalidates exits: this TLB is as good as the hardware's. */
+    if (vmx_has_ept())
+        x86_flush_tlb(v->soft.cpu);
     x86_cache_recheck(v->soft.cpu);
     v->flush_seen = v->soft.cpu->mmu.flush_gen;
     vcpu->insn_budget = n;
@@ -117,7 +119,7 @@ static void set_timer(const struct vmx_vcpu *v)
 
 static void invept(struct vmx_vcpu *v)
 {
-    struct ept *ept = &vmx_vm_of(v)->ept;
+    struct ept *ept = &vmx_vm_of(v)->mmu.ept;
     struct vmx_inv_operand op = {ept_eptp(ept), 0};
 
     v->ept_gen = ept_generation(ept);
@@ -127,16 +129,16 @@ static void invept(struct vmx_vcpu *v)
 /* This CPU's own record of what it has invalidated may wait until the session's end. */
 static bool ept_settled(const struct vmx_vcpu *v)
 {
-    const struct ept *ept = &vmx_vm_of(v)->ept;
+    const struct ept *ept = &vmx_vm_of(v)->mmu.ept;
 
-    return !ept_needs_invept(ept, &v->ept_cpu) ||
+    return !vmx_has_ept() || !ept_needs_invept(ept, &v->mmu.ept_cpu) ||
            (v->ept_seen && v->ept_gen == ept_generation(ept));
 }
 
 /* On another CPU than last time nothing is known of what it has cached. */
 static void settle(struct vmx_vcpu *v)
 {
-    if (!ept_settled(v) || v->tlb.cpu != v->vmcs.cpu)
+    if (!ept_settled(v) || (vmx_has_ept() && v->tlb.cpu != v->vmcs.cpu))
         invept(v);
     note_flush(v);
     vmx_tlb_settle(&v->tlb, &vmx_machine.caps, v->vmcs.cpu);
@@ -201,7 +203,9 @@ static int guest(struct vmx_vcpu *v)
         __asm__ volatile("mov %%cr2, %0" : "=r"(cr2));
         if (cr2 != cpu->cr2)
             __asm__ volatile("mov %0, %%cr2" ::"r"(cpu->cr2));
+        vmx_efer_in(v);
         result = vmx_enter(cpu->gpr, v->vmcs.launched);
+        vmx_efer_out(v);
         __asm__ volatile("mov %%cr2, %0" : "=r"(cpu->cr2));
         v->reason = result == VMX_OK ? (uint32_t)vmx_insn_read(VMX_EXIT_REASON) : 0;
         if (result == VMX_OK && is_nmi(v))
@@ -238,16 +242,14 @@ static int enter(struct vmx_vcpu *v)
 /* ---- the loop ---- */
 
 /* Whether the hardware can execute this state. */
-static bool mode_ok(const struct vmx_vcpu *v)
+static bool mode_ok(struct vmx_vcpu *v)
 {
     const struct x86_cpu *cpu = v->soft.cpu;
 
     /* Features that the guest's CPUID offers and this CPU does not have. */
     if ((cpu->cr4 & ~vmx_machine.caps.cr4_fixed1) || (cpu->xcr0 & ~(vmx_host_xcr0 | 3)))
         return false;
-    if (vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_UNRESTRICTED_GUEST))
-        return true;
-    return (cpu->cr0 & X86_CR0_PE) && (cpu->cr0 & X86_CR0_PG);
+    return vmx_mmu_ready(v);
 }
 
 static bool needs_soft(struct vmx_vcpu *v, bool step)
@@ -303,6 +305,8 @@ static int turn(struct vmx_vcpu *v, bool step)
     /* Timers may have run. */
     if (atomic_load_explicit(&vcpu->requests, memory_order_relaxed))
         return BACKEND_AGAIN;
+    if (!vmx_mmu_current(v))
+        return VMX_GO_ON;
     r = vmx_inject(v);
     if (r == VMX_INJECT_SOFT)
         return vmx_soft_one(v, true);

@@ -205,6 +205,25 @@ static void msrs_out(struct vmx_vcpu *v)
     v->msrs_in = 0;
 }
 
+/* The host's EFER with the guest's SCE, and with NXE for the shadow tables; LMA and LME are the
+ * entry's. Nothing is fetched by SYSCALL meanwhile. */
+void vmx_efer_in(struct vmx_vcpu *v)
+{
+    uint64_t efer;
+
+    if (vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER))
+        return;
+    v->mmu.host_efer = vmx_insn_rdmsr(MSR_EFER);
+    efer = (v->mmu.host_efer & ~(uint64_t)X86_EFER_SCE) | (v->soft.cpu->efer & X86_EFER_SCE);
+    vmx_insn_wrmsr(MSR_EFER, efer | X86_EFER_NXE);
+}
+
+void vmx_efer_out(const struct vmx_vcpu *v)
+{
+    if (!vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER))
+        vmx_insn_wrmsr(MSR_EFER, v->mmu.host_efer);
+}
+
 /* ---- time ---- */
 
 #define LONG 1000000000u /* ns; timers that are further away are looked at again then */
@@ -273,7 +292,7 @@ void vmx_session_end(struct vmx_vcpu *v)
     if (!v->ept_seen)
         return;
     v->ept_seen = false;
-    os_mutex_lock(&vv->lock);
-    ept_invept_done(&vv->ept, &v->ept_cpu, v->ept_gen);
-    os_mutex_unlock(&vv->lock);
+    os_mutex_lock(&vv->mmu.lock);
+    ept_invept_done(&vv->mmu.ept, &v->mmu.ept_cpu, v->ept_gen);
+    os_mutex_unlock(&vv->mmu.lock);
 }

@@ -33,7 +33,8 @@ void vmx_state_init(struct vmx_vcpu *v)
     put(VMX_PROC2_CTLS, v->proc2);
     put(VMX_EXIT_CTLS, vmx_controls.value[VMX_GROUP_EXIT]);
     put(VMX_ENTRY_CTLS, v->entry);
-    put(VMX_EXCEPTION_BITMAP, 1u << X86_DB | 1u << X86_MC);
+    put(VMX_EXCEPTION_BITMAP,
+        1u << X86_DB | 1u << X86_MC | (vmx_has_ept() ? 0 : 1u << VMX_VECTOR_PF));
     put(VMX_PF_ERROR_MASK, 0);
     put(VMX_PF_ERROR_MATCH, 0);
     put(VMX_CR3_TARGET_COUNT, 0);
@@ -42,7 +43,8 @@ void vmx_state_init(struct vmx_vcpu *v)
     put(VMX_ENTRY_MSR_LOAD_COUNT, 0);
     put(VMX_ENTRY_INTR_INFO, 0);
     put(VMX_MSR_BITMAP, vmm_host->virt_to_phys(vmm_host->ctx, v->msr_bits));
-    put(VMX_EPTP, ept_eptp(&vv->ept));
+    if (vmx_has_ept())
+        put(VMX_EPTP, ept_eptp(&vv->mmu.ept));
     put(VMX_LINK_POINTER, UINT64_MAX);
     put(VMX_GUEST_DEBUGCTL, 0);
     put(VMX_GUEST_DR7, X86_DR7_FIXED);
@@ -79,19 +81,27 @@ static bool has_pdptes(const struct x86_cpu *cpu)
     return (cpu->cr0 & X86_CR0_PG) && (cpu->cr4 & X86_CR4_PAE) && !(cpu->efer & X86_EFER_LMA);
 }
 
+static void push_paging(const struct x86_cpu *cpu)
+{
+    put(VMX_GUEST_CR0, cpu->cr0 | X86_CR0_NE);
+    put(VMX_GUEST_CR3, cpu->cr3);
+    put(VMX_GUEST_CR4, cpu->cr4 | CR4_VMXE);
+    for (unsigned i = 0; i < 4 && has_pdptes(cpu); i++)
+        put(VMX_GUEST_PDPTE0 + 2 * i, cpu->mmu.pdpte[i]);
+    put(VMX_GUEST_EFER, cpu->efer);
+}
+
 static void push_control(struct vmx_vcpu *v)
 {
     const struct x86_cpu *cpu = v->soft.cpu;
     uint32_t entry = v->entry & ~(uint32_t)VMX_ENTRY_GUEST_64;
 
-    put(VMX_GUEST_CR0, cpu->cr0 | X86_CR0_NE);
     put(VMX_CR0_SHADOW, cpu->cr0);
-    put(VMX_GUEST_CR3, cpu->cr3);
-    put(VMX_GUEST_CR4, cpu->cr4 | CR4_VMXE);
     put(VMX_CR4_SHADOW, cpu->cr4);
-    for (unsigned i = 0; i < 4 && has_pdptes(cpu); i++)
-        put(VMX_GUEST_PDPTE0 + 2 * i, cpu->mmu.pdpte[i]);
-    put(VMX_GUEST_EFER, cpu->efer);
+    if (vmx_has_ept())
+        push_paging(cpu);
+    else
+        vmx_shadow_push(v);
     if (cpu->efer & X86_EFER_LMA)
         entry |= VMX_ENTRY_GUEST_64;
     if (entry == v->entry)
@@ -115,7 +125,7 @@ static void push_rest(struct vmx_vcpu *v, uint32_t groups)
     if (groups & VMX_G_CONTROL)
         push_control(v);
     if (groups & VMX_G_MSRS) {
-        put(VMX_GUEST_PAT, cpu->pat);
+        put(VMX_GUEST_PAT, vmx_has_ept() ? cpu->pat : VMX_SHADOW_PAT);
         put(VMX_GUEST_SYSENTER_CS, cpu->sysenter_cs);
         put(VMX_GUEST_SYSENTER_ESP, cpu->sysenter_esp);
         put(VMX_GUEST_SYSENTER_EIP, cpu->sysenter_eip);
@@ -161,7 +171,8 @@ static void pull_segs(struct x86_cpu *cpu)
 static void pull_control(struct x86_cpu *cpu)
 {
     cpu->cr0 = (cpu->cr0 & ~CR0_OWNED) | (get(VMX_GUEST_CR0) & CR0_OWNED);
-    cpu->cr3 = get(VMX_GUEST_CR3);
+    if (vmx_has_ept()) /* else loads of CR3 exit */
+        cpu->cr3 = get(VMX_GUEST_CR3);
 }
 
 static void pull_vmcs(struct vmx_vcpu *v, uint32_t groups)
@@ -206,7 +217,8 @@ static void pull_current(struct vmx_vcpu *v, uint32_t groups)
     v->valid |= groups;
     if ((groups & mode) && (v->valid & mode) == mode) {
         x86_mode_changed(cpu);
-        for (unsigned i = 0; i < 4 && (groups & VMX_G_CONTROL) && has_pdptes(cpu); i++)
+        for (unsigned i = 0; i < 4 && (groups & VMX_G_CONTROL) && has_pdptes(cpu) && vmx_has_ept();
+             i++)
             cpu->mmu.pdpte[i] = get(VMX_GUEST_PDPTE0 + 2 * i);
     }
 }

@@ -9,75 +9,17 @@
 #include "freestanding/host.h"
 #include "vmx/decode.h"
 
-/* ---- tables of EPT ---- */
-
-static void *page_alloc(void *ctx, bool low)
-{
-    void *page;
-
-    (void)ctx;
-    page = vmm_host->pages_alloc(vmm_host->ctx, 1);
-    if (page && low && vmm_host->virt_to_phys(vmm_host->ctx, page) >> 32) {
-        vmm_host->pages_free(vmm_host->ctx, page, 1);
-        return NULL;
-    }
-    return page;
-}
-
-static void page_free(void *ctx, void *page)
-{
-    (void)ctx;
-    vmm_host->pages_free(vmm_host->ctx, page, 1);
-}
-
-static uint64_t page_phys(void *ctx, const void *p)
-{
-    (void)ctx;
-    return vmm_host->virt_to_phys(vmm_host->ctx, p);
-}
-
-static void *page_virt(void *ctx, uint64_t phys)
-{
-    (void)ctx;
-    return vmm_host->phys_to_virt(vmm_host->ctx, phys);
-}
-
-static const struct mmu_pages pages = {
-    .alloc = page_alloc, .free = page_free, .phys = page_phys, .virt = page_virt};
-
 /* ---- VMs ---- */
 
 static void probe(struct vmm_backend_report *report)
 {
     report->result = vmx_host_probe(report->reason, sizeof(report->reason));
     if (!report->result)
-        snprintf(report->reason, sizeof(report->reason), "VMX with EPT%s",
-                 vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_UNRESTRICTED_GUEST)
-                     ? ""
-                     : "; real mode and unpaged mode by the software CPU");
-}
-
-static int vm_init(struct vm *vm)
-{
-    struct ept_config config = {.pages = &pages, .max_tables = 1u << 18};
-    char why[160];
-    int err = vmx_host_get(why, sizeof(why));
-    struct vmx_vm *vv;
-
-    if (err)
-        return vm_fail(vm, err, "vm_create", "%s", why);
-    vv = calloc(1, sizeof(*vv));
-    config.cap = vmx_machine.caps.ept_vpid;
-    config.phys_bits = vmx_phys_bits;
-    if (!vv || ept_init(&vv->ept, &config)) {
-        free(vv);
-        vmx_host_put();
-        return vm_fail(vm, VMM_E_NOMEM, "vm_create", "no extended page tables");
-    }
-    os_mutex_init(&vv->lock);
-    vv->vm = vm;
-    vm->backend_data = vv;
-    return VMM_OK;
+        snprintf(report->reason, sizeof(report->reason), "VMX with %s%s",
+                 vmx_has_ept() ? "EPT" : "shadow page tables",
+                 vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_UNRESTRICTED_GUEST) ? ""
+                 : vmx_has_ept() ? "; real mode and unpaged mode by the software CPU"
+                                 : "; real mode by the software CPU");
 }
 
 static void vm_fini(struct vm *vm)
@@ -87,37 +29,39 @@ static void vm_fini(struct vm *vm)
     if (!vv)
         return;
     vm->backend_data = NULL;
-    ept_free(&vv->ept);
-    os_mutex_fini(&vv->lock);
+    vmx_mmu_fini(vv);
     free(vv);
     vmx_host_put();
+}
+
+static int vm_init(struct vm *vm)
+{
+    char why[160];
+    int err = vmx_host_get(why, sizeof(why));
+    struct vmx_vm *vv;
+
+    if (err)
+        return vm_fail(vm, err, "vm_create", "%s", why);
+    vv = calloc(1, sizeof(*vv));
+    if (!vv) {
+        vmx_host_put();
+        return vm_fail(vm, VMM_E_NOMEM, "vm_create", "no memory");
+    }
+    vv->vm = vm;
+    vm->backend_data = vv;
+    err = vmx_mmu_init(vv);
+    if (!err)
+        return VMM_OK;
+    vm_fini(vm);
+    return vm_fail(vm, err, "vm_create", "%s",
+                   err == VMM_E_NOMEM ? "no memory for page tables of the hardware"
+                                      : "without EPT there are at most 63 vCPUs");
 }
 
 static void caps(struct vm *vm, struct vm_caps *c)
 {
     interp_caps(vm, c);
     c->caps |= VMM_CAP_HW;
-}
-
-/* With the world stopped. */
-static void mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len)
-{
-    struct vmx_vm *vv = vm->backend_data;
-
-    interp_mem_map_changed(vm, gpa, len);
-    os_mutex_lock(&vv->lock);
-    ept_unmap(&vv->ept, gpa, len);
-    os_mutex_unlock(&vv->lock);
-}
-
-static void dirty_cleared(struct vm *vm, uint64_t gpa, uint64_t len)
-{
-    struct vmx_vm *vv = vm->backend_data;
-
-    interp_dirty_cleared(vm, gpa, len);
-    os_mutex_lock(&vv->lock);
-    ept_unmap(&vv->ept, gpa, len);
-    os_mutex_unlock(&vv->lock);
 }
 
 /* ---- vCPUs ---- */
@@ -135,17 +79,14 @@ static void free_msrs(uint8_t *bitmap)
 static void vcpu_fini(struct vcpu *vcpu)
 {
     struct vmx_vcpu *v = vcpu->backend_data;
-    struct vmx_vm *vv = vcpu->vm->backend_data;
 
     if (!v)
         return;
+    vmx_mmu_vcpu_fini(v);
     vcpu->backend_data = NULL;
-    os_mutex_lock(&vv->lock);
-    ept_cpu_remove(&vv->ept, &v->ept_cpu);
-    os_mutex_unlock(&vv->lock);
     vmx_vmcs_destroy(&vmx_machine, &v->vmcs);
-    page_free(NULL, v->xsave);
-    page_free(NULL, v->msr_bits);
+    vmx_pages.free(NULL, v->xsave);
+    vmx_pages.free(NULL, v->msr_bits);
     vmx_vpid_put(v->tlb.vpid);
     interp_vcpu_close(&v->soft);
     free(v);
@@ -155,7 +96,6 @@ _Static_assert(X86_XSAVE_MAX <= 4096, "an XSAVE area is one page");
 
 static int vcpu_init(struct vcpu *vcpu)
 {
-    struct vmx_vm *vv = vcpu->vm->backend_data;
     struct vmx_vcpu *v = calloc(1, sizeof(*v));
     int err;
 
@@ -165,25 +105,23 @@ static int vcpu_init(struct vcpu *vcpu)
     v->valid = v->newer = VMX_G_ALL;
     v->host_cpu = VMX_NO_CPU;
     vmx_tlb_init(&v->tlb, vmx_vpid_get());
-    v->xsave = page_alloc(NULL, false);
-    v->msr_bits = page_alloc(NULL, false);
+    v->xsave = vmx_pages.alloc(NULL, false);
+    v->msr_bits = vmx_pages.alloc(NULL, false);
     err = v->xsave && v->msr_bits ? vmx_vmcs_create(&vmx_machine, &v->vmcs) : VMM_E_NOMEM;
     if (!err)
         err = interp_vcpu_open(&v->soft, vcpu);
     if (err) {
         vmx_vmcs_destroy(&vmx_machine, &v->vmcs);
         if (v->xsave)
-            page_free(NULL, v->xsave);
+            vmx_pages.free(NULL, v->xsave);
         if (v->msr_bits)
-            page_free(NULL, v->msr_bits);
+            vmx_pages.free(NULL, v->msr_bits);
         vmx_vpid_put(v->tlb.vpid);
         free(v);
         return err;
     }
     free_msrs(v->msr_bits);
-    os_mutex_lock(&vv->lock);
-    ept_cpu_add(&vv->ept, &v->ept_cpu);
-    os_mutex_unlock(&vv->lock);
+    vmx_mmu_vcpu_init(v);
     return VMM_OK;
 }
 
@@ -307,6 +245,9 @@ static int set_debug(struct vcpu *vcpu, const struct vmm_debug *debug)
     return err;
 }
 
+static const struct backend_host_ops host_services = {
+    .dirty_start = vmx_dirty_start, .dirty_stop = vmx_dirty_stop, .dirty_sync = vmx_dirty_sync};
+
 const struct vmm_backend_ops vmm_backend_vmx = {
     .name = "vmx",
     .probe = probe,
@@ -330,7 +271,8 @@ const struct vmm_backend_ops vmm_backend_vmx = {
     .set_debug = set_debug,
     .translate = translate,
     .irq_window = irq_window,
-    .mem_map_changed = mem_map_changed,
-    .code_changed = interp_code_changed,
-    .dirty_cleared = dirty_cleared,
+    .mem_map_changed = vmx_mem_map_changed,
+    .code_changed = vmx_code_changed,
+    .dirty_cleared = vmx_dirty_cleared,
+    .host = &host_services,
 };

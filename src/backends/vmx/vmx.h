@@ -5,7 +5,7 @@
 #define BACKENDS_VMX_VMX_H
 
 #include "backends/interp/interp.h"
-#include "mmu/ept.h"
+#include "backends/vmx/mmu.h"
 #include "vmx/cpu.h"
 #include "vmx/tlb.h"
 
@@ -42,7 +42,7 @@ struct vmx_vcpu {
     struct interp_vcpu soft; /* first: interp.h */
     struct vcpu *vcpu;
     struct vmx_vmcs vmcs;
-    struct ept_cpu ept_cpu;
+    struct vmx_mmu_vcpu mmu;
     struct vmx_tlb tlb;
     uint32_t valid, newer; /* VMX_G_*; newer is a part of valid: the other copy is out of date */
     bool ready;            /* the VMCS has its controls */
@@ -73,8 +73,7 @@ struct vmx_vcpu {
 
 struct vmx_vm {
     struct vm *vm;
-    struct os_mutex lock; /* of ept */
-    struct ept ept;
+    struct vmx_mmu mmu;
 };
 
 /* Neither BACKEND_* nor VMM_E_*: nothing keeps the run loop from going on. */
@@ -97,6 +96,14 @@ static inline bool vmx_uses(enum vmx_group group, uint32_t bit)
 {
     return vmx_controls.value[group] & bit;
 }
+
+/* Else shadow page tables. */
+static inline bool vmx_has_ept(void)
+{
+    return vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_EPT);
+}
+
+extern const struct mmu_pages vmx_pages; /* [mmu.c] */
 
 static inline struct vmx_vm *vmx_vm_of(const struct vmx_vcpu *v)
 {
@@ -129,6 +136,10 @@ static inline void vmx_changed(struct vmx_vcpu *v, uint32_t groups)
 int vmx_session_begin(struct vmx_vcpu *v);
 /* Before anything that calls back, waits or executes guest code in software. */
 void vmx_session_end(struct vmx_vcpu *v);
+
+/* Around an entry, for CPUs whose entries and exits do not switch IA32_EFER; interrupts are off. */
+void vmx_efer_in(struct vmx_vcpu *v);
+void vmx_efer_out(const struct vmx_vcpu *v);
 
 /* ---- events [inject.c] ---- */
 

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/vmx/mmu.h: the guest's memory as the hardware sees it: extended page tables, or shadow
+ * page tables on CPUs without them. */
+#ifndef BACKENDS_VMX_MMU_H
+#define BACKENDS_VMX_MMU_H
+
+#include "mmu/ept.h"
+#include "mmu/shadow.h"
+#include "vmx/fields.h"
+
+#define VMX_VECTOR_PF 14
+
+struct vm;
+struct vmx_vm;
+struct vmx_vcpu;
+
+/* Of a VM. One lock for both kinds would not do: EPT is changed under `lock` while vCPUs are in the
+ * guest; shadow tables are with the world stopped, or by the only vCPU. */
+struct vmx_mmu {
+    struct os_mutex lock; /* of ept */
+    struct ept ept;
+    struct sink_x86 sink;
+    struct shadow *shadow; /* NULL: EPT is used */
+};
+
+/* Of a vCPU. */
+struct vmx_mmu_vcpu {
+    struct ept_cpu ept_cpu;
+    uint64_t host_efer; /* while the guest is in, where entries do not switch it */
+    uint64_t same_rip;  /* page faults that were resolved at the same RIP ... */
+    unsigned same;      /* ... so many in a row */
+    struct shadow_vcpu shadow;
+    uint64_t flush_gen; /* mmu.flush_gen of the last shadow_load */
+    bool shadow_ok;     /* ... which has found tables for the mode */
+    bool loaded;        /* there was one */
+    void (*code_written)(void *ctx, uint64_t gpa, unsigned len);
+    void (*code_decoded)(void *ctx, uint64_t gpa);
+};
+
+/* 0 or VMM_E_* with a vm_fail. */
+int vmx_mmu_init(struct vmx_vm *vv);
+void vmx_mmu_fini(struct vmx_vm *vv);
+/* After interp_vcpu_open, whose environment it changes. */
+void vmx_mmu_vcpu_init(struct vmx_vcpu *v);
+void vmx_mmu_vcpu_fini(struct vmx_vcpu *v);
+
+/* Of struct vmm_backend_ops, with the world stopped. */
+void vmx_mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len);
+void vmx_code_changed(struct vm *vm, uint64_t gpa, uint64_t len);
+void vmx_dirty_cleared(struct vm *vm, uint64_t gpa, uint64_t len);
+int vmx_dirty_start(struct vm *vm);
+void vmx_dirty_stop(struct vm *vm);
+int vmx_dirty_sync(struct vm *vm, uint64_t gpa, uint64_t len);
+
+/* ---- around entries ---- */
+
+/* Whether the hardware can execute the state in soft.cpu; loads shadow tables for it, for which it
+ * may stop the world. */
+bool vmx_mmu_ready(struct vmx_vcpu *v);
+/* Whether nothing has been invalidated since. */
+bool vmx_mmu_current(const struct vmx_vcpu *v);
+/* The PAT of guests on shadow tables, which use index 0: write-back. */
+#define VMX_SHADOW_PAT 0x0007040600070406ull
+/* CR0, CR3, CR4 and EFER into the current VMCS. */
+void vmx_shadow_push(struct vmx_vcpu *v);
+
+/* ---- exits ---- */
+
+#define VMX_MMU_RESUME 0 /* go on in the guest; what has been interrupted is in soft.cpu->event */
+#define VMX_MMU_SOFT   1 /* the software CPU executes this instruction or delivers this event */
+
+int vmx_mmu_violation(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification);
+int vmx_mmu_page_fault(struct vmx_vcpu *v, uint64_t linear, uint32_t error);
+/* Text for a misconfiguration, which is a defect of ours. */
+void vmx_mmu_misconfigured(struct vmx_vcpu *v, uint64_t gpa, char *text, size_t size);
+/* After INVLPG has been executed by the software CPU and nothing else: spares a load. */
+void vmx_mmu_invlpg(struct vmx_vcpu *v, uint64_t linear, uint64_t flush_gen);
+
+/* ---- shadow.c ---- */
+
+int vmx_shadow_init(struct vmx_vm *vv);
+bool vmx_shadow_ready(struct vmx_vcpu *v);
+void vmx_shadow_vcpu_init(struct vmx_vcpu *v);
+void vmx_shadow_vcpu_fini(struct vmx_vcpu *v);
+/* Whether a VM entry without unrestricted guest takes the segments (SDM Vol. 3C 26.3.1.2). */
+bool vmx_segments_ok(struct vmx_vcpu *v);
+/* Whether the 2 MiB at `gpa` may be one page: alike memory in one piece, and none of its pages is
+ * to be watched. */
+bool vmx_mmu_is_large(struct vm *vm, uint64_t gpa);
+/* Stops the world if other vCPUs could be in the way and this one has not; whether it has. */
+bool vmx_mmu_stop(struct vcpu *vcpu);
+
+#endif
