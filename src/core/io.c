@@ -379,12 +379,40 @@ static int access_pieces(const struct io_access *whole, uint64_t *value)
     return CORE_IO_OK;
 }
 
-static int make_access(struct io_access *a, uint64_t *value)
+/* Nearly all accesses are whole, the first of their instruction, and of the registration that took
+ * the last one: that registration, or NULL. */
+static struct io_reg *plain(const struct io_access *a)
+{
+    struct io_reg *reg = a->vcpu->io_hit[a->kind];
+
+    if (!reg || a->addr - reg->base >= reg->len || a->size > reg->max ||
+        a->size > reg->len - (a->addr - reg->base) || (a->addr & (a->size - 1)) ||
+        a->vm->doorbells[a->kind] || a->vcpu->record.serial == a->serial)
+        return NULL;
+    return reg;
+}
+
+static int make_plain(struct io_access *a, struct io_reg *reg, uint64_t *value)
 {
     int r;
 
-    if (a->vcpu)
-        return access_pieces(a, value);
+    core_record_next(a->vcpu, a->serial); /* begins it */
+    a->value = *value & size_mask(a->size);
+    r = deliver(a, reg);
+    if (r == CORE_IO_OK && !a->write)
+        *value = a->value;
+    return r;
+}
+
+static int make_access(struct io_access *a, uint64_t *value)
+{
+    struct io_reg *reg;
+    int r;
+
+    if (a->vcpu) {
+        reg = plain(a);
+        return reg ? make_plain(a, reg, value) : access_pieces(a, value);
+    }
     os_mutex_lock(&a->vm->lock);
     r = access_pieces(a, value);
     os_mutex_unlock(&a->vm->lock);

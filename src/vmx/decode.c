@@ -16,28 +16,6 @@ struct vmx_dr_access vmx_dr_access(uint64_t q)
     return (struct vmx_dr_access){.dr = q & 7, .gpr = q >> 8 & 15, .read = q >> 4 & 1};
 }
 
-struct vmx_io_access vmx_io_access(uint64_t q)
-{
-    return (struct vmx_io_access){.port = (uint16_t)(q >> 16),
-                                  .size = (uint8_t)((q & 7) + 1),
-                                  .in = q >> 3 & 1,
-                                  .string = q >> 4 & 1,
-                                  .rep = q >> 5 & 1,
-                                  .immediate = q >> 6 & 1};
-}
-
-struct vmx_ept_violation vmx_ept_violation(uint64_t q)
-{
-    return (struct vmx_ept_violation){.read = q & 1,
-                                      .write = q >> 1 & 1,
-                                      .fetch = q >> 2 & 1,
-                                      .readable = q >> 3 & 1,
-                                      .writable = q >> 4 & 1,
-                                      .executable = q >> 5 & 1,
-                                      .linear_valid = q >> 7 & 1,
-                                      .translated = (q >> 7 & 3) == 3};
-}
-
 struct vmx_task_switch vmx_task_switch(uint64_t q)
 {
     return (struct vmx_task_switch){.selector = (uint16_t)q,

@@ -28,7 +28,15 @@ struct vmx_io_access {
     uint8_t size; /* 1, 2 or 4 */
     bool in, string, rep, immediate;
 };
-struct vmx_io_access vmx_io_access(uint64_t qualification);
+static inline struct vmx_io_access vmx_io_access(uint64_t q)
+{
+    return (struct vmx_io_access){.port = (uint16_t)(q >> 16),
+                                  .size = (uint8_t)((q & 7) + 1),
+                                  .in = q >> 3 & 1,
+                                  .string = q >> 4 & 1,
+                                  .rep = q >> 5 & 1,
+                                  .immediate = q >> 6 & 1};
+}
 
 struct vmx_ept_violation {
     bool read, write, fetch; /* what was tried; an A/D update reads and writes */
@@ -36,7 +44,17 @@ struct vmx_ept_violation {
     bool linear_valid; /* GUEST_LINEAR_ADDR */
     bool translated;   /* of the linear address itself, not of a paging structure */
 };
-struct vmx_ept_violation vmx_ept_violation(uint64_t qualification);
+static inline struct vmx_ept_violation vmx_ept_violation(uint64_t q)
+{
+    return (struct vmx_ept_violation){.read = q & 1,
+                                      .write = q >> 1 & 1,
+                                      .fetch = q >> 2 & 1,
+                                      .readable = q >> 3 & 1,
+                                      .writable = q >> 4 & 1,
+                                      .executable = q >> 5 & 1,
+                                      .linear_valid = q >> 7 & 1,
+                                      .translated = (q >> 7 & 3) == 3};
+}
 
 enum vmx_task_source { VMX_TASK_CALL, VMX_TASK_IRET, VMX_TASK_JMP, VMX_TASK_GATE };
 struct vmx_task_switch {

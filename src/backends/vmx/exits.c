@@ -2,7 +2,7 @@
 /* backends/vmx/exits.c: what each basic exit reason asks for (SDM Vol. 3D appendix C). */
 #include <stdio.h>
 
-#include "backends/vmx/vmx.h"
+#include "backends/vmx/fetch.h"
 #include "core/x86/control.h"
 #include "freestanding/host.h"
 #include "vmx/event.h"
@@ -29,7 +29,7 @@ static int on_ept_violation(struct vmx_vcpu *v)
     int r;
 
     block_nmi_again(v, qualification);
-    if (!core_mem_page(v->vcpu->vm, gpa, &page) || !page.host) {
+    if (!vmx_is_memory(v, gpa, &page)) {
         r = vmx_on_mmio(v, gpa, qualification);
         return r == VMX_INJECT_SOFT ? vmx_soft_one(v, true) : r;
     }
@@ -84,6 +84,7 @@ static int on_exception(struct vmx_vcpu *v)
 /* The host takes it when interrupts are on again, and may want the CPU for another thread. */
 static int on_interrupt(struct vmx_vcpu *v)
 {
+    v->poll = true;
     vmx_session_end(v);
     return VMX_GO_ON;
 }

@@ -55,15 +55,10 @@ void vmx_vpid_put(uint16_t vpid)
 
 /* ---- VMX operation ---- */
 
-/* What of XCR0 is on while the library uses vector registers. */
+/* What of XCR0 is on while the library uses vector registers: the guest gets no more. */
 static uint64_t host_xcr0(void)
 {
-    uint32_t id[4];
-
-    if (!(vmx_insn_get_cr4() & X86_CR4_OSXSAVE))
-        return 0;
-    vmx_insn_cpuid(0xd, id);
-    return id[0] & X86_XCR0_ALL;
+    return vmx_insn_get_cr4() & X86_CR4_OSXSAVE ? vmx_insn_xgetbv() : 0;
 }
 
 /* EPT, with what its guests need of the entry; or else what shadow page tables need. */

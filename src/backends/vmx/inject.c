@@ -26,7 +26,7 @@ static struct vmx_event event_of(const struct x86_event *e)
     return out;
 }
 
-static void set_proc(struct vmx_vcpu *v, bool intr_window, bool nmi_window)
+static inline void set_proc(struct vmx_vcpu *v, bool intr_window, bool nmi_window)
 {
     uint32_t proc = v->proc & ~(uint32_t)(VMX_PROC_INTERRUPT_WINDOW | VMX_PROC_NMI_WINDOW);
 
@@ -123,31 +123,38 @@ static int act(struct vmx_vcpu *v, const struct vmx_plan *plan)
     return VMX_GO_ON;
 }
 
-int vmx_inject(struct vmx_vcpu *v)
+static int inject_waiting(struct vmx_vcpu *v, struct vmx_waiting *w)
 {
     struct x86_cpu *cpu = v->soft.cpu;
-    struct vmx_waiting w = {.nmi = cpu->nmi_pending,
-                            .interrupt = core_intr_pending(v->vcpu),
-                            .wants_window = v->vcpu->irq_window_wanted,
-                            .virtual_nmis = true};
     struct vmx_plan plan;
 
     if (cpu->later.valid || cpu->pending_db)
         return VMX_INJECT_SOFT;
-    if (!cpu->event.valid && !w.nmi && !w.interrupt && !w.wants_window) {
+    vmx_pull(v, VMX_G_FLAGS | VMX_G_BLOCKING);
+    w->interrupts_on = cpu->rflags & X86_IF;
+    w->interruptibility = (uint32_t)cpu->shadow | (cpu->nmi_blocked ? VMX_BLOCK_NMI : 0);
+    if (cpu->event.valid) {
+        w->event = event_of(&cpu->event);
+        if (!vmx_can_inject(w, cpu->cr0 & X86_CR0_PE))
+            return VMX_INJECT_SOFT;
+    }
+    plan = vmx_plan_entry(w);
+    return act(v, &plan);
+}
+
+int vmx_inject(struct vmx_vcpu *v)
+{
+    const struct x86_cpu *cpu = v->soft.cpu;
+    struct vmx_waiting w = {.interrupt = core_intr_pending(v->vcpu), .virtual_nmis = true};
+
+    if (!cpu->event.valid && !cpu->later.valid && !cpu->pending_db && !cpu->nmi_pending &&
+        !w.interrupt && !v->vcpu->irq_window_wanted) {
         set_proc(v, false, false);
         return VMX_GO_ON;
     }
-    vmx_pull(v, VMX_G_FLAGS | VMX_G_BLOCKING);
-    w.interrupts_on = cpu->rflags & X86_IF;
-    w.interruptibility = (uint32_t)cpu->shadow | (cpu->nmi_blocked ? VMX_BLOCK_NMI : 0);
-    if (cpu->event.valid) {
-        w.event = event_of(&cpu->event);
-        if (!vmx_can_inject(&w, cpu->cr0 & X86_CR0_PE))
-            return VMX_INJECT_SOFT;
-    }
-    plan = vmx_plan_entry(&w);
-    return act(v, &plan);
+    w.nmi = cpu->nmi_pending;
+    w.wants_window = v->vcpu->irq_window_wanted;
+    return inject_waiting(v, &w);
 }
 
 /* ---- what comes back ---- */
@@ -175,13 +182,10 @@ static void wait_again(struct vmx_vcpu *v, uint32_t info, uint32_t error, uint32
     vmx_changed(v, VMX_G_BLOCKING);
 }
 
-void vmx_take_interrupted(struct vmx_vcpu *v)
+void vmx_take_interrupted(struct vmx_vcpu *v, uint32_t info)
 {
-    uint32_t info = (uint32_t)vmx_insn_read(VMX_IDT_VECTORING_INFO);
-
-    if (info & VMX_INTR_VALID)
-        wait_again(v, info, (uint32_t)vmx_insn_read(VMX_IDT_VECTORING_ERROR),
-                   (uint32_t)vmx_insn_read(VMX_EXIT_INSN_LEN));
+    wait_again(v, info, (uint32_t)vmx_insn_read(VMX_IDT_VECTORING_ERROR),
+               (uint32_t)vmx_insn_read(VMX_EXIT_INSN_LEN));
 }
 
 void vmx_withdraw(struct vmx_vcpu *v)

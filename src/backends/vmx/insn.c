@@ -13,9 +13,13 @@
 
 bool vmx_simple(struct vmx_vcpu *v, uint32_t len)
 {
+    const uint32_t groups = VMX_G_RIP | VMX_G_FLAGS | VMX_G_BLOCKING;
     const struct x86_cpu *cpu = v->soft.cpu;
 
-    vmx_pull(v, VMX_G_RIP | VMX_G_FLAGS | VMX_G_BLOCKING);
+    if (!(v->valid & groups))
+        vmx_pull_insn(v);
+    else
+        vmx_pull(v, groups);
     v->next_rip = cpu->rip + len;
     return !((cpu->rip ^ v->next_rip) >> 16) && !(cpu->rflags & X86_TF) && !cpu->event.valid;
 }

@@ -191,6 +191,7 @@ void vmx_mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len)
     struct vmx_mmu *m = &((struct vmx_vm *)vm->backend_data)->mmu;
 
     interp_mem_map_changed(vm, gpa, len);
+    ((struct vmx_vm *)vm->backend_data)->map_generation++;
     len = pages_of(&gpa, len);
     if (!len)
         return;

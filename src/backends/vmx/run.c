@@ -89,6 +89,7 @@ static int soft(struct vmx_vcpu *v, uint64_t limit, bool step, bool fpu)
     done = n - vcpu->insn_budget;
     vcpu->insn_budget = budget == UINT64_MAX ? budget : budget - done;
     vmx_changed(v, groups);
+    v->checked = false;
     return r;
 }
 
@@ -117,7 +118,7 @@ static void set_timer(const struct vmx_vcpu *v)
     vmx_insn_put(VMX_PREEMPTION_TIMER, ticks > UINT32_MAX ? UINT32_MAX : ticks);
 }
 
-static void invept(struct vmx_vcpu *v)
+static __attribute__((noinline)) void invept(struct vmx_vcpu *v)
 {
     struct ept *ept = &vmx_vm_of(v)->mmu.ept;
     struct vmx_inv_operand op = {ept_eptp(ept), 0};
@@ -127,7 +128,7 @@ static void invept(struct vmx_vcpu *v)
 }
 
 /* This CPU's own record of what it has invalidated may wait until the session's end. */
-static bool ept_settled(const struct vmx_vcpu *v)
+static inline bool ept_settled(const struct vmx_vcpu *v)
 {
     const struct ept *ept = &vmx_vm_of(v)->mmu.ept;
 
@@ -141,28 +142,28 @@ static void settle(struct vmx_vcpu *v)
     if (!ept_settled(v) || (vmx_has_ept() && v->tlb.cpu != v->vmcs.cpu))
         invept(v);
     note_flush(v);
-    vmx_tlb_settle(&v->tlb, &vmx_machine.caps, v->vmcs.cpu);
+    if (!vmx_tlb_settled(&v->tlb, v->vmcs.cpu))
+        vmx_tlb_settle(&v->tlb, &vmx_machine.caps, v->vmcs.cpu);
     if (!v->tlb.vpid)
         v->tlb.cpu = v->vmcs.cpu;
 }
 
 /* Emulators flush at each entry, so that what is missing would not be noticed there. */
-static int check_settled(struct vmx_vcpu *v)
+static __attribute__((noinline)) int not_settled(struct vmx_vcpu *v, const char *what)
 {
-    const char *what = NULL;
-
-    if (v->soft.cpu->mmu.flush_gen != v->flush_seen || !vmx_tlb_settled(&v->tlb, v->vmcs.cpu))
-        what = "INVVPID";
-    else if (!ept_settled(v))
-        what = "INVEPT";
-    if (!what)
-        return VMX_GO_ON;
     vmx_session_end(v);
     return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run",
                    "an %s that is due has not been executed before the entry", what);
 }
 
-static int failed(struct vmx_vcpu *v, int result)
+static int check_settled(struct vmx_vcpu *v)
+{
+    if (v->soft.cpu->mmu.flush_gen != v->flush_seen || !vmx_tlb_settled(&v->tlb, v->vmcs.cpu))
+        return not_settled(v, "INVVPID");
+    return ept_settled(v) ? VMX_GO_ON : not_settled(v, "INVEPT");
+}
+
+static __attribute__((noinline)) int failed(struct vmx_vcpu *v, int result)
 {
     const char *rule = vmx_check_entry(&vmx_machine.caps, vmx_phys_bits);
     char text[sizeof(v->vcpu->exit.u.entry.text)];
@@ -218,6 +219,7 @@ static int guest(struct vmx_vcpu *v)
 
 static int enter(struct vmx_vcpu *v)
 {
+    uint32_t vectoring;
     int result;
 
     settle(v);
@@ -235,7 +237,9 @@ static int enter(struct vmx_vcpu *v)
         return failed(v, result);
     v->vmcs.launched = true;
     v->valid = 0;
-    vmx_take_interrupted(v);
+    vectoring = (uint32_t)vmx_insn_read(VMX_IDT_VECTORING_INFO);
+    if (vectoring & VMX_INTR_VALID)
+        vmx_take_interrupted(v, vectoring);
     return vmx_dispatch(v);
 }
 
@@ -268,8 +272,6 @@ static int check_activity(struct vmx_vcpu *v)
 {
     struct x86_cpu *cpu = v->soft.cpu;
 
-    if (cpu->activity == VMM_ACTIVE)
-        return VMX_GO_ON;
     if (cpu->activity == VMM_SHUTDOWN)
         return vmx_exits(v, VMM_EXIT_SHUTDOWN);
     if (cpu->activity == VMM_WAIT_SIPI)
@@ -288,25 +290,26 @@ static int turn(struct vmx_vcpu *v, bool step)
 
     if (atomic_load_explicit(&vcpu->requests, memory_order_relaxed))
         return BACKEND_AGAIN;
-    if (needs_soft(v, step)) {
+    if (!v->checked && needs_soft(v, step)) {
         r = soft(v, CHUNK, step, true);
         return r == BACKEND_AGAIN && !step && vcpu->exit.reason == VMM_EXIT_NONE &&
                        vcpu->insn_budget
                    ? VMX_GO_ON
                    : r;
     }
-    r = check_activity(v);
-    if (r == VMX_GO_ON)
-        r = vmx_session_begin(v);
-    else
-        return r;
+    v->checked = vmx_has_ept();
+    if (v->soft.cpu->activity != VMM_ACTIVE) {
+        r = check_activity(v);
+        if (r != VMX_GO_ON)
+            return r;
+    }
+    r = vmx_session_begin(v);
     if (r)
         return r;
-    /* Timers may have run. */
-    if (atomic_load_explicit(&vcpu->requests, memory_order_relaxed))
-        return BACKEND_AGAIN;
-    if (!vmx_mmu_current(v))
+    if (!vmx_mmu_current(v)) {
+        v->checked = false;
         return VMX_GO_ON;
+    }
     r = vmx_inject(v);
     if (r == VMX_INJECT_SOFT)
         return vmx_soft_one(v, true);
@@ -334,6 +337,7 @@ int vmx_run(struct vcpu *vcpu, bool step)
     struct vmx_vcpu *v = vcpu->backend_data;
     int r;
 
+    v->checked = false;
     do
         r = turn(v, step);
     while (r == VMX_GO_ON);

@@ -38,11 +38,20 @@ static uint64_t tr_base(uint64_t gdt, uint16_t tr)
 static void put_host_cpu(void)
 {
     struct table gdt, idt;
-    uint16_t tr;
+    uint16_t es, cs, ss, ds, tr;
 
+    __asm__ volatile("mov %%es, %0" : "=r"(es));
+    __asm__ volatile("mov %%cs, %0" : "=r"(cs));
+    __asm__ volatile("mov %%ss, %0" : "=r"(ss));
+    __asm__ volatile("mov %%ds, %0" : "=r"(ds));
+    vmx_insn_put(VMX_HOST_ES_SEL, es & 0xfff8);
+    vmx_insn_put(VMX_HOST_CS_SEL, cs & 0xfff8);
+    vmx_insn_put(VMX_HOST_SS_SEL, ss & 0xfff8);
+    vmx_insn_put(VMX_HOST_DS_SEL, ds & 0xfff8);
     __asm__ volatile("sgdt %0" : "=m"(gdt));
     __asm__ volatile("sidt %0" : "=m"(idt));
     __asm__ volatile("str %0" : "=r"(tr));
+    vmx_insn_put(VMX_HOST_TR_SEL, tr & 0xfff8);
     vmx_insn_put(VMX_HOST_TR_BASE, tr_base(gdt.base, tr));
     vmx_insn_put(VMX_HOST_GDTR_BASE, gdt.base);
     vmx_insn_put(VMX_HOST_IDTR_BASE, idt.base);
@@ -53,47 +62,44 @@ static void put_host_cpu(void)
     vmx_insn_put(VMX_HOST_PAT, vmx_insn_rdmsr(MSR_PAT));
 }
 
-/* Those of a thread. */
-static void read_host(struct vmx_host_state *h)
+/* Those of a thread: each is written when its value is another than last time. */
+#define PUT_CHANGED(field, member, value)                                                          \
+    do {                                                                                           \
+        uint64_t now_ = (value);                                                                   \
+                                                                                                   \
+        if (now_ != h->member) {                                                                   \
+            h->member = now_;                                                                      \
+            vmx_insn_put(field, now_);                                                             \
+        }                                                                                          \
+    } while (0)
+
+static void put_host_thread(struct vmx_host_state *h)
 {
-    __asm__ volatile("mov %%es, %0" : "=r"(h->sel[0]));
-    __asm__ volatile("mov %%cs, %0" : "=r"(h->sel[1]));
-    __asm__ volatile("mov %%ss, %0" : "=r"(h->sel[2]));
-    __asm__ volatile("mov %%ds, %0" : "=r"(h->sel[3]));
-    __asm__ volatile("mov %%fs, %0" : "=r"(h->sel[4]));
-    __asm__ volatile("mov %%gs, %0" : "=r"(h->sel[5]));
-    __asm__ volatile("str %0" : "=r"(h->sel[6]));
-    __asm__ volatile("mov %%cr3, %0" : "=r"(h->cr3));
-    h->cr0 = vmx_insn_get_cr0();
-    h->cr4 = vmx_insn_get_cr4();
-    h->fs_base = vmx_insn_rdmsr(MSR_FS_BASE);
-    h->gs_base = vmx_insn_rdmsr(MSR_GS_BASE);
+    uint64_t cr3;
+    uint32_t fs, gs;
+
+    __asm__ volatile("mov %%fs, %k0" : "=r"(fs));
+    __asm__ volatile("mov %%gs, %k0" : "=r"(gs));
+    __asm__ volatile("mov %%cr3, %0" : "=r"(cr3));
+    PUT_CHANGED(VMX_HOST_FS_SEL, fs, fs & 0xfff8);
+    PUT_CHANGED(VMX_HOST_GS_SEL, gs, gs & 0xfff8);
+    PUT_CHANGED(VMX_HOST_CR0, cr0, vmx_insn_get_cr0());
+    PUT_CHANGED(VMX_HOST_CR3, cr3, cr3);
+    PUT_CHANGED(VMX_HOST_CR4, cr4, vmx_insn_get_cr4());
+    PUT_CHANGED(VMX_HOST_FS_BASE, fs_base, vmx_insn_rdmsr(MSR_FS_BASE));
+    PUT_CHANGED(VMX_HOST_GS_BASE, gs_base, vmx_insn_rdmsr(MSR_GS_BASE));
 }
 
-static void put_host(struct vmx_vcpu *v)
+static inline void put_host(struct vmx_vcpu *v)
 {
-    struct vmx_host_state h, *old = &v->host;
-    uint32_t cpu = v->vmcs.cpu;
-    bool all = v->host_cpu != cpu;
-
-    if (all)
+    if (v->host_cpu != v->vmcs.cpu) {
+        v->host_cpu = v->vmcs.cpu;
         put_host_cpu();
-    v->host_cpu = cpu;
-    read_host(&h);
-    for (unsigned i = 0; i < 7; i++)
-        if (all || h.sel[i] != old->sel[i])
-            vmx_insn_put(VMX_HOST_ES_SEL + 2 * i, h.sel[i] & 0xfff8);
-    if (all || h.cr0 != old->cr0)
-        vmx_insn_put(VMX_HOST_CR0, h.cr0);
-    if (all || h.cr3 != old->cr3)
-        vmx_insn_put(VMX_HOST_CR3, h.cr3);
-    if (all || h.cr4 != old->cr4)
-        vmx_insn_put(VMX_HOST_CR4, h.cr4);
-    if (all || h.fs_base != old->fs_base)
-        vmx_insn_put(VMX_HOST_FS_BASE, h.fs_base);
-    if (all || h.gs_base != old->gs_base)
-        vmx_insn_put(VMX_HOST_GS_BASE, h.gs_base);
-    v->host = h;
+        /* Values that these registers cannot have, so that each is written. */
+        v->host = (struct vmx_host_state){UINT64_MAX, UINT64_MAX, UINT64_MAX, 1ull << 62,
+                                          1ull << 62, UINT64_MAX, UINT64_MAX};
+    }
+    put_host_thread(&v->host);
 }
 
 /* ---- vector and x87 registers ---- */
@@ -117,7 +123,8 @@ static void fpu_in(struct vmx_vcpu *v)
         __asm__ volatile("fxrstorq (%0)" ::"r"(v->xsave) : "memory");
         return;
     }
-    vmx_insn_xsetbv(all);
+    if (all != vmx_host_xcr0)
+        vmx_insn_xsetbv(all); /* fpu_begin has set the host's */
     __asm__ volatile("xrstorq (%0)" ::"r"(v->xsave), "a"((uint32_t)all), "d"(0) : "memory");
     if (cpu->xcr0 != all)
         vmx_insn_xsetbv(cpu->xcr0);
@@ -142,66 +149,67 @@ static void fpu_out(struct vmx_vcpu *v)
 
 /* ---- MSRs ---- */
 
-static const uint32_t msr_index[VMX_NM] = {
-    [VMX_M_STAR] = 0xc0000081,   [VMX_M_LSTAR] = 0xc0000082,     [VMX_M_CSTAR] = 0xc0000083,
-    [VMX_M_SFMASK] = 0xc0000084, [VMX_M_KERNEL_GS] = 0xc0000102, [VMX_M_TSC_AUX] = 0xc0000103};
+#define MSR_STAR      0xc0000081u
+#define MSR_LSTAR     0xc0000082u
+#define MSR_CSTAR     0xc0000083u
+#define MSR_SFMASK    0xc0000084u
+#define MSR_KERNEL_GS 0xc0000102u
+#define MSR_TSC_AUX   0xc0000103u
 
-static uint64_t guest_msr(const struct x86_cpu *cpu, unsigned n)
+static inline void swap_in(struct vmx_vcpu *v, unsigned n, uint32_t index, uint64_t value)
 {
-    const uint64_t values[VMX_NM] = {[VMX_M_STAR] = cpu->star,
-                                     [VMX_M_LSTAR] = cpu->lstar,
-                                     [VMX_M_CSTAR] = cpu->cstar,
-                                     [VMX_M_SFMASK] = cpu->sfmask,
-                                     [VMX_M_KERNEL_GS] = cpu->kernel_gs_base,
-                                     [VMX_M_TSC_AUX] = cpu->tsc_aux};
+    uint64_t host = vmx_insn_rdmsr(index);
 
-    return values[n];
+    if (host == value)
+        return;
+    v->host_msr[n] = host;
+    v->msrs_in |= 1u << n;
+    vmx_insn_wrmsr(index, value);
+}
+
+static inline void swap_out(const struct vmx_vcpu *v, unsigned n, uint32_t index)
+{
+    if (v->msrs_in >> n & 1)
+        vmx_insn_wrmsr(index, v->host_msr[n]);
 }
 
 /* Those that the guest can use: SYSCALL's, SWAPGS's, RDTSCP's and RDPID's. */
-static uint32_t msrs_used(const struct vmx_vcpu *v)
-{
-    const struct x86_cpu *cpu = v->soft.cpu;
-    uint32_t used = 0;
-
-    if (cpu->efer & X86_EFER_SCE)
-        used |= 1u << VMX_M_STAR | 1u << VMX_M_LSTAR | 1u << VMX_M_CSTAR | 1u << VMX_M_SFMASK;
-    if (cpu->efer & X86_EFER_LMA)
-        used |= 1u << VMX_M_KERNEL_GS;
-    if (v->proc2 & VMX_PROC2_RDTSCP)
-        used |= 1u << VMX_M_TSC_AUX;
-    return used;
-}
-
 static void msrs_in(struct vmx_vcpu *v)
 {
-    uint32_t used = msrs_used(v);
+    const struct x86_cpu *cpu = v->soft.cpu;
 
     v->msrs_in = 0;
-    for (unsigned n = 0; used >> n; n++) {
-        uint64_t host, value;
-
-        if (!(used >> n & 1))
-            continue;
-        host = vmx_insn_rdmsr(msr_index[n]);
-        value = guest_msr(v->soft.cpu, n);
-        /* SWAPGS changes its register without an exit. */
-        if (host == value && n != VMX_M_KERNEL_GS)
-            continue;
-        v->host_msr[n] = host;
-        v->msrs_in |= 1u << n;
-        if (host != value)
-            vmx_insn_wrmsr(msr_index[n], value);
+    if (cpu->efer & X86_EFER_SCE) {
+        swap_in(v, VMX_M_STAR, MSR_STAR, cpu->star);
+        swap_in(v, VMX_M_LSTAR, MSR_LSTAR, cpu->lstar);
+        swap_in(v, VMX_M_CSTAR, MSR_CSTAR, cpu->cstar);
+        swap_in(v, VMX_M_SFMASK, MSR_SFMASK, cpu->sfmask);
     }
+    if (cpu->efer & X86_EFER_LMA) {
+        /* SWAPGS changes it without an exit, so it is always put back. */
+        v->host_msr[VMX_M_KERNEL_GS] = vmx_insn_rdmsr(MSR_KERNEL_GS);
+        v->msrs_in |= 1u << VMX_M_KERNEL_GS;
+        vmx_insn_wrmsr(MSR_KERNEL_GS, cpu->kernel_gs_base);
+    }
+    if (v->proc2 & VMX_PROC2_RDTSCP)
+        swap_in(v, VMX_M_TSC_AUX, MSR_TSC_AUX, cpu->tsc_aux);
 }
 
 static void msrs_out(struct vmx_vcpu *v)
 {
-    if (v->msrs_in >> VMX_M_KERNEL_GS & 1)
-        v->soft.cpu->kernel_gs_base = vmx_insn_rdmsr(msr_index[VMX_M_KERNEL_GS]);
-    for (unsigned n = 0; v->msrs_in >> n; n++)
-        if (v->msrs_in >> n & 1)
-            vmx_insn_wrmsr(msr_index[n], v->host_msr[n]);
+    if (!v->msrs_in)
+        return;
+    if (v->msrs_in >> VMX_M_KERNEL_GS & 1) {
+        v->soft.cpu->kernel_gs_base = vmx_insn_rdmsr(MSR_KERNEL_GS);
+        swap_out(v, VMX_M_KERNEL_GS, MSR_KERNEL_GS);
+    }
+    if (v->msrs_in & ~(1u << VMX_M_KERNEL_GS)) {
+        swap_out(v, VMX_M_STAR, MSR_STAR);
+        swap_out(v, VMX_M_LSTAR, MSR_LSTAR);
+        swap_out(v, VMX_M_CSTAR, MSR_CSTAR);
+        swap_out(v, VMX_M_SFMASK, MSR_SFMASK);
+        swap_out(v, VMX_M_TSC_AUX, MSR_TSC_AUX);
+    }
     v->msrs_in = 0;
 }
 
@@ -245,9 +253,11 @@ static uint64_t tsc_at(uint64_t deadline)
 
 /* ---- sessions ---- */
 
-static int begin(struct vmx_vcpu *v)
+static inline int begin(struct vmx_vcpu *v)
 {
-    if (!vmx_vmcs_load(&vmx_machine, &v->vmcs))
+    struct vmx_cpu *cpu = &vmx_machine.cpus[vmm_host->cpu_id(vmm_host->ctx)];
+
+    if (cpu->current != &v->vmcs && !vmx_vmcs_load(&vmx_machine, &v->vmcs))
         return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "VMPTRLD: %s",
                        vmx_insn_error((uint32_t)vmx_insn_read(VMX_VM_INSN_ERROR)));
     if (!v->ready)
@@ -260,13 +270,15 @@ static int begin(struct vmx_vcpu *v)
     return 0;
 }
 
-int vmx_session_begin(struct vmx_vcpu *v)
+int vmx_session_begin_now(struct vmx_vcpu *v)
 {
     int err;
 
-    if (v->in_session)
-        return 0;
-    core_poll_timers(v->vcpu);
+    /* Without the preemption timer, what ends the guest's time is what happens to exit. */
+    if (v->poll || !(v->pin & VMX_PIN_PREEMPTION_TIMER)) {
+        v->poll = false;
+        core_poll_timers(v->vcpu);
+    }
     v->deadline = tsc_at(core_timers_begin(v->vcpu));
     vmm_host->preempt_off(vmm_host->ctx);
     err = begin(v);
@@ -277,22 +289,24 @@ int vmx_session_begin(struct vmx_vcpu *v)
     return err;
 }
 
-void vmx_session_end(struct vmx_vcpu *v)
+static void note_invept(struct vmx_vcpu *v)
 {
-    struct vmx_vm *vv = vmx_vm_of(v);
+    struct vmx_mmu *mmu = &vmx_vm_of(v)->mmu;
 
-    if (!v->in_session)
-        return;
+    v->ept_seen = false;
+    os_mutex_lock(&mmu->lock);
+    ept_invept_done(&mmu->ept, &v->mmu.ept_cpu, v->ept_gen);
+    os_mutex_unlock(&mmu->lock);
+}
+
+void vmx_session_end_now(struct vmx_vcpu *v)
+{
     v->in_session = false;
     msrs_out(v);
     fpu_out(v);
     vmm_host->fpu_end(vmm_host->ctx);
     vmm_host->preempt_on(vmm_host->ctx);
     core_timers_end(v->vcpu);
-    if (!v->ept_seen)
-        return;
-    v->ept_seen = false;
-    os_mutex_lock(&vv->mmu.lock);
-    ept_invept_done(&vv->mmu.ept, &v->mmu.ept_cpu, v->ept_gen);
-    os_mutex_unlock(&vv->mmu.lock);
+    if (v->ept_seen)
+        note_invept(v);
 }

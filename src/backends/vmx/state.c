@@ -132,7 +132,7 @@ static void push_rest(struct vmx_vcpu *v, uint32_t groups)
     }
 }
 
-void vmx_push(struct vmx_vcpu *v)
+void vmx_push_groups(struct vmx_vcpu *v)
 {
     const struct x86_cpu *cpu = v->soft.cpu;
     uint32_t groups = v->newer;
@@ -144,12 +144,13 @@ void vmx_push(struct vmx_vcpu *v)
         put(VMX_GUEST_RSP, cpu->gpr[VMM_RSP]);
     if (groups & VMX_G_FLAGS) {
         put(VMX_GUEST_RFLAGS, x86_get_rflags(cpu));
-        put(VMX_GUEST_PENDING_DEBUG, 0); /* without TF it has to be; traps are the software CPU's */
+        /* SDM Vol. 3C 26.3.1.5: a single step that waits behind STI or MOV SS. */
+        put(VMX_GUEST_PENDING_DEBUG, (cpu->rflags & X86_TF) && cpu->shadow ? X86_DR6_BS : 0);
     }
     if (groups & VMX_G_BLOCKING)
         put(VMX_GUEST_INTERRUPTIBILITY,
             (uint32_t)x86_shadow(cpu) | (cpu->nmi_blocked ? VMX_BLOCK_NMI : 0));
-    if (groups & (VMX_G_SEGS | VMX_G_TABLES | VMX_G_CONTROL | VMX_G_MSRS))
+    if (groups & ~(uint32_t)(VMX_G_REGS | VMX_G_FPU))
         push_rest(v, groups);
 }
 
@@ -175,10 +176,8 @@ static void pull_control(struct x86_cpu *cpu)
         cpu->cr3 = get(VMX_GUEST_CR3);
 }
 
-static void pull_vmcs(struct vmx_vcpu *v, uint32_t groups)
+static void pull_regs(struct x86_cpu *cpu, uint32_t groups)
 {
-    struct x86_cpu *cpu = v->soft.cpu;
-
     if (groups & VMX_G_RIP)
         cpu->rip = get(VMX_GUEST_RIP);
     if (groups & VMX_G_RSP)
@@ -192,16 +191,27 @@ static void pull_vmcs(struct vmx_vcpu *v, uint32_t groups)
         cpu->shadow = blocking & (VMX_BLOCK_STI | VMX_BLOCK_MOV_SS);
         cpu->nmi_blocked = blocking & VMX_BLOCK_NMI;
     }
-    if (groups & VMX_G_SEGS)
-        pull_segs(cpu);
-    if (groups & VMX_G_TABLES) {
-        cpu->gdt.base = get(VMX_GUEST_GDTR_BASE);
-        cpu->gdt.limit = (uint16_t)get(VMX_GUEST_GDTR_LIMIT);
-        cpu->idt.base = get(VMX_GUEST_IDTR_BASE);
-        cpu->idt.limit = (uint16_t)get(VMX_GUEST_IDTR_LIMIT);
-    }
-    if (groups & VMX_G_CONTROL)
-        pull_control(cpu);
+}
+
+void vmx_pull_insn(struct vmx_vcpu *v)
+{
+    struct x86_cpu *cpu = v->soft.cpu;
+    uint64_t blocking = get(VMX_GUEST_INTERRUPTIBILITY);
+
+    cpu->rip = get(VMX_GUEST_RIP);
+    x86_set_rflags(cpu, get(VMX_GUEST_RFLAGS));
+    cpu->sti_passed = false;
+    cpu->shadow = blocking & (VMX_BLOCK_STI | VMX_BLOCK_MOV_SS);
+    cpu->nmi_blocked = blocking & VMX_BLOCK_NMI;
+    v->valid |= VMX_G_RIP | VMX_G_FLAGS | VMX_G_BLOCKING;
+}
+
+static void pull_tables(struct x86_cpu *cpu)
+{
+    cpu->gdt.base = get(VMX_GUEST_GDTR_BASE);
+    cpu->gdt.limit = (uint16_t)get(VMX_GUEST_GDTR_LIMIT);
+    cpu->idt.base = get(VMX_GUEST_IDTR_BASE);
+    cpu->idt.limit = (uint16_t)get(VMX_GUEST_IDTR_LIMIT);
 }
 
 /* With the VMCS current. */
@@ -210,10 +220,21 @@ static void pull_current(struct vmx_vcpu *v, uint32_t groups)
     const uint32_t mode = VMX_G_FLAGS | VMX_G_SEGS | VMX_G_CONTROL;
     struct x86_cpu *cpu = v->soft.cpu;
 
+    if (!(groups & ~(uint32_t)VMX_G_REGS)) {
+        pull_regs(cpu, groups);
+        v->valid |= groups;
+        return;
+    }
     /* What is derived from these needs them all. */
     if (groups & (VMX_G_SEGS | VMX_G_CONTROL))
         groups |= mode & ~v->valid;
-    pull_vmcs(v, groups);
+    pull_regs(cpu, groups);
+    if (groups & VMX_G_SEGS)
+        pull_segs(cpu);
+    if (groups & VMX_G_TABLES)
+        pull_tables(cpu);
+    if (groups & VMX_G_CONTROL)
+        pull_control(cpu);
     v->valid |= groups;
     if ((groups & mode) && (v->valid & mode) == mode) {
         x86_mode_changed(cpu);

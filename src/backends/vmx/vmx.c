@@ -48,6 +48,7 @@ static int vm_init(struct vm *vm)
         return vm_fail(vm, VMM_E_NOMEM, "vm_create", "no memory");
     }
     vv->vm = vm;
+    vv->map_generation = 1;
     vm->backend_data = vv;
     err = vmx_mmu_init(vv);
     if (!err)
@@ -103,6 +104,7 @@ static int vcpu_init(struct vcpu *vcpu)
         return VMM_E_NOMEM;
     v->vcpu = vcpu;
     v->valid = v->newer = VMX_G_ALL;
+    v->poll = true;
     v->host_cpu = VMX_NO_CPU;
     vmx_tlb_init(&v->tlb, vmx_vpid_get());
     v->xsave = vmx_pages.alloc(NULL, false);
@@ -239,6 +241,7 @@ static int set_debug(struct vcpu *vcpu, const struct vmm_debug *debug)
     int err;
 
     vmx_pull(v, VMX_G_VMCS);
+    v->checked = false;
     err = interp_set_debug(vcpu, debug);
     if (!err)
         v->debug = v->soft.cpu->nhost_bp || v->soft.cpu->host_exceptions;

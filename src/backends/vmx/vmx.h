@@ -7,6 +7,7 @@
 #include "backends/interp/interp.h"
 #include "backends/vmx/mmu.h"
 #include "vmx/cpu.h"
+#include "vmx/move.h"
 #include "vmx/tlb.h"
 
 /*
@@ -35,7 +36,22 @@ enum { VMX_M_STAR, VMX_M_LSTAR, VMX_M_CSTAR, VMX_M_SFMASK, VMX_M_KERNEL_GS, VMX_
 /* Of the host, in the VMCS: those that are not written anew at each entry. */
 struct vmx_host_state {
     uint64_t cr0, cr3, cr4, fs_base, gs_base;
-    uint16_t sel[7];
+    uint64_t fs, gs; /* selectors */
+};
+
+/* Where a page of guest memory is. */
+struct vmx_page_cache {
+    uint64_t gpa;
+    const uint8_t *host;
+};
+#define VMX_NPAGES 5
+
+/* A decoded move and the bytes that it was decoded from. */
+#define VMX_NMOVES 4u
+struct vmx_known_move {
+    uint64_t bytes[2];
+    uint8_t code; /* enum vmx_code, plus 1; 0: nothing */
+    struct vmx_move move;
 };
 
 struct vmx_vcpu {
@@ -51,6 +67,8 @@ struct vmx_vcpu {
     uint64_t ept_gen;      /* ... for this generation */
     void *xsave;           /* the guest's vector and x87 registers as XSAVE stores them */
     uint8_t *msr_bits;     /* bitmap */
+    bool checked;          /* nothing has changed since the hardware could run the state */
+    bool poll;             /* timers may be due */
     uint64_t flush_seen;   /* soft.cpu->mmu.flush_gen that the hardware's TLB knows of */
     _Atomic uint32_t running; /* host CPU + 1 while in the guest: whom wake has to kick */
 
@@ -67,13 +85,18 @@ struct vmx_vcpu {
 
     /* The last exit. */
     uint32_t reason;
-    uint64_t next_rip; /* [vmx_simple] */
-    bool in_insn;      /* a callback may run on behalf of the instruction at RIP */
+    uint64_t next_rip;                       /* [vmx_simple] */
+    uint64_t pages_of;                       /* the memory map's generation for these [fetch.c] */
+    struct vmx_page_cache pages[VMX_NPAGES]; /* by level of the walk */
+    uint64_t nothing_at;                     /* a page that is not memory */
+    struct vmx_known_move moves[VMX_NMOVES]; /* [mmio.c] */
+    bool in_insn; /* a callback may run on behalf of the instruction at RIP */
 };
 
 struct vmx_vm {
     struct vm *vm;
     struct vmx_mmu mmu;
+    uint64_t map_generation; /* of the memory map; changes with the world stopped */
 };
 
 /* Neither BACKEND_* nor VMM_E_*: nothing keeps the run loop from going on. */
@@ -83,7 +106,7 @@ struct vmx_vm {
 extern struct vmx_machine vmx_machine;
 extern struct vmx_controls vmx_controls;
 extern unsigned vmx_phys_bits;
-extern uint64_t vmx_host_xcr0; /* components that the host lets us use; 0: no XSAVE */
+extern uint64_t vmx_host_xcr0; /* the host's between fpu_begin and fpu_end; 0: no XSAVE */
 /* 0, or VMM_E_* with the reason. */
 int vmx_host_probe(char *why, size_t size);
 int vmx_host_get(char *why, size_t size);
@@ -115,8 +138,15 @@ static inline struct vmx_vm *vmx_vm_of(const struct vmx_vcpu *v)
 /* Fills a VMCS that is current. */
 void vmx_state_init(struct vmx_vcpu *v);
 /* Gives the VMCS and the XSAVE area what is newer here. In a session. */
-void vmx_push(struct vmx_vcpu *v);
+void vmx_push_groups(struct vmx_vcpu *v);
+static inline void vmx_push(struct vmx_vcpu *v)
+{
+    if (v->newer)
+        vmx_push_groups(v);
+}
 void vmx_pull_groups(struct vmx_vcpu *v, uint32_t groups);
+/* RIP, FLAGS and BLOCKING in a session, when none of them is valid: what each instruction needs. */
+void vmx_pull_insn(struct vmx_vcpu *v);
 
 static inline void vmx_pull(struct vmx_vcpu *v, uint32_t groups)
 {
@@ -127,15 +157,26 @@ static inline void vmx_pull(struct vmx_vcpu *v, uint32_t groups)
 static inline void vmx_changed(struct vmx_vcpu *v, uint32_t groups)
 {
     v->newer |= groups;
+    if (groups & ~(uint32_t)(VMX_G_RIP | VMX_G_BLOCKING))
+        v->checked = false;
 }
 
 /* ---- sessions [session.c] ---- */
 
 /* Around entries: what is long and needs not be done for each of them. Begins one if there is none;
  * runs timers that are due. 0, or VMM_E_*. */
-int vmx_session_begin(struct vmx_vcpu *v);
+int vmx_session_begin_now(struct vmx_vcpu *v);
+static inline int vmx_session_begin(struct vmx_vcpu *v)
+{
+    return v->in_session ? 0 : vmx_session_begin_now(v);
+}
 /* Before anything that calls back, waits or executes guest code in software. */
-void vmx_session_end(struct vmx_vcpu *v);
+void vmx_session_end_now(struct vmx_vcpu *v);
+static inline void vmx_session_end(struct vmx_vcpu *v)
+{
+    if (v->in_session)
+        vmx_session_end_now(v);
+}
 
 /* Around an entry, for CPUs whose entries and exits do not switch IA32_EFER; interrupts are off. */
 void vmx_efer_in(struct vmx_vcpu *v);
@@ -148,8 +189,9 @@ void vmx_efer_out(const struct vmx_vcpu *v);
  * deliver. */
 #define VMX_INJECT_SOFT (-2001)
 int vmx_inject(struct vmx_vcpu *v);
-/* After an exit: an event whose delivery it has interrupted waits again. */
-void vmx_take_interrupted(struct vmx_vcpu *v);
+/* After an exit: an event whose delivery it has interrupted, by IDT-vectoring information that is
+ * valid, waits again. */
+void vmx_take_interrupted(struct vmx_vcpu *v, uint32_t info);
 /* What was injected for an entry that has not been made waits again. */
 void vmx_withdraw(struct vmx_vcpu *v);
 /* Raises an exception for the instruction at RIP. */
