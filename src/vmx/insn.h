@@ -92,11 +92,16 @@ static inline int vmx_insn_invvpid(uint64_t type, const struct vmx_inv_operand *
 #undef VMX_RESULT
 #undef VMX_RETURN
 
-static inline void vmx_insn_cpuid(uint32_t leaf, uint32_t out[4])
+static inline void vmx_insn_cpuid_sub(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     __asm__ volatile("cpuid"
                      : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3])
-                     : "a"(leaf), "c"(0));
+                     : "a"(leaf), "c"(subleaf));
+}
+
+static inline void vmx_insn_cpuid(uint32_t leaf, uint32_t out[4])
+{
+    vmx_insn_cpuid_sub(leaf, 0, out);
 }
 
 static inline uint64_t vmx_insn_get_cr0(void)

@@ -100,7 +100,16 @@ struct snippet {
     unsigned vector; /* VECTOR(n): ends in that exception */
     uint32_t error;  /* its error code */
     uint32_t mask;   /* flags compared with FLAGS; 0: all */
+    uint32_t needs;  /* SNIP_FEATURE, without which the machine does not offer it; 0: nothing */
 };
+
+/* Of CPUID: leaf, number of the register (EAX 0 to EDX 3), bit. */
+#define SNIP_FEATURE(leaf, reg, bit) (1u << 31 | (leaf) << 16 | (reg) << 8 | (bit))
+#define SNIP_SSE4_2                  SNIP_FEATURE(1u, 2u, 20u)
+#define SNIP_POPCNT                  SNIP_FEATURE(1u, 2u, 23u)
+#define SNIP_FSGSBASE                SNIP_FEATURE(7u, 1u, 0u)
+#define SNIP_BMI1                    SNIP_FEATURE(7u, 1u, 3u)
+#define SNIP_BMI2                    SNIP_FEATURE(7u, 1u, 8u)
 
 /* The assembly's side: SNIPPET and END make an array of these. */
 struct snip_code {

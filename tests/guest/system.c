@@ -16,7 +16,7 @@ static const struct snippet system_rows[] = {
     {"iretq_null_ss", LONG64, {{RAX, 0}}, {{RAX, 0}, {RSP, SNIP_STACK - 64}}},
     {"iretq_bad_cs", LONG64, {{RAX, 0}}, {{RSP, SNIP_STACK - 40}}, GP, SEL_DATA},
     {"swapgs", LONG64, {{GSBASE, 0x9999}}, {{GSBASE, 0x1234}, {RAX, 0x9999}}},
-    {"fsgsbase", LONG64, {{MEM + 1, 77}}, {{RAX, 77}, {RDX, D}, {FSBASE, D}}},
+    {"fsgsbase", LONG64, {{MEM + 1, 77}}, {{RAX, 77}, {RDX, D}, {FSBASE, D}}, .needs = SNIP_FSGSBASE},
     {"wrfsbase_off", LONG64, {{RBX, 1}}, {{FSBASE, 0}, {RIPOFF, 0}}, UD},
     {"rdmsr_unknown", LONG64, {{RAX, 1}}, {{RAX, 1}, {RIPOFF, 5}}, GP},
     {"wrmsr_noncanonical", LONG64, {{FSBASE, 5}}, {{FSBASE, 5}}, GP},

@@ -58,8 +58,10 @@ static void put_host_cpu(void)
     vmx_insn_put(VMX_HOST_SYSENTER_CS, vmx_insn_rdmsr(0x174));
     vmx_insn_put(VMX_HOST_SYSENTER_ESP, vmx_insn_rdmsr(0x175));
     vmx_insn_put(VMX_HOST_SYSENTER_EIP, vmx_insn_rdmsr(0x176));
-    vmx_insn_put(VMX_HOST_EFER, vmx_insn_rdmsr(MSR_EFER));
-    vmx_insn_put(VMX_HOST_PAT, vmx_insn_rdmsr(MSR_PAT));
+    if (vmx_uses(VMX_GROUP_EXIT, VMX_EXITC_LOAD_EFER))
+        vmx_insn_put(VMX_HOST_EFER, vmx_insn_rdmsr(MSR_EFER));
+    if (vmx_uses(VMX_GROUP_EXIT, VMX_EXITC_LOAD_PAT))
+        vmx_insn_put(VMX_HOST_PAT, vmx_insn_rdmsr(MSR_PAT));
 }
 
 /* Those of a thread: each is written when its value is another than last time. */

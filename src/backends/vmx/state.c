@@ -125,7 +125,8 @@ static void push_rest(struct vmx_vcpu *v, uint32_t groups)
     if (groups & VMX_G_CONTROL)
         push_control(v);
     if (groups & VMX_G_MSRS) {
-        put(VMX_GUEST_PAT, vmx_has_ept() ? cpu->pat : VMX_SHADOW_PAT);
+        if (vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_PAT))
+            put(VMX_GUEST_PAT, vmx_has_ept() ? cpu->pat : VMX_SHADOW_PAT);
         put(VMX_GUEST_SYSENTER_CS, cpu->sysenter_cs);
         put(VMX_GUEST_SYSENTER_ESP, cpu->sysenter_esp);
         put(VMX_GUEST_SYSENTER_EIP, cpu->sysenter_eip);

@@ -63,6 +63,7 @@ static void caps(struct vm *vm, struct vm_caps *c)
 {
     interp_caps(vm, c);
     c->caps |= VMM_CAP_HW;
+    c->gpa_bits = vmx_gpa_bits(c->gpa_bits);
 }
 
 /* ---- vCPUs ---- */
@@ -258,7 +259,7 @@ const struct vmm_backend_ops vmm_backend_vmx = {
     .vm_fini = vm_fini,
     .caps = caps,
     .stats = interp_stats,
-    .default_cpuid = interp_default_cpuid,
+    .default_cpuid = vmx_default_cpuid,
     .vcpu_init = vcpu_init,
     .vcpu_fini = vcpu_fini,
     .vcpu_reset = vcpu_reset,

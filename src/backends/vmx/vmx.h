@@ -182,6 +182,12 @@ static inline void vmx_session_end(struct vmx_vcpu *v)
 void vmx_efer_in(struct vmx_vcpu *v);
 void vmx_efer_out(const struct vmx_vcpu *v);
 
+/* ---- CPUID [cpuid.c] ---- */
+
+int vmx_default_cpuid(struct vm *vm, struct vmm_cpuid *entries, uint32_t *n);
+/* Of physical address bits that the library models, those that guests can have. */
+unsigned vmx_gpa_bits(unsigned bits);
+
 /* ---- events [inject.c] ---- */
 
 /* Before an entry: what is injected, and the windows that are asked for. VMX_GO_ON; or a result of
