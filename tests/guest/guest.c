@@ -201,6 +201,24 @@ static void set_segments(struct vcpu_regs *r, enum snip_mode mode)
         .selector = SEL_TSS, .base = SNIP_TSS, .limit = 0x67, .ar = VMM_AR_P | 11};
 }
 
+bool guest_has(const struct guest *g, uint32_t feature)
+{
+    struct vmm_cpuid table[128];
+    uint32_t n = 128;
+
+    if (!feature)
+        return true;
+    if (vm_default_cpuid(g->vm, table, &n) != 0)
+        return false;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t regs[4] = {table[i].eax, table[i].ebx, table[i].ecx, table[i].edx};
+
+        if (table[i].leaf == (feature >> 16 & 0x7fff) && !table[i].subleaf)
+            return regs[feature >> 8 & 3] >> (feature & 31) & 1;
+    }
+    return false;
+}
+
 bool guest_registers(struct guest *g, enum snip_mode mode, struct vcpu_regs *r)
 {
     *r = (struct vcpu_regs){.size = sizeof(*r), .groups = VMM_REGS_ALL};
@@ -218,7 +236,9 @@ bool guest_registers(struct guest *g, enum snip_mode mode, struct vcpu_regs *r)
     r->cr0 = mode == REAL16 ? 0x30 : is_long(mode) ? 0x80010033 : 0x33;
     r->cr2 = 0;
     r->cr3 = is_long(mode) ? SNIP_TABLES : 0;
-    r->cr4 = is_long(mode) ? 0x40620 : 0x40600; /* OSXSAVE OSXMMEXCPT OSFXSR PAE */
+    r->cr4 = is_long(mode) ? 0x620 : 0x600; /* OSXMMEXCPT OSFXSR PAE */
+    if (guest_has(g, SNIP_XSAVE))
+        r->cr4 |= 0x40000;
     r->efer = is_long(mode) ? 0xd01 : 0;
     r->dr[6] = 0xffff0ff0;
     r->dr[7] = 0x400;

@@ -29,6 +29,8 @@ struct guest_end {
 /* A VM with these VMM_VM_* flags. False with a message on stderr. */
 bool guest_create(struct guest *g, const char *backend, uint32_t flags);
 void guest_destroy(struct guest *g);
+/* Whether the default CPUID table has a SNIP_FEATURE; 0 is nothing, which it has. */
+bool guest_has(const struct guest *g, uint32_t feature);
 /* Fresh memory and registers for a snippet in `mode`. */
 bool guest_prepare(struct guest *g, enum snip_mode mode, const uint8_t *code, size_t len,
                    struct vcpu_regs *regs);

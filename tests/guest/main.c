@@ -172,24 +172,6 @@ static void check(struct guest *g, const struct snippet *s, const struct snip_co
 static const char *backend_name;
 static uint32_t backend_flags;
 
-static bool offered(const struct guest *g, uint32_t feature)
-{
-    struct vmm_cpuid table[128];
-    uint32_t n = 128;
-
-    if (!feature)
-        return true;
-    if (vm_default_cpuid(g->vm, table, &n) != 0)
-        outcome_fail(__FILE__, __LINE__, "no CPUID table");
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t regs[4] = {table[i].eax, table[i].ebx, table[i].ecx, table[i].edx};
-
-        if (table[i].leaf == (feature >> 16 & 0x7fff) && !table[i].subleaf)
-            return regs[feature >> 8 & 3] >> (feature & 31) & 1;
-    }
-    return false;
-}
-
 static void run(const void *row)
 {
     const struct snippet *s = row;
@@ -204,7 +186,7 @@ static void run(const void *row)
     if (!guest_create(&g, backend_name, backend_flags) ||
         !guest_prepare(&g, s->mode, code->begin, (size_t)(code->end - code->begin), &regs))
         outcome_fail(__FILE__, __LINE__, "no guest");
-    if (!offered(&g, s->needs))
+    if (!guest_has(&g, s->needs))
         outcome_not_offered("the instruction's CPUID feature");
     for (unsigned i = 0; i < SNIP_VALUES && s->in[i].name != NONE; i++)
         set_value(&g, &regs, &s->in[i]);

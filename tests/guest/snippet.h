@@ -107,6 +107,7 @@ struct snippet {
 #define SNIP_FEATURE(leaf, reg, bit) (1u << 31 | (leaf) << 16 | (reg) << 8 | (bit))
 #define SNIP_SSE4_2                  SNIP_FEATURE(1u, 2u, 20u)
 #define SNIP_POPCNT                  SNIP_FEATURE(1u, 2u, 23u)
+#define SNIP_XSAVE                   SNIP_FEATURE(1u, 2u, 26u)
 #define SNIP_FSGSBASE                SNIP_FEATURE(7u, 1u, 0u)
 #define SNIP_BMI1                    SNIP_FEATURE(7u, 1u, 3u)
 #define SNIP_BMI2                    SNIP_FEATURE(7u, 1u, 8u)

@@ -73,6 +73,9 @@ static int on_exception(struct vmx_vcpu *v)
         return VMX_GO_ON;
     }
     if ((intr & VMX_INTR_VECTOR) == X86_DB) {
+        /* INT1 is an instruction, whose event has no bits in DR6. */
+        if ((intr & VMX_INTR_TYPE) >> VMX_INTR_TYPE_SHIFT == VMX_TYPE_PRIV_SW)
+            return vmx_soft_one(v, false);
         cpu->pending_db |= vmx_insn_read(VMX_EXIT_QUALIFICATION) & (X86_DR6_BS | X86_DR6_BD | 15);
         return VMX_GO_ON;
     }
