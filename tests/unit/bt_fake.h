@@ -16,6 +16,25 @@ static inline struct fake *translating(void)
     return f;
 }
 
+/* Everything is a region after a few rounds. */
+static inline struct fake *soon_regions(void)
+{
+    struct fake *f = translating();
+    struct bt *bt = f->cpu->tier_state;
+
+    bt->hotter = 4;
+    for (unsigned i = 0; i < X86_TIER_HEAT; i++)
+        f->cpu->tier_heat[i] = bt->hotter;
+    fake_put(f, FAKE_TSS + 4, 8, FAKE_STACK0);
+    return f;
+}
+
+static inline int again(struct fake *f)
+{
+    f->cpu->rip = FAKE_TEXT;
+    return fake_go(f);
+}
+
 static inline void finish(struct fake *f)
 {
     bt_detach(f->cpu);

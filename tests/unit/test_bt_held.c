@@ -10,25 +10,6 @@
 #define PAGE_2 0x52000u
 #define PTE    (FAKE_PT + PAGE / 4096 * 8)
 
-/* Everything is a region after a few rounds. */
-static struct fake *soon_regions(void)
-{
-    struct fake *f = translating();
-    struct bt *bt = f->cpu->tier_state;
-
-    bt->hotter = 4;
-    for (unsigned i = 0; i < X86_TIER_HEAT; i++)
-        f->cpu->tier_heat[i] = bt->hotter;
-    fake_put(f, FAKE_TSS + 4, 8, FAKE_STACK0);
-    return f;
-}
-
-static int again(struct fake *f)
-{
-    f->cpu->rip = FAKE_TEXT;
-    return fake_go(f);
-}
-
 /* A group of accesses around RSI, in a loop of two blocks. */
 FAKE_ASM(around, 64,
          "mov $20000, %ecx\n 1: mov -8(%rsi), %eax\n add 8(%rsi), %eax\n add %rax, %rbx\n"

@@ -148,6 +148,64 @@ START_TEST(mmx_registers)
 }
 END_TEST
 
+/* A region has the state loaded when it is entered. In a later round CR0.TS is set. */
+FAKE_ASM(switched_later, 64,
+         "mov $40, %ecx\n mov $7, %eax\n 1: movd %eax, %xmm3\n paddd %xmm3, %xmm4\n"
+         "cmp $3, %ecx\n jne 2f\n mov %cr0, %rdx\n or $8, %edx\n mov %rdx, %cr0\n"
+         "2: dec %ecx\n jnz 1b\n hlt");
+
+START_TEST(task_switched_in_region)
+{
+    struct fake *f = soon_regions();
+
+    ck_assert_int_eq(FAKE_EXEC(f, switched_later), X86_NM);
+    ck_assert_uint_gt(f->cpu->count.regions, 0);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RCX], 2);
+    ck_assert_uint_eq(low(f, 4) & 0xffffffff, 38 * 7);
+    ck_assert_int_eq(again(f), X86_NM);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RCX], 40);
+    ck_assert_uint_eq(low(f, 4) & 0xffffffff, 38 * 7);
+    finish(f);
+}
+END_TEST
+
+/* MXCSR is loaded in each round; in a later one with the division by 0 unmasked. */
+FAKE_ASM(unmasked_later, 64,
+         "movl $0x1f80, 0x40000\n mov $40, %ecx\n xorpd %xmm0, %xmm0\n"
+         "1: ldmxcsr 0x40000\n mov $5, %eax\n cvtsi2sd %eax, %xmm1\n divsd %xmm0, %xmm1\n"
+         "cmp $3, %ecx\n jne 2f\n movl $0x1d80, 0x40000\n 2: dec %ecx\n jnz 1b\n hlt");
+
+START_TEST(unmasked_in_region)
+{
+    struct fake *f = soon_regions();
+
+    ck_assert_int_eq(FAKE_EXEC(f, unmasked_later), X86_XM);
+    ck_assert_uint_gt(f->cpu->count.regions, 0);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RCX], 2);
+    ck_assert_uint_eq(low(f, 1), 0x4014000000000000); /* 5 */
+    ck_assert_uint_eq(f->cpu->fpu.mxcsr, 0x1d84);
+    finish(f);
+}
+END_TEST
+
+/* A handler in each round that leaves all as it is. */
+FAKE_ASM(reloaded, 64,
+         "mov $5000, %ecx\n mov $7, %eax\n 1: movd %eax, %xmm3\n paddd %xmm3, %xmm4\n"
+         "fxsave 0x40000\n paddd %xmm3, %xmm5\n dec %ecx\n jnz 1b\n hlt");
+
+START_TEST(handlers_in_region)
+{
+    struct fake *f = soon_regions();
+
+    ck_assert_int_eq(FAKE_EXEC(f, reloaded), FAKE_HLT);
+    ck_assert_uint_gt(f->cpu->count.regions, 0);
+    ck_assert_uint_eq(low(f, 4) & 0xffffffff, 35000);
+    ck_assert_uint_eq(low(f, 5) & 0xffffffff, 35000);
+    ck_assert_uint_eq(fake_get(f, 0x40000 + 160 + 4 * 16, 4), 35000);
+    finish(f);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("bt_simd");
@@ -161,6 +219,9 @@ int main(void)
     tcase_add_test(t, loads_over_the_end_of_a_page);
     tcase_add_test(t, operands_are_aligned);
     tcase_add_test(t, mmx_registers);
+    tcase_add_test(t, task_switched_in_region);
+    tcase_add_test(t, unmasked_in_region);
+    tcase_add_test(t, handlers_in_region);
     suite_add_tcase(s, t);
     srunner_run_all(r, CK_NORMAL);
     failed = srunner_ntests_failed(r);

@@ -243,7 +243,8 @@ x86_fn bt_stop;
 #define BT_LEAVE          0x10000u
 #define BT_HOTTER         0x20000u
 #define BT_MAPPED         0x40000u
-#define BT_HELD           0x80000u /* it only goes on if the TLB has lost nothing */
+#define BT_HELD           0x80000u  /* it only goes on if the TLB has lost nothing, ... */
+#define BT_SIMD           0x100000u /* ... if what was allowed to be loaded still is */
 const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned what);
 const struct x86_op *bt_run_last(struct x86_cpu *cpu, struct bt_trans *t);
 

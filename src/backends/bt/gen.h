@@ -188,6 +188,7 @@ struct gen {
     const uint8_t *bytes; /* of insn */
 
     unsigned simd_now, nsimd; /* index into simd of what holds here; 0: nothing */
+    uint32_t simd_have;       /* BT_SIMD_* that are in the host everywhere in the region */
     struct gen_simd simd[X86_BLOCK_MAX + 1];
     uint32_t simd_need[X86_BLOCK_MAX + 1]; /* BT_SIMD_*, of each op ... */
     unsigned simd_of[X86_BLOCK_MAX + 1];   /* ... and which of simd loads that */
@@ -339,6 +340,12 @@ void gen_simd(struct gen *g, uint32_t need);
 void gen_simd_loads(struct gen *g);
 /* In a slow path that goes on with the code of op i, behind handlers. Changes RAX, RCX, flags. */
 void gen_simd_again(struct gen *g, unsigned i);
+/* In a region, behind handlers: what all of its code has. Changes RAX, RCX, flags. */
+void gen_simd_restore(struct gen *g);
+/* At a region's entry: a jump if not all of it is there; then, where it leads: it is loaded, or the
+ * region is not entered. */
+uint8_t *gen_simd_check(struct gen *g);
+void gen_simd_enter(struct gen *g, uint8_t *site, const void *back, const void *refused);
 
 /* ---- groups of accesses [group.c] ---- */
 

@@ -21,7 +21,7 @@ static uint8_t *check_page(struct gen *g, const struct bt_page *page, int32_t de
 }
 
 /* The head's entry is the first instruction of its count; it becomes a jump. */
-static void write_entry(struct gen *g, struct bt_region *br, const struct region *r)
+static void write_entry(struct gen *g, struct bt_region *br, struct region *r)
 {
     const struct region_block *head = &r->block[0];
     struct em *e = &g->e;
@@ -30,11 +30,14 @@ static void write_entry(struct gen *g, struct bt_region *br, const struct region
     br->entry = em_rx(e);
     for (unsigned k = 1; k < r->npages; k++)
         elsewhere[k] = check_page(g, r->page[k].page, r->page[k].delta);
+    r->simd_site = g->simd_have ? gen_simd_check(g) : NULL;
+    r->simd_back = em_rx(e);
     em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), (int32_t)head->need);
     enough = em_jcc_later(e, CC_L ^ 1);
     em_imm(e, true, EXT_ADD, GEN_FIELD(countdown), (int32_t)head->need);
     for (unsigned k = 1; k < r->npages; k++)
         em_here(e, elsewhere[k]);
+    r->elsewhere = em_rx(e);
     em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), head->t->block->n);
     em_jmp(e, head->t->chain + BT_ENTRY_BYTES);
     em_here(e, enough);
@@ -151,6 +154,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         region_assign(&r->base, r);
         region_find_bases(g, r);
         region_find_steady(g, r);
+        r->base.simd_have = region_simd(r);
         *br = (struct bt_region){.head = head};
         ok = write_whole(g, r, br);
         if (!ok && r->nbases) { /* it is shorter without */

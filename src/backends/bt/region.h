@@ -112,7 +112,9 @@ struct region {
     struct region_edge edge[REGION_EDGES * 2];
     unsigned nedges;
     uint8_t *hot_end;
-    struct gen base; /* of all versions */
+    uint8_t *simd_site;                /* the entry: jumps when base.simd_have is not there, ... */
+    const void *simd_back, *elsewhere; /* ... goes on, or with the head's own translation */
+    struct gen base;                   /* of all versions */
     struct gen_regs regs;
     struct region_edge *tail;    /* whose jump is the last thing written ... */
     struct region_version *next; /* ... and what had best follow */
@@ -168,6 +170,8 @@ void region_find_bases(struct gen *g, struct region *r);
 uint32_t region_changes(struct gen *g, const struct region_block *rb);
 /* Finds loops, and what changes in them. [cell.c] */
 void region_find_steady(struct gen *g, struct region *r);
+/* The vector state that is loaded when the region is entered. [vec.c] */
+uint32_t region_simd(const struct region *r);
 /* What matters to a block. */
 void region_reduce_holds(const struct region *r, const struct region_block *to,
                          struct gen_hold *hold);

@@ -550,6 +550,8 @@ bool region_write(struct gen *g, struct region *r)
     }
     r->hot_end = g->e.p;
     g->e.p = r->base.cold;
+    if (r->simd_site)
+        gen_simd_enter(g, r->simd_site, r->simd_back, r->elsewhere);
     for (unsigned i = 0; i < r->n; i++)
         for (unsigned k = 0; k < r->block[i].nversions; k++)
             write_cold(g, r, &r->block[i].version[k], nslow);

@@ -433,6 +433,8 @@ void gen_simd(struct gen *g, uint32_t need)
 {
     struct gen_simd *s = &g->simd[g->simd_now];
 
+    if (!(need & ~g->simd_have))
+        return;
     g->simd_need[g->i] |= need;
     if (g->simd_now) {
         g->simd_of[g->i] = g->simd_now;
@@ -480,10 +482,17 @@ void gen_simd_loads(struct gen *g)
     }
 }
 
+void gen_simd_restore(struct gen *g)
+{
+    if (g->simd_have)
+        call_load(g, g->simd_have); /* which bt_run_handlers has found to be possible */
+}
+
 void gen_simd_again(struct gen *g, unsigned i)
 {
     uint32_t need = 0;
 
+    gen_simd_restore(g);
     for (unsigned k = i; k < g->b->n && g->simd_at[i]; k++)
         if (g->simd_of[k] == g->simd_at[i])
             need |= g->simd_need[k];
@@ -491,4 +500,19 @@ void gen_simd_again(struct gen *g, unsigned i)
         return;
     call_load(g, need);
     slow_if_refused(g, i, (struct gen_recipe){0});
+}
+
+/* ---- regions ---- */
+
+uint8_t *gen_simd_check(struct gen *g)
+{
+    return test_field(&g->e, BT_FIELD(simd_lack), g->simd_have, CC_NZ);
+}
+
+void gen_simd_enter(struct gen *g, uint8_t *site, const void *back, const void *refused)
+{
+    em_here(&g->e, site);
+    call_load(g, g->simd_have);
+    em_jcc(&g->e, CC_C, refused);
+    em_jmp(&g->e, back);
 }

@@ -6,6 +6,7 @@
 
 #include "backends/bt/bt.h"
 #include "core/os.h"
+#include "core/x86/vec.h"
 
 /* What ops[n].r says about a block. imm: the first op's handler while that is bt_count (disp: the
  * executions), or the translation. */
@@ -61,6 +62,27 @@ static void hotter(struct x86_cpu *cpu, struct bt *bt, const struct bt_trans *rx
     cpu->tier_heat[rx->heat] = made ? bt->hotter : bt->hotter * 16;
 }
 
+/* What decides whether vector and x87 state may be loaded. */
+struct rights {
+    uint64_t cr0, cr4, xcr0;
+    uint32_t masks, x87;
+};
+
+static struct rights rights_of(const struct x86_cpu *cpu)
+{
+    return (struct rights){.cr0 = cpu->cr0,
+                           .cr4 = cpu->cr4,
+                           .xcr0 = cpu->xcr0,
+                           .masks = cpu->fpu.mxcsr & 0x1f80u,
+                           .x87 = (cpu->fpu.fcw & 0x3fu) | (cpu->fpu.fsw & X87_ES) << 8};
+}
+
+static bool same_rights(const struct rights *a, const struct rights *b)
+{
+    return a->cr0 == b->cr0 && a->cr4 == b->cr4 && a->xcr0 == b->xcr0 && a->masks == b->masks &&
+           a->x87 == b->x87;
+}
+
 /* From one op up to another: it, or NULL when the block is left. */
 const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, unsigned what)
 {
@@ -71,6 +93,7 @@ const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, un
     const struct x86_op *op = &b->ops[i];
     uint64_t tlb = cpu->mmu.path_gen; /* changes whenever entries or rights are taken away */
     const struct mmu_entry *data = cpu->tier_data;
+    struct rights now, before = rights_of(cpu);
 
     if (what & BT_HOTTER) {
         hotter(cpu, bt, t);
@@ -88,6 +111,9 @@ const struct x86_op *bt_run_handlers(struct x86_cpu *cpu, struct bt_trans *t, un
     } while (op && op < &b->ops[until]);
     bt_serialize(bt); /* a store may have dropped blocks that this one jumps to */
     if ((what & BT_HELD) && (cpu->mmu.path_gen != tlb || cpu->tier_data != data))
+        what |= BT_LEAVE;
+    now = rights_of(cpu);
+    if ((what & BT_SIMD) && !same_rights(&before, &now))
         what |= BT_LEAVE;
     if (op &&
         ((what & BT_LEAVE) || bt->deaths != deaths || ((what & BT_MAPPED) && cpu->link_key != key)))

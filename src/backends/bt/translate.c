@@ -28,13 +28,18 @@ static void adjust_state(struct gen *g, unsigned ext)
         em_imm(&g->e, g->is64, ext, GEN_FIELD(tier_page), g->page_delta);
 }
 
+/* What handlers must not change if a region is to go on behind them. */
+static unsigned region_bits(const struct gen *g)
+{
+    return (g->region ? BT_MAPPED : 0) | (g->simd_have ? BT_SIMD : 0);
+}
+
 /* The place of `what`. */
 static uint8_t *call_handlers(struct gen *g, unsigned what)
 {
     uint8_t *site;
 
-    if (g->region)
-        what |= BT_MAPPED;
+    what |= region_bits(g);
     adjust_state(g, EXT_ADD);
     gen_regs_leave(g);
     trans_argument(g);
@@ -322,7 +327,7 @@ static unsigned try_group(struct gen *g)
 /* Handlers have been called up to op i. */
 static void end_run(const struct gen *g, uint8_t **run, unsigned first, unsigned i)
 {
-    uint32_t what = BT_CALL(first, i) | (g->region ? BT_MAPPED : 0);
+    uint32_t what = BT_CALL(first, i) | region_bits(g);
 
     if (*run)
         memcpy(*run, &what, 4);
@@ -373,6 +378,7 @@ unsigned gen_write_ops(struct gen *g)
         if (!run) {
             gen_spill_flags(g);
             run = call_handlers(g, g->i);
+            gen_simd_restore(g);
             first = i;
         }
         g->in_host = false;

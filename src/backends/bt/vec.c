@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/bt/vec.c: vector and mask instructions, with the guest's registers in the host's. */
-#include "backends/bt/gen.h"
+#include "backends/bt/region.h"
 
 /*
  * An instruction is copied as it is but for its memory operand, which becomes [RAX] or [RCX], and
@@ -213,4 +213,33 @@ bool gen_vec(struct gen *g)
     if (!in->vec.form.gread)
         return copy(g, &in->vec, needs(&in->vec));
     return decode(g, g->i, in, &c) && copy(g, &c, needs(&c));
+}
+
+/* ---- regions ---- */
+
+static uint32_t needs_of_block(const struct gen *g, const struct region_block *rb)
+{
+    uint32_t need = 0;
+
+    for (unsigned i = 0; i < rb->t->block->n; i++) {
+        const struct gen_insn *in = &rb->all[i];
+
+        if (in->is_x87 && g->bt->host.xsave)
+            need |= BT_SIMD_X87 | BT_SIMD_W_X87;
+        else
+            need |= gen_vec_needs(in);
+    }
+    return need;
+}
+
+/* Blocks that are executed seldom see for themselves: loading takes its time, too, and all of it
+ * has to be done again behind handlers. */
+uint32_t region_simd(const struct region *r)
+{
+    uint32_t need = 0;
+
+    for (unsigned i = 0; i < r->n; i++)
+        if (r->block[i].heat >= r->block[0].heat / 4)
+            need |= needs_of_block(&r->base, &r->block[i]);
+    return need;
 }
