@@ -81,6 +81,10 @@ static int on_exception(struct vmx_vcpu *v)
     }
     if ((intr & VMX_INTR_VECTOR) == VMX_VECTOR_PF)
         return on_page_fault(v, intr);
+    if (v->mmu.vm86 && (intr & VMX_INTR_VECTOR) != X86_MC) {
+        v->mmu.linger = true;
+        return VMX_GO_ON;
+    }
     return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "machine check in the guest");
 }
 

@@ -139,6 +139,8 @@ static int inject_waiting(struct vmx_vcpu *v, struct vmx_waiting *w)
             return VMX_INJECT_SOFT;
     }
     plan = vmx_plan_entry(w);
+    if (v->mmu.vm86 && plan.inject != VMX_INJECT_NOTHING)
+        return VMX_INJECT_SOFT;
     return act(v, &plan);
 }
 

@@ -29,6 +29,8 @@ struct vmx_mmu_vcpu {
     uint64_t host_efer; /* while the guest is in, where entries do not switch it */
     uint64_t same_rip;  /* page faults that were resolved at the same RIP ... */
     unsigned same;      /* ... so many in a row */
+    bool vm86;          /* the VMCS's form of the registers is that of vm86.c */
+    bool linger;        /* in real mode: the software CPU does some instructions */
     struct shadow_vcpu shadow;
     uint64_t flush_gen; /* mmu.flush_gen of the last shadow_load */
     bool shadow_ok;     /* ... which has found tables for the mode */
@@ -75,6 +77,17 @@ int vmx_mmu_page_fault(struct vmx_vcpu *v, uint64_t linear, uint32_t error);
 void vmx_mmu_misconfigured(struct vmx_vcpu *v, uint64_t gpa, char *text, size_t size);
 /* After INVLPG has been executed by the software CPU and nothing else: spares a load. */
 void vmx_mmu_invlpg(struct vmx_vcpu *v, uint64_t linear, uint64_t flush_gen);
+
+/* ---- vm86.c ---- */
+
+/* Whether real mode can run in virtual-8086 mode now; true in protected mode, too. */
+bool vmx_vm86_ready(struct vmx_vcpu *v);
+/* Beside what is pushed in other modes; in place of what is pulled there. */
+void vmx_vm86_push_segs(const struct x86_cpu *cpu);
+void vmx_vm86_pull_segs(struct x86_cpu *cpu);
+/* RFLAGS as the VMCS has them, and back. */
+uint64_t vmx_vm86_flags_in(const struct vmx_vcpu *v, uint64_t rflags);
+uint64_t vmx_vm86_flags_out(const struct vmx_vcpu *v, uint64_t rflags);
 
 /* ---- shadow.c ---- */
 

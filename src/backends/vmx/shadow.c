@@ -251,7 +251,9 @@ bool vmx_shadow_ready(struct vmx_vcpu *v)
     const struct x86_cpu *cpu = v->soft.cpu;
 
     /* PKRU changes without exits. */
-    if (!(cpu->cr0 & X86_CR0_PE) || (cpu->cr4 & X86_CR4_PKE) || !vmx_segments_ok(v))
+    if ((cpu->cr4 & X86_CR4_PKE) || !vmx_vm86_ready(v))
+        return false;
+    if ((cpu->cr0 & X86_CR0_PE) && !vmx_segments_ok(v))
         return false;
     if (!v->mmu.loaded || v->mmu.flush_gen != cpu->mmu.flush_gen)
         load(v);
@@ -269,9 +271,11 @@ void vmx_shadow_push(struct vmx_vcpu *v)
 
     if (!(cpu->cr0 & X86_CR0_PG))
         cr4 &= ~(uint64_t)(X86_CR4_SMEP | X86_CR4_SMAP);
+    if (v->mmu.vm86)
+        cr4 &= ~(uint64_t)(X86_CR4_VME | X86_CR4_PVI);
     if (!(efer & X86_EFER_LMA))
         efer &= ~(uint64_t)X86_EFER_LME;
-    vmx_insn_put(VMX_GUEST_CR0, cpu->cr0 | X86_CR0_NE | X86_CR0_WP | X86_CR0_PG);
+    vmx_insn_put(VMX_GUEST_CR0, cpu->cr0 | X86_CR0_PE | X86_CR0_NE | X86_CR0_WP | X86_CR0_PG);
     vmx_insn_put(VMX_GUEST_CR3,
                  sink_x86_cr3(&mmu_of(v->vcpu)->sink, shadow_sink_space(&v->mmu.shadow)));
     vmx_insn_put(VMX_GUEST_CR4, cr4 | X86_CR4_PAE | CR4_VMXE);

@@ -33,8 +33,6 @@ void vmx_state_init(struct vmx_vcpu *v)
     put(VMX_PROC2_CTLS, v->proc2);
     put(VMX_EXIT_CTLS, vmx_controls.value[VMX_GROUP_EXIT]);
     put(VMX_ENTRY_CTLS, v->entry);
-    put(VMX_EXCEPTION_BITMAP,
-        1u << X86_DB | 1u << X86_MC | (vmx_has_ept() ? 0 : 1u << VMX_VECTOR_PF));
     put(VMX_PF_ERROR_MASK, 0);
     put(VMX_PF_ERROR_MATCH, 0);
     put(VMX_CR3_TARGET_COUNT, 0);
@@ -61,8 +59,10 @@ void vmx_state_init(struct vmx_vcpu *v)
 
 /* ---- to the VMCS ---- */
 
-static void push_segs(const struct x86_cpu *cpu)
+static void push_segs(const struct vmx_vcpu *v)
 {
+    const struct x86_cpu *cpu = v->soft.cpu;
+
     for (unsigned i = 0; i < VMM_NSEG; i++) {
         const struct vmm_segment *s = &cpu->seg[i];
         uint32_t ar = s->ar;
@@ -74,6 +74,8 @@ static void push_segs(const struct x86_cpu *cpu)
         put(VMX_SEG(VMX_GUEST_ES_LIMIT, i), s->limit);
         put(VMX_SEG(VMX_GUEST_ES_AR, i), ar);
     }
+    if (v->mmu.vm86)
+        vmx_vm86_push_segs(cpu);
 }
 
 static bool has_pdptes(const struct x86_cpu *cpu)
@@ -96,6 +98,9 @@ static void push_control(struct vmx_vcpu *v)
     const struct x86_cpu *cpu = v->soft.cpu;
     uint32_t entry = v->entry & ~(uint32_t)VMX_ENTRY_GUEST_64;
 
+    put(VMX_EXCEPTION_BITMAP, v->mmu.vm86     ? UINT32_MAX
+                              : vmx_has_ept() ? 1u << X86_DB | 1u << X86_MC
+                                              : 1u << X86_DB | 1u << X86_MC | 1u << VMX_VECTOR_PF);
     put(VMX_CR0_SHADOW, cpu->cr0);
     put(VMX_CR4_SHADOW, cpu->cr4);
     if (vmx_has_ept())
@@ -115,7 +120,7 @@ static void push_rest(struct vmx_vcpu *v, uint32_t groups)
     const struct x86_cpu *cpu = v->soft.cpu;
 
     if (groups & VMX_G_SEGS)
-        push_segs(cpu);
+        push_segs(v);
     if (groups & VMX_G_TABLES) {
         put(VMX_GUEST_GDTR_BASE, cpu->gdt.base);
         put(VMX_GUEST_GDTR_LIMIT, cpu->gdt.limit);
@@ -127,7 +132,7 @@ static void push_rest(struct vmx_vcpu *v, uint32_t groups)
     if (groups & VMX_G_MSRS) {
         if (vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_PAT))
             put(VMX_GUEST_PAT, vmx_has_ept() ? cpu->pat : VMX_SHADOW_PAT);
-        put(VMX_GUEST_SYSENTER_CS, cpu->sysenter_cs);
+        put(VMX_GUEST_SYSENTER_CS, v->mmu.vm86 ? 0 : cpu->sysenter_cs);
         put(VMX_GUEST_SYSENTER_ESP, cpu->sysenter_esp);
         put(VMX_GUEST_SYSENTER_EIP, cpu->sysenter_eip);
     }
@@ -144,7 +149,7 @@ void vmx_push_groups(struct vmx_vcpu *v)
     if (groups & VMX_G_RSP)
         put(VMX_GUEST_RSP, cpu->gpr[VMM_RSP]);
     if (groups & VMX_G_FLAGS) {
-        put(VMX_GUEST_RFLAGS, x86_get_rflags(cpu));
+        put(VMX_GUEST_RFLAGS, vmx_vm86_flags_in(v, x86_get_rflags(cpu)));
         /* SDM Vol. 3C 26.3.1.5: a single step that waits behind STI or MOV SS. */
         put(VMX_GUEST_PENDING_DEBUG, (cpu->rflags & X86_TF) && cpu->shadow ? X86_DR6_BS : 0);
     }
@@ -157,8 +162,14 @@ void vmx_push_groups(struct vmx_vcpu *v)
 
 /* ---- from the VMCS ---- */
 
-static void pull_segs(struct x86_cpu *cpu)
+static void pull_segs(struct vmx_vcpu *v)
 {
+    struct x86_cpu *cpu = v->soft.cpu;
+
+    if (v->mmu.vm86) {
+        vmx_vm86_pull_segs(cpu);
+        return;
+    }
     for (unsigned i = 0; i < VMM_NSEG; i++) {
         struct vmm_segment *s = &cpu->seg[i];
 
@@ -177,14 +188,16 @@ static void pull_control(struct x86_cpu *cpu)
         cpu->cr3 = get(VMX_GUEST_CR3);
 }
 
-static void pull_regs(struct x86_cpu *cpu, uint32_t groups)
+static void pull_regs(struct vmx_vcpu *v, uint32_t groups)
 {
+    struct x86_cpu *cpu = v->soft.cpu;
+
     if (groups & VMX_G_RIP)
         cpu->rip = get(VMX_GUEST_RIP);
     if (groups & VMX_G_RSP)
         cpu->gpr[VMM_RSP] = get(VMX_GUEST_RSP);
     if (groups & VMX_G_FLAGS)
-        x86_set_rflags(cpu, get(VMX_GUEST_RFLAGS));
+        x86_set_rflags(cpu, vmx_vm86_flags_out(v, get(VMX_GUEST_RFLAGS)));
     if (groups & VMX_G_BLOCKING) {
         uint64_t blocking = get(VMX_GUEST_INTERRUPTIBILITY);
 
@@ -200,7 +213,7 @@ void vmx_pull_insn(struct vmx_vcpu *v)
     uint64_t blocking = get(VMX_GUEST_INTERRUPTIBILITY);
 
     cpu->rip = get(VMX_GUEST_RIP);
-    x86_set_rflags(cpu, get(VMX_GUEST_RFLAGS));
+    x86_set_rflags(cpu, vmx_vm86_flags_out(v, get(VMX_GUEST_RFLAGS)));
     cpu->sti_passed = false;
     cpu->shadow = blocking & (VMX_BLOCK_STI | VMX_BLOCK_MOV_SS);
     cpu->nmi_blocked = blocking & VMX_BLOCK_NMI;
@@ -222,16 +235,16 @@ static void pull_current(struct vmx_vcpu *v, uint32_t groups)
     struct x86_cpu *cpu = v->soft.cpu;
 
     if (!(groups & ~(uint32_t)VMX_G_REGS)) {
-        pull_regs(cpu, groups);
+        pull_regs(v, groups);
         v->valid |= groups;
         return;
     }
     /* What is derived from these needs them all. */
     if (groups & (VMX_G_SEGS | VMX_G_CONTROL))
         groups |= mode & ~v->valid;
-    pull_regs(cpu, groups);
+    pull_regs(v, groups);
     if (groups & VMX_G_SEGS)
-        pull_segs(cpu);
+        pull_segs(v);
     if (groups & VMX_G_TABLES)
         pull_tables(cpu);
     if (groups & VMX_G_CONTROL)
