@@ -167,6 +167,13 @@ static size_t find_pages(size_t n, size_t from, size_t to)
     return 0;
 }
 
+void host_reserve(uint64_t begin, uint64_t end)
+{
+    for (size_t page = begin / 4096; page < (end + 4095) / 4096; page++)
+        if (!is_used(page))
+            mark(page, 1);
+}
+
 static void *pages_alloc(void *ctx, size_t n)
 {
     size_t page = n ? find_pages(n, next_page, end_page) : 0;

@@ -14,6 +14,8 @@ void host_print(const char *format, ...);
 void host_write(const char *text, size_t n);
 /* Sets everything up; `memory` is the end of RAM. */
 void host_init(uint64_t memory);
+/* No page of [begin, end) is given out. */
+void host_reserve(uint64_t begin, uint64_t end);
 /* The part of it that each CPU needs, with the stack, GDT, page tables and EFER of boot.S. */
 void host_cpu_init(void);
 /* Called for interrupts (vectors from 32 on), with interrupts off. */

@@ -4,6 +4,7 @@
 #include <vmm/vmm.h>
 
 #include "host.h"
+#include "linux.h"
 
 void host_main(const uint32_t *boot);
 void *memcpy(void *to, const void *from, size_t n);
@@ -194,6 +195,8 @@ static void test_exits(void)
 
 /* ---- the machine ---- */
 
+static bool vmx;
+
 static bool probe(void)
 {
     struct vmm_backend_report reports[4] = {{.size = sizeof(reports[0])}};
@@ -201,7 +204,8 @@ static bool probe(void)
 
     for (int i = 0; i < n && i < 4; i++)
         host_print("# %s: %s\n", reports[i].name, reports[i].reason);
-    return n > 0 && reports[0].result == VMM_OK;
+    vmx = n > 0 && reports[0].result == VMM_OK;
+    return vmx;
 }
 
 static void run_tests(void)
@@ -222,7 +226,10 @@ void host_main(const uint32_t *boot)
     host_init(0x100000 + (uint64_t)boot[2] * 1024);
     host_print("TAP version 13\n");
     check(!vmm_host_init(&host_ops), "vmm_host_init");
-    if (probe())
+    linux_reserve(boot);
+    if (probe() && linux_modules(boot))
+        check(linux_run(boot), "the kernel powers off");
+    else if (vmx)
         run_tests();
     else
         host_print("# no VMX here\n");

@@ -10,12 +10,12 @@ if [ "$needed" != "memcmp memcpy memmove memset " ]; then
     echo "it needs: $needed" >&2
     exit 1
 fi
-# Loaders of image files are not part of it.
+# What reads files is not part of it.
 visible=$("$1" -g --defined-only "$2" | awk 'NF == 3 { print $3 }' | sort)
 exports=$(cat "${@:3}" | sort)
 missing=$(comm -23 <(echo "$exports") <(echo "$visible"))
 more=$(comm -13 <(echo "$exports") <(echo "$visible"))
-loaders=$(grep -vE '^(vm|vmm)_(boot|image)' <<<"$missing" || true)
+loaders=$(grep -vE '^vmm_image_(load|free)$' <<<"$missing" || true)
 if [ -n "$loaders$more" ]; then
     echo "missing: $loaders" >&2
     echo "more: $more" >&2
