@@ -79,6 +79,10 @@ static int on_exception(struct vmx_vcpu *v)
         cpu->pending_db |= vmx_insn_read(VMX_EXIT_QUALIFICATION) & (X86_DR6_BS | X86_DR6_BD | 15);
         return VMX_GO_ON;
     }
+    /* Instructions that the guest's CPUID offers and this CPU does not have, VMMCALL; or the
+     * software CPU raises it again. */
+    if ((intr & VMX_INTR_VECTOR) == X86_UD && !v->mmu.vm86)
+        return vmx_soft_one(v, true);
     if ((intr & VMX_INTR_VECTOR) == VMX_VECTOR_PF)
         return on_page_fault(v, intr);
     if (v->mmu.vm86 && (intr & VMX_INTR_VECTOR) != X86_MC) {

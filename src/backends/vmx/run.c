@@ -222,6 +222,12 @@ static int enter(struct vmx_vcpu *v)
     uint32_t vectoring;
     int result;
 
+    if (!(v->valid & VMX_G_FLAGS) && (vmx_insn_read(VMX_GUEST_RFLAGS) & X86_TF)) {
+        vmx_withdraw(v);
+        vmx_pull(v, VMX_G_FLAGS);
+        v->checked = false;
+        return VMX_GO_ON; /* single steps are the software CPU's */
+    }
     settle(v);
     result = check_settled(v);
     if (result != VMX_GO_ON)

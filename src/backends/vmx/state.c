@@ -13,6 +13,9 @@
 /* What the guest changes in CR0 without an exit. */
 #define CR0_OWNED (uint64_t) X86_CR0_TS
 
+/* Exceptions that exit. */
+#define EXCEPTIONS (1u << X86_DB | 1u << X86_UD | 1u << X86_MC)
+
 #define put vmx_insn_put
 #define get vmx_insn_read
 
@@ -99,8 +102,8 @@ static void push_control(struct vmx_vcpu *v)
     uint32_t entry = v->entry & ~(uint32_t)VMX_ENTRY_GUEST_64;
 
     put(VMX_EXCEPTION_BITMAP, v->mmu.vm86     ? UINT32_MAX
-                              : vmx_has_ept() ? 1u << X86_DB | 1u << X86_MC
-                                              : 1u << X86_DB | 1u << X86_MC | 1u << VMX_VECTOR_PF);
+                              : vmx_has_ept() ? EXCEPTIONS
+                                              : EXCEPTIONS | 1u << VMX_VECTOR_PF);
     put(VMX_CR0_SHADOW, cpu->cr0);
     put(VMX_CR4_SHADOW, cpu->cr4);
     if (vmx_has_ept())

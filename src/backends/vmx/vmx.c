@@ -68,16 +68,6 @@ static void caps(struct vm *vm, struct vm_caps *c)
 
 /* ---- vCPUs ---- */
 
-/* MSRs that the VMCS or the entry itself switches do not exit. */
-static void free_msrs(uint8_t *bitmap)
-{
-    static const uint32_t msrs[] = {0xc0000100, 0xc0000101, 0xc0000102, 0x174, 0x175, 0x176};
-
-    memset(bitmap, 0xff, VMX_MSR_BITMAP_SIZE);
-    for (unsigned i = 0; i < 3; i++)
-        vmx_msr_bitmap_clear(bitmap, msrs[i], true, true);
-}
-
 static void vcpu_fini(struct vcpu *vcpu)
 {
     struct vmx_vcpu *v = vcpu->backend_data;
@@ -123,7 +113,7 @@ static int vcpu_init(struct vcpu *vcpu)
         free(v);
         return err;
     }
-    free_msrs(v->msr_bits);
+    vmx_msr_policy(vcpu);
     vmx_mmu_vcpu_init(v);
     return VMM_OK;
 }
@@ -273,6 +263,7 @@ const struct vmm_backend_ops vmm_backend_vmx = {
     .set_msr = set_msr,
     .set_cpuid = set_cpuid,
     .set_debug = set_debug,
+    .msr_policy = vmx_msr_policy,
     .translate = translate,
     .irq_window = irq_window,
     .mem_map_changed = vmx_mem_map_changed,

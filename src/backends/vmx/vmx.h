@@ -222,6 +222,9 @@ int vmx_on_rdtsc(struct vmx_vcpu *v);
 /* An access to what is not memory: VMX_INJECT_SOFT if it is not a plain move. [mmio.c] */
 int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification);
 
+/* vmm_backend_ops.msr_policy: which MSRs exit. [msr.c] */
+int vmx_msr_policy(struct vcpu *vcpu);
+
 /* What an exit with v->reason asks for. [exits.c] */
 int vmx_dispatch(struct vmx_vcpu *v);
 
