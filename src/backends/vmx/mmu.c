@@ -227,6 +227,11 @@ void vmx_dirty_cleared(struct vm *vm, uint64_t gpa, uint64_t len)
         shadow_protect_gpa(m->shadow, gpa, len);
 }
 
+bool vmx_mmu_marks_tables(void)
+{
+    return vmx_has_ept() && (vmx_machine.caps.ept_vpid & EPT_CAP_AD);
+}
+
 int vmx_dirty_start(struct vm *vm)
 {
     struct vmx_mmu *m = &((struct vmx_vm *)vm->backend_data)->mmu;

@@ -50,6 +50,9 @@ void vmx_mmu_vcpu_fini(struct vmx_vcpu *v);
 void vmx_mem_map_changed(struct vm *vm, uint64_t gpa, uint64_t len);
 void vmx_code_changed(struct vm *vm, uint64_t gpa, uint64_t len);
 void vmx_dirty_cleared(struct vm *vm, uint64_t gpa, uint64_t len);
+/* Dirty bits of EPT: the hardware takes its walks of the guest's tables for writes to them (SDM
+ * Vol. 3C 28.3.5). */
+bool vmx_mmu_marks_tables(void);
 int vmx_dirty_start(struct vm *vm);
 void vmx_dirty_stop(struct vm *vm);
 int vmx_dirty_sync(struct vm *vm, uint64_t gpa, uint64_t len);

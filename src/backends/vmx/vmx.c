@@ -64,6 +64,8 @@ static void caps(struct vm *vm, struct vm_caps *c)
     interp_caps(vm, c);
     c->caps |= VMM_CAP_HW;
     c->gpa_bits = vmx_gpa_bits(c->gpa_bits);
+    if (vmx_mmu_marks_tables())
+        c->caps &= ~VMM_CAP_DIRTY_EXACT;
 }
 
 /* ---- vCPUs ---- */
