@@ -100,8 +100,10 @@ _Noreturn void host_exit(bool ok)
 
 void host_exception(struct frame *f)
 {
-    if (f->vector == 2)
+    if (f->vector == 2) {
+        f->rip = vmm_host_nmi(f->rip);
         return;
+    }
     if (f->vector >= 32 && host_interrupt) {
         host_interrupt((unsigned)f->vector);
         return;

@@ -58,7 +58,8 @@ struct vmm_host_ops {
     /* The thread stays on its CPU from preempt_off to preempt_on; they nest. */
     void (*preempt_off)(void *ctx);
     void (*preempt_on)(void *ctx);
-    /* Interrupts or NMIs that CPU, so that it leaves its guest. ANY+SIG. Optional with one CPU. */
+    /* Interrupts or NMIs that CPU, so that it leaves its guest. ANY+SIG. Optional with one CPU.
+     * Where it is an NMI, the handler of NMIs calls vmm_host_nmi. */
     void (*kick)(void *ctx, uint32_t cpu);
     /* A place for one pointer that belongs to the calling thread (to the CPU, where one thread runs
      * on each), NULL at first. Its address is the thread's identity. */
@@ -102,6 +103,14 @@ struct vmm_host_ops {
  * VMM_E_STATE if it has been called before. Since 0.1; only in the freestanding build.
  */
 int vmm_host_init(const struct vmm_host_ops *ops);
+
+/*
+ * For handlers of NMIs: the address to return to, instead of `rip`, which the NMI has interrupted.
+ * An interrupt that kicks a CPU waits until the guest has been entered, and ends that; an NMI may
+ * come just before the entry, which is then not made. It changes RAX and flags only. ANY+SIG.
+ * Since 0.1; only in the freestanding build.
+ */
+uint64_t vmm_host_nmi(uint64_t rip);
 
 #ifdef __cplusplus
 }

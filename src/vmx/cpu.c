@@ -48,6 +48,21 @@ static bool fixed_ok(uint64_t value, uint64_t fixed0, uint64_t fixed1)
     return !(~value & fixed0) && !(value & ~fixed1);
 }
 
+/* One choice of controls is for all CPUs; another revision has another format of VMCSs. */
+static bool same_caps(const struct vmx_machine *m, struct vmx_cpu *cpu)
+{
+    struct vmx_caps caps;
+
+    if (vmx_caps_read(&caps, m->host, cpu->why, sizeof(cpu->why)))
+        return false;
+    caps.feature_control = m->caps.feature_control;
+    if (!memcmp(&caps, &m->caps, sizeof(caps)))
+        return true;
+    snprintf(cpu->why, sizeof(cpu->why), "its VMX is not that of the CPU that has been asked");
+    return false;
+}
+
+/* Nothing is allocated here: this may be in an interrupt handler. */
 int vmx_cpu_on(struct vmx_machine *m, uint32_t number)
 {
     struct vmx_cpu *cpu = &m->cpus[number];
@@ -56,17 +71,13 @@ int vmx_cpu_on(struct vmx_machine *m, uint32_t number)
 
     if (cpu->on)
         return VMM_OK;
+    if (!same_caps(m, cpu))
+        return VMM_E_NODEV;
     if (!fixed_ok(vmx_insn_get_cr0(), m->caps.cr0_fixed0, m->caps.cr0_fixed1))
         return refuse(cpu, "CR0 of the host has bits that VMX does not allow (PE, NE, PG)");
     err = unlock(m, cpu);
     if (err)
         return err;
-    if (!cpu->region)
-        cpu->region = region(m);
-    if (!cpu->region) {
-        refuse(cpu, "no memory");
-        return VMM_E_NOMEM;
-    }
     cr4 = vmx_insn_get_cr4();
     cpu->had_vmxe = cr4 & CR4_VMXE;
     if (!fixed_ok(cr4 | CR4_VMXE, m->caps.cr4_fixed0, m->caps.cr4_fixed1))
@@ -93,9 +104,53 @@ void vmx_cpu_off(struct vmx_machine *m, uint32_t number)
     }
     cpu->on = false;
     cpu->current = NULL;
-    if (cpu->region)
-        m->host->pages_free(m->host->ctx, cpu->region, 1);
-    cpu->region = NULL;
+}
+
+static void on_here(void *arg)
+{
+    struct vmx_machine *m = arg;
+
+    vmx_cpu_on(m, m->host->cpu_id(m->host->ctx));
+}
+
+static void off_here(void *arg)
+{
+    struct vmx_machine *m = arg;
+
+    vmx_cpu_off(m, m->host->cpu_id(m->host->ctx));
+}
+
+void vmx_machine_off(struct vmx_machine *m)
+{
+    for (uint32_t i = 0; i < m->ncpus; i++) {
+        if (m->cpus[i].on)
+            m->host->run_on_cpu(m->host->ctx, i, off_here, m);
+        /* A CPU that is still on refers to its region. */
+        if (m->cpus[i].region && !m->cpus[i].on)
+            m->host->pages_free(m->host->ctx, m->cpus[i].region, 1);
+        m->cpus[i].region = NULL;
+    }
+}
+
+int vmx_machine_on(struct vmx_machine *m, char *why, size_t size)
+{
+    for (uint32_t i = 0; i < m->ncpus; i++) {
+        m->cpus[i].region = region(m);
+        if (!m->cpus[i].region) {
+            vmx_machine_off(m);
+            snprintf(why, size, "no memory");
+            return VMM_E_NOMEM;
+        }
+    }
+    for (uint32_t i = 0; i < m->ncpus; i++) {
+        if (!m->host->run_on_cpu(m->host->ctx, i, on_here, m) && m->cpus[i].on)
+            continue;
+        snprintf(why, size, "CPU %u: %s", i,
+                 m->cpus[i].why[0] ? m->cpus[i].why : "cannot be reached");
+        vmx_machine_off(m);
+        return VMM_E_NODEV;
+    }
+    return VMM_OK;
 }
 
 /* ---- VMCSs ---- */
@@ -155,6 +210,8 @@ bool vmx_vmcs_load(struct vmx_machine *m, struct vmx_vmcs *v)
         return true;
     if (v->cpu != number) {
         vmx_vmcs_clear(m, v);
+        if (v->cpu != VMX_NO_CPU)
+            return false; /* that CPU cannot be reached */
         /* The first time brings the region into the state clear. */
         if (vmx_insn_clear(v->phys) != VMX_OK)
             return false;

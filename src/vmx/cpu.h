@@ -15,7 +15,7 @@ struct vmx_vmcs {
 };
 
 struct vmx_cpu {
-    void *region; /* for VMXON; NULL: never used */
+    void *region; /* for VMXON */
     bool on;
     bool had_vmxe;            /* CR4.VMXE was set before */
     struct vmx_vmcs *current; /* the VMCS that instructions refer to */
@@ -30,9 +30,15 @@ struct vmx_machine {
     struct vmx_cpu *cpus;
 };
 
+/* All CPUs, each on itself. 0; VMM_E_NODEV with the CPU that refuses and why, VMM_E_NOMEM: then
+ * none is on. */
+int vmx_machine_on(struct vmx_machine *m, char *why, size_t size);
+/* No VMCS is active any more. */
+void vmx_machine_off(struct vmx_machine *m);
 /*
- * Enters VMX operation on this CPU, with preemption off: IA32_FEATURE_CONTROL is set and locked if
- * the firmware has not. 0 (also if it is on already) or VMM_E_NODEV with cpu->why; VMM_E_NOMEM.
+ * Enters VMX operation on this CPU, which has a region, with preemption off: IA32_FEATURE_CONTROL
+ * is set and locked if the firmware has not. 0 (also if it is on already) or VMM_E_NODEV with
+ * cpu->why.
  */
 int vmx_cpu_on(struct vmx_machine *m, uint32_t cpu);
 /* Leaves it; no VMCS is active here any more. */

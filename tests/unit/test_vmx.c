@@ -195,23 +195,32 @@ static void ready(const char *model, struct vmx_machine *m)
     fake.preempt = 1;
 }
 
+/* VMX operation of this CPU alone, and of none. */
+static int cpu_on(struct vmx_machine *m, uint32_t cpu)
+{
+    if (!m->cpus[cpu].region)
+        m->cpus[cpu].region = fake_pages_alloc(NULL, 1);
+    *(uint32_t *)m->cpus[cpu].region = (uint32_t)m->caps.basic & 0x7fffffff;
+    return vmx_cpu_on(m, cpu);
+}
+
 START_TEST(on_and_off)
 {
     struct vmx_machine m;
 
     ready("corei7_skylake_x", &m);
-    ck_assert_int_eq(vmx_cpu_on(&m, 0), 0);
+    ck_assert_int_eq(cpu_on(&m, 0), 0);
     ck_assert(fake.on[0] && !fake.on[1] && m.cpus[0].on);
     ck_assert_uint_eq(fake.feature_control[0], 5);
-    ck_assert_int_eq(vmx_cpu_on(&m, 0), 0);
+    ck_assert_int_eq(cpu_on(&m, 0), 0);
     vmx_cpu_off(&m, 0);
     ck_assert(!fake.on[0] && !(fake.cr4[0] >> 13 & 1));
-    vmx_cpu_off(&m, 0);
+    vmx_machine_off(&m);
     ck_assert_uint_eq(fake.pages, 0);
     /* Locked by the firmware, and on; who has set CR4.VMXE keeps it. */
     fake.cr4[0] |= 1u << 13;
-    ck_assert_int_eq(vmx_cpu_on(&m, 0), 0);
-    vmx_cpu_off(&m, 0);
+    ck_assert_int_eq(cpu_on(&m, 0), 0);
+    vmx_machine_off(&m);
     ck_assert(fake.cr4[0] >> 13 & 1);
 }
 END_TEST
@@ -223,28 +232,63 @@ START_TEST(on_refused)
     ready("corei7_skylake_x", &m);
     fake.cpu = 1;
     fake.feature_control[1] = 1; /* this CPU only */
-    ck_assert_int_eq(vmx_cpu_on(&m, 1), VMM_E_NODEV);
+    ck_assert_int_eq(cpu_on(&m, 1), VMM_E_NODEV);
     ck_assert_str_eq(m.cpus[1].why, "VMX is disabled by the firmware");
     fake.feature_control[1] = 5;
     fake.cr0[1] &= ~0x20ull;
-    ck_assert_int_eq(vmx_cpu_on(&m, 1), VMM_E_NODEV);
+    ck_assert_int_eq(cpu_on(&m, 1), VMM_E_NODEV);
     ck_assert_ptr_nonnull(strstr(m.cpus[1].why, "CR0"));
     fake.cr0[1] |= 0x20;
     fake.cr4[1] |= 1ull << 40;
-    ck_assert_int_eq(vmx_cpu_on(&m, 1), VMM_E_NODEV);
+    ck_assert_int_eq(cpu_on(&m, 1), VMM_E_NODEV);
     ck_assert_ptr_nonnull(strstr(m.cpus[1].why, "CR4"));
     fake.cr4[1] = 0x620;
-    fake.fail_pages = 0;
-    vmx_cpu_off(&m, 1);
-    fake.fail_pages = 0;
-    ck_assert_int_eq(vmx_cpu_on(&m, 1), VMM_E_NOMEM);
-    fake.fail_pages = -1;
     fake.on[1] = true; /* another hypervisor */
-    ck_assert_int_eq(vmx_cpu_on(&m, 1), VMM_E_NODEV);
+    ck_assert_int_eq(cpu_on(&m, 1), VMM_E_NODEV);
     ck_assert_uint_eq(fake.cr4[1], 0x620);
     fake.on[1] = false;
-    ck_assert_int_eq(vmx_cpu_on(&m, 1), 0);
-    vmx_cpu_off(&m, 1);
+    ck_assert_int_eq(cpu_on(&m, 1), 0);
+    vmx_machine_off(&m);
+    ck_assert_uint_eq(fake.pages, 0);
+}
+END_TEST
+
+START_TEST(all_cpus)
+{
+    struct vmx_machine m;
+
+    ready("corei7_skylake_x", &m);
+    ck_assert_int_eq(vmx_machine_on(&m, why, sizeof(why)), 0);
+    for (uint32_t i = 0; i < FAKE_CPUS; i++)
+        ck_assert(fake.on[i] && m.cpus[i].on);
+    vmx_machine_off(&m);
+    for (uint32_t i = 0; i < FAKE_CPUS; i++)
+        ck_assert(!fake.on[i] && !(fake.cr4[i] >> 13 & 1));
+    ck_assert_uint_eq(fake.pages, 0);
+    /* One that refuses: all are off again, and which it is is told. */
+    fake.on[1] = true;
+    ck_assert_int_eq(vmx_machine_on(&m, why, sizeof(why)), VMM_E_NODEV);
+    ck_assert_ptr_nonnull(strstr(why, "CPU 1: VMXON fails"));
+    ck_assert(!fake.on[0]);
+    fake.on[1] = false;
+    fake.other = 2;
+    ck_assert_int_eq(vmx_machine_on(&m, why, sizeof(why)), VMM_E_NODEV);
+    ck_assert_str_eq(why, "CPU 1: its VMX is not that of the CPU that has been asked");
+    fake.other = 0;
+    fake.lost = 2;
+    m.cpus[1].why[0] = 0;
+    ck_assert_int_eq(vmx_machine_on(&m, why, sizeof(why)), VMM_E_NODEV);
+    ck_assert_str_eq(why, "CPU 1: cannot be reached");
+    ck_assert(!fake.on[0]);
+    fake.lost = 0;
+    for (int n = 0; n < FAKE_CPUS; n++) {
+        fake.fail_pages = n;
+        ck_assert_int_eq(vmx_machine_on(&m, why, sizeof(why)), VMM_E_NOMEM);
+        ck_assert_uint_eq(fake.pages, 0);
+    }
+    fake.fail_pages = -1;
+    ck_assert_int_eq(vmx_machine_on(&m, why, sizeof(why)), 0);
+    vmx_machine_off(&m);
     ck_assert_uint_eq(fake.pages, 0);
 }
 END_TEST
@@ -255,10 +299,8 @@ START_TEST(vmcs_moves)
     struct vmx_machine m;
 
     ready("tigerlake", &m);
-    ck_assert_int_eq(vmx_cpu_on(&m, 0), 0);
-    fake.cpu = 1;
-    ck_assert_int_eq(vmx_cpu_on(&m, 1), 0);
-    fake.cpu = 0;
+    ck_assert_int_eq(vmx_machine_on(&m, why, sizeof(why)), 0);
+    fake.remote_calls = 0;
     ck_assert_int_eq(vmx_vmcs_create(&m, &a), 0);
     ck_assert_int_eq(vmx_vmcs_create(&m, &b), 0);
     ck_assert(vmx_vmcs_load(&m, &a));
@@ -276,12 +318,15 @@ START_TEST(vmcs_moves)
     ck_assert(!a.launched && a.cpu == 1 && m.cpus[0].current == NULL);
     ck_assert_uint_eq(vmx_insn_read(VMX_GUEST_RIP), 0x1000);
     fake.cpu = 0;
+    /* A CPU that cannot be reached keeps it: it must not be loaded here. */
+    fake.lost = 2;
+    ck_assert(!vmx_vmcs_load(&m, &a) && a.cpu == 1);
+    fake.lost = 0;
+    ck_assert(vmx_vmcs_load(&m, &a) && a.cpu == 0);
     vmx_vmcs_destroy(&m, &a);
     vmx_vmcs_destroy(&m, &b);
     vmx_vmcs_destroy(&m, &b);
-    vmx_cpu_off(&m, 0);
-    fake.cpu = 1;
-    vmx_cpu_off(&m, 1);
+    vmx_machine_off(&m);
     ck_assert_uint_eq(fake.pages, 0);
     fake.fail_pages = 0;
     ck_assert_int_eq(vmx_vmcs_create(&m, &a), VMM_E_NOMEM);
@@ -469,6 +514,7 @@ int main(void)
     tcase_add_test(tc, negotiation);
     tcase_add_test(tc, on_and_off);
     tcase_add_test(tc, on_refused);
+    tcase_add_test(tc, all_cpus);
     tcase_add_test(tc, vmcs_moves);
     tcase_add_test(tc, plans);
     tcase_add_test(tc, interrupted);

@@ -93,7 +93,7 @@ static void setup(const struct fake_model *model)
     fake_reset(model, &m);
     fake.preempt = 1;
     ck_assert_int_eq(vmx_caps_read(&m.caps, m.host, why, sizeof(why)), 0);
-    ck_assert_int_eq(vmx_cpu_on(&m, 0), 0);
+    ck_assert_int_eq(vmx_machine_on(&m, why, sizeof(why)), 0);
     ck_assert_int_eq(vmx_vmcs_create(&m, &vmcs), 0);
     ck_assert(vmx_vmcs_load(&m, &vmcs));
     put_controls();
@@ -104,7 +104,7 @@ static void setup(const struct fake_model *model)
 static void teardown(void)
 {
     vmx_vmcs_destroy(&m, &vmcs);
-    vmx_cpu_off(&m, 0);
+    vmx_machine_off(&m);
 }
 
 START_TEST(good_states)

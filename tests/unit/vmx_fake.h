@@ -68,7 +68,10 @@ static struct {
     struct fake_vmcs vmcs[FAKE_VMCSS];
     uint32_t cpu;
     unsigned preempt, remote_calls, pages;
-    int fail_pages; /* pages_alloc fails when it counts down to 0; negative: never */
+    uint32_t lost;     /* CPUs that run_on_cpu does not reach */
+    bool in_interrupt; /* as a call of another CPU is */
+    uint32_t other;    /* CPUs with another revision */
+    int fail_pages;    /* pages_alloc fails when it counts down to 0; negative: never */
     bool msrs_fault;
 } fake;
 
@@ -200,6 +203,7 @@ static inline void *fake_pages_alloc(void *ctx, size_t n)
     void *p;
 
     (void)ctx;
+    ck_assert_msg(!fake.in_interrupt, "pages are wanted in an interrupt");
     if (fake.fail_pages >= 0 && fake.fail_pages-- == 0)
         return NULL;
     p = aligned_alloc(4096, n * 4096);
@@ -211,6 +215,7 @@ static inline void *fake_pages_alloc(void *ctx, size_t n)
 static inline void fake_pages_free(void *ctx, void *p, size_t n)
 {
     (void)ctx;
+    ck_assert_msg(!fake.in_interrupt, "pages are given back in an interrupt");
     for (unsigned i = 0; i < FAKE_VMCSS; i++)
         if (fake.vmcs[i].phys == (uintptr_t)p) {
             ck_assert_msg(!fake.vmcs[i].active_on, "an active VMCS is freed");
@@ -238,8 +243,12 @@ static inline int fake_run_on_cpu(void *ctx, uint32_t cpu, void (*fn)(void *arg)
 
     (void)ctx;
     fake.remote_calls++;
+    if (fake.lost >> cpu & 1)
+        return 1;
     fake.cpu = cpu;
+    fake.in_interrupt = cpu != old;
     fn(arg);
+    fake.in_interrupt = false;
     fake.cpu = old;
     return 0;
 }
@@ -268,7 +277,7 @@ static inline int fake_rdmsr(void *ctx, uint32_t index, uint64_t *value)
         *value = fake.feature_control[fake.cpu];
         return 0;
     case VMX_MSR_BASIC:
-        *value = m->basic;
+        *value = m->basic ^ (fake.other >> fake.cpu & 1);
         return 0;
     case VMX_MSR_MISC:
         *value = m->misc;

@@ -7,8 +7,9 @@
 	.globl	vmx_enter
 	.hidden	vmx_enter
 	.type	vmx_enter, @function
-/* int vmx_enter(uint64_t gpr[16] in RDI, bool launched in ESI), with interrupts off. 0 after an exit,
- * 1 VMfailInvalid, 2 VMfailValid. RSP (gpr[4]) is the VMCS's. */
+/* int vmx_enter(uint64_t gpr[16] in RDI, bool launched in ESI, const uint32_t *requests in RDX), with
+ * interrupts off. 0 after an exit, 1 VMfailInvalid, 2 VMfailValid, 3 not tried, as *requests is not
+ * 0. RSP (gpr[4]) is the VMCS's. */
 vmx_enter:
 	pushq	%rbx
 	pushq	%rbp
@@ -22,6 +23,8 @@ vmx_enter:
 	leaq	.Lexit(%rip), %rcx
 	movl	$HOST_RIP, %eax
 	vmwrite	%rcx, %rax
+.Lfrom:	cmpl	$0, (%rdx)
+	jne	.Lback
 	testb	%sil, %sil		/* the loads below keep ZF */
 	movq	0(%rdi), %rax
 	movq	8(%rdi), %rcx
@@ -42,9 +45,14 @@ vmx_enter:
 	vmlaunch
 	jmp	2f
 1:	vmresume
+.Lto:
 2:	movl	$1, %eax		/* no entry: CF or ZF */
 	movl	$2, %ecx
 	cmovzl	%ecx, %eax
+	popq	%rdi
+	jmp	3f
+
+.Lback:	movl	$3, %eax
 	popq	%rdi
 	jmp	3f
 
@@ -76,5 +84,22 @@ vmx_enter:
 	cld
 	ret
 	.size	vmx_enter, . - vmx_enter
+
+	.globl	vmm_host_nmi
+	.type	vmm_host_nmi, @function
+/* uint64_t vmm_host_nmi(uint64_t rip in RDI): of vmm/host.h. Between the look at the requests and the
+ * entry the way leads back. */
+vmm_host_nmi:
+	leaq	.Lfrom(%rip), %rax
+	cmpq	%rax, %rdi
+	jb	1f
+	leaq	.Lto(%rip), %rax
+	cmpq	%rax, %rdi
+	jae	1f
+	leaq	.Lback(%rip), %rax
+	ret
+1:	movq	%rdi, %rax
+	ret
+	.size	vmm_host_nmi, . - vmm_host_nmi
 
 	.section .note.GNU-stack, "", @progbits

@@ -97,41 +97,27 @@ int vmx_host_probe(char *why, size_t size)
     return err;
 }
 
-static void on(void *arg)
-{
-    vmx_cpu_on(arg, vmm_host->cpu_id(vmm_host->ctx));
-}
-
-static void off(void *arg)
-{
-    vmx_cpu_off(arg, vmm_host->cpu_id(vmm_host->ctx));
-}
-
 static void all_off(void)
 {
-    for (uint32_t i = 0; i < vmx_machine.ncpus; i++)
-        vmm_host->run_on_cpu(vmm_host->ctx, i, off, &vmx_machine);
+    vmx_machine_off(&vmx_machine);
     free(vmx_machine.cpus);
     vmx_machine.cpus = NULL;
 }
 
 static int all_on(char *why, size_t size)
 {
+    int err;
+
     vmx_machine.ncpus = vmm_host->cpu_count(vmm_host->ctx);
     vmx_machine.cpus = calloc(vmx_machine.ncpus, sizeof(*vmx_machine.cpus));
     if (!vmx_machine.cpus) {
         snprintf(why, size, "no memory");
         return VMM_E_NOMEM;
     }
-    for (uint32_t i = 0; i < vmx_machine.ncpus; i++) {
-        if (!vmm_host->run_on_cpu(vmm_host->ctx, i, on, &vmx_machine) && vmx_machine.cpus[i].on)
-            continue;
-        snprintf(why, size, "CPU %u: %s", i,
-                 vmx_machine.cpus[i].why[0] ? vmx_machine.cpus[i].why : "cannot be reached");
+    err = vmx_machine_on(&vmx_machine, why, size);
+    if (err)
         all_off();
-        return VMM_E_NODEV;
-    }
-    return VMM_OK;
+    return err;
 }
 
 int vmx_host_get(char *why, size_t size)

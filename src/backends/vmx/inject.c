@@ -78,17 +78,19 @@ static void deliver_event(struct vmx_vcpu *v)
     cpu->rep_serial++;
 }
 
-static int deliver_interrupt(struct vmx_vcpu *v)
+/* The interrupt controllers have locks, for which this thread may have to wait: not in a session.
+ * The next turn delivers what has been acknowledged, as the event that it is from now on. */
+static int take_interrupt(struct vmx_vcpu *v)
 {
-    int vector = core_intr_ack(v->vcpu);
-    struct vmx_event e = {VMX_INTR_VALID | (uint32_t)vector, 0, 0};
+    struct x86_cpu *cpu = v->soft.cpu;
+    int vector;
 
-    if (vector < 0)
-        return VMX_GO_ON;
-    v->soft.cpu->count.irqs++;
-    v->soft.cpu->rep_serial++;
-    inject(v, &e);
-    return VMX_GO_ON;
+    vmx_session_end(v);
+    vector = core_intr_ack(v->vcpu);
+    if (vector >= 0)
+        cpu->event = (struct x86_event){
+            .valid = true, .type = X86_EVENT_EXTERNAL, .vector = (uint8_t)vector};
+    return VMX_INJECT_TAKEN;
 }
 
 static void deliver_nmi(struct vmx_vcpu *v)
@@ -116,7 +118,7 @@ static int act(struct vmx_vcpu *v, const struct vmx_plan *plan)
         deliver_nmi(v);
         break;
     case VMX_INJECT_INTERRUPT:
-        return deliver_interrupt(v);
+        return take_interrupt(v);
     default:
         break;
     }

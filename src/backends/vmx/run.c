@@ -189,29 +189,26 @@ static bool is_nmi(const struct vmx_vcpu *v)
                (VMX_INTR_VALID | VMX_TYPE_NMI << VMX_INTR_TYPE_SHIFT);
 }
 
-#define NOT_ENTERED 3 /* beside VMX_OK and VMX_FAIL_* */
-
-/* From interrupts off to interrupts as they were, when the host takes what has ended the entry. */
+/* From interrupts off to interrupts as they were, when the host takes what has ended the entry. Who
+ * makes a request after the look at them sees `running`, and its kick ends the entry at once. */
 static int guest(struct vmx_vcpu *v)
 {
     struct x86_cpu *cpu = v->soft.cpu;
     uint64_t flags, cr2;
-    int result = NOT_ENTERED;
+    int result;
 
     __asm__ volatile("pushfq\n\tpopq %0\n\tcli" : "=r"(flags)::"memory");
     atomic_store(&v->running, v->vmcs.cpu + 1);
-    if (!atomic_load(&v->vcpu->requests)) {
-        __asm__ volatile("mov %%cr2, %0" : "=r"(cr2));
-        if (cr2 != cpu->cr2)
-            __asm__ volatile("mov %0, %%cr2" ::"r"(cpu->cr2));
-        vmx_efer_in(v);
-        result = vmx_enter(cpu->gpr, v->vmcs.launched);
-        vmx_efer_out(v);
-        __asm__ volatile("mov %%cr2, %0" : "=r"(cpu->cr2));
-        v->reason = result == VMX_OK ? (uint32_t)vmx_insn_read(VMX_EXIT_REASON) : 0;
-        if (result == VMX_OK && is_nmi(v))
-            __asm__ volatile("int $2" ::: "memory");
-    }
+    __asm__ volatile("mov %%cr2, %0" : "=r"(cr2));
+    if (cr2 != cpu->cr2)
+        __asm__ volatile("mov %0, %%cr2" ::"r"(cpu->cr2));
+    vmx_efer_in(v);
+    result = vmx_enter(cpu->gpr, v->vmcs.launched, &v->vcpu->requests);
+    vmx_efer_out(v);
+    __asm__ volatile("mov %%cr2, %0" : "=r"(cpu->cr2));
+    v->reason = result == VMX_OK ? (uint32_t)vmx_insn_read(VMX_EXIT_REASON) : 0;
+    if (result == VMX_OK && is_nmi(v))
+        __asm__ volatile("int $2" ::: "memory");
     atomic_store_explicit(&v->running, 0, memory_order_release);
     __asm__ volatile("pushq %0\n\tpopfq" ::"r"(flags) : "memory", "cc");
     return result;
@@ -235,7 +232,7 @@ static int enter(struct vmx_vcpu *v)
     vmx_push(v);
     set_timer(v);
     result = guest(v);
-    if (result == NOT_ENTERED) {
+    if (result == VMX_NOT_ENTERED) {
         vmx_withdraw(v);
         return VMX_GO_ON;
     }
@@ -319,6 +316,8 @@ static int turn(struct vmx_vcpu *v, bool step)
     r = vmx_inject(v);
     if (r == VMX_INJECT_SOFT)
         return vmx_soft_one(v, true);
+    if (r == VMX_INJECT_TAKEN)
+        return VMX_GO_ON;
     return r == VMX_GO_ON ? enter(v) : r;
 }
 

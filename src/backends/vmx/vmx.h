@@ -192,8 +192,9 @@ unsigned vmx_gpa_bits(unsigned bits);
 
 /* Before an entry: what is injected, and the windows that are asked for. VMX_GO_ON; or a result of
  * the run loop: the program's interrupt window is open; or VMX_INJECT_SOFT: the software CPU has to
- * deliver. */
-#define VMX_INJECT_SOFT (-2001)
+ * deliver; or VMX_INJECT_TAKEN: an interrupt has been acknowledged, the session is over. */
+#define VMX_INJECT_SOFT  (-2001)
+#define VMX_INJECT_TAKEN (-2002)
 int vmx_inject(struct vmx_vcpu *v);
 /* After an exit: an event whose delivery it has interrupted, by IDT-vectoring information that is
  * valid, waits again. */
@@ -238,7 +239,9 @@ int vmx_fails(struct vmx_vcpu *v, const char *text);
 /* An exit to the program, with the bytes at RIP. */
 int vmx_exits(struct vmx_vcpu *v, uint32_t reason);
 
-/* Enters the guest and comes back. VMX_OK after an exit. [entry.S] */
-int vmx_enter(uint64_t *gpr, bool launched);
+/* Enters the guest and comes back, unless *requests is not 0: VMX_OK after an exit, VMX_FAIL_*, or
+ * VMX_NOT_ENTERED. [entry.S] */
+#define VMX_NOT_ENTERED 3
+int vmx_enter(uint64_t *gpr, bool launched, const _Atomic uint32_t *requests);
 
 #endif
