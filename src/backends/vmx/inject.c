@@ -50,6 +50,7 @@ static void inject(struct vmx_vcpu *v, const struct vmx_event *e)
         vmx_insn_put(VMX_ENTRY_INSN_LEN, e->len);
     /* An entry leaves it invalid; one that is not made, valid: see vmx_withdraw. */
     vmx_insn_put(VMX_ENTRY_INTR_INFO, e->info);
+    v->nmi_injected = (e->info & VMX_INTR_TYPE) == VMX_TYPE_NMI << VMX_INTR_TYPE_SHIFT;
     if (cpu->shadow) {
         cpu->shadow = 0;
         vmx_changed(v, VMX_G_BLOCKING);

@@ -230,6 +230,8 @@ static int enter(struct vmx_vcpu *v)
     if (result != VMX_GO_ON)
         return result;
     vmx_push(v);
+    v->may_block_nmi |= v->nmi_injected;
+    v->nmi_injected = false;
     set_timer(v);
     result = guest(v);
     if (result == VMX_NOT_ENTERED) {
@@ -293,6 +295,9 @@ static int turn(struct vmx_vcpu *v, bool step)
 
     if (atomic_load_explicit(&vcpu->requests, memory_order_relaxed))
         return BACKEND_AGAIN;
+    /* An access has been made: the rest of its instruction. */
+    if (vcpu->restart && !step && vcpu->insn_budget == UINT64_MAX && !v->debug)
+        return vmx_soft_one(v, true);
     if (!v->checked && needs_soft(v, step)) {
         r = soft(v, CHUNK, step, true);
         return r == BACKEND_AGAIN && !step && vcpu->exit.reason == VMM_EXIT_NONE &&

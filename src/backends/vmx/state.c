@@ -156,9 +156,11 @@ void vmx_push_groups(struct vmx_vcpu *v)
         /* SDM Vol. 3C 26.3.1.5: a single step that waits behind STI or MOV SS. */
         put(VMX_GUEST_PENDING_DEBUG, (cpu->rflags & X86_TF) && cpu->shadow ? X86_DR6_BS : 0);
     }
-    if (groups & VMX_G_BLOCKING)
+    if (groups & VMX_G_BLOCKING) {
+        v->may_block_nmi = cpu->nmi_blocked;
         put(VMX_GUEST_INTERRUPTIBILITY,
             (uint32_t)x86_shadow(cpu) | (cpu->nmi_blocked ? VMX_BLOCK_NMI : 0));
+    }
     if (groups & ~(uint32_t)(VMX_G_REGS | VMX_G_FPU))
         push_rest(v, groups);
 }
@@ -191,6 +193,18 @@ static void pull_control(struct x86_cpu *cpu)
         cpu->cr3 = get(VMX_GUEST_CR3);
 }
 
+/* Virtual-NMI blocking comes with an entry, by its state or by an injection: an emulator that keeps
+ * it from an earlier guest is not believed. */
+static inline void take_blocking(struct vmx_vcpu *v, uint64_t blocking)
+{
+    struct x86_cpu *cpu = v->soft.cpu;
+
+    v->may_block_nmi = v->may_block_nmi && (blocking & VMX_BLOCK_NMI);
+    cpu->sti_passed = false;
+    cpu->shadow = blocking & (VMX_BLOCK_STI | VMX_BLOCK_MOV_SS);
+    cpu->nmi_blocked = v->may_block_nmi;
+}
+
 static void pull_regs(struct vmx_vcpu *v, uint32_t groups)
 {
     struct x86_cpu *cpu = v->soft.cpu;
@@ -201,25 +215,17 @@ static void pull_regs(struct vmx_vcpu *v, uint32_t groups)
         cpu->gpr[VMM_RSP] = get(VMX_GUEST_RSP);
     if (groups & VMX_G_FLAGS)
         x86_set_rflags(cpu, vmx_vm86_flags_out(v, get(VMX_GUEST_RFLAGS)));
-    if (groups & VMX_G_BLOCKING) {
-        uint64_t blocking = get(VMX_GUEST_INTERRUPTIBILITY);
-
-        cpu->sti_passed = false;
-        cpu->shadow = blocking & (VMX_BLOCK_STI | VMX_BLOCK_MOV_SS);
-        cpu->nmi_blocked = blocking & VMX_BLOCK_NMI;
-    }
+    if (groups & VMX_G_BLOCKING)
+        take_blocking(v, get(VMX_GUEST_INTERRUPTIBILITY));
 }
 
 void vmx_pull_insn(struct vmx_vcpu *v)
 {
     struct x86_cpu *cpu = v->soft.cpu;
-    uint64_t blocking = get(VMX_GUEST_INTERRUPTIBILITY);
 
     cpu->rip = get(VMX_GUEST_RIP);
     x86_set_rflags(cpu, vmx_vm86_flags_out(v, get(VMX_GUEST_RFLAGS)));
-    cpu->sti_passed = false;
-    cpu->shadow = blocking & (VMX_BLOCK_STI | VMX_BLOCK_MOV_SS);
-    cpu->nmi_blocked = blocking & VMX_BLOCK_NMI;
+    take_blocking(v, get(VMX_GUEST_INTERRUPTIBILITY));
     v->valid |= VMX_G_RIP | VMX_G_FLAGS | VMX_G_BLOCKING;
 }
 

@@ -68,6 +68,8 @@ struct vmx_vcpu {
     void *xsave;           /* the guest's vector and x87 registers as XSAVE stores them */
     uint8_t *msr_bits;     /* bitmap */
     bool checked;          /* nothing has changed since the hardware could run the state */
+    bool nmi_injected;     /* by the entry that comes */
+    bool may_block_nmi;    /* the guest was entered with NMIs blocked, or with one */
     bool poll;             /* timers may be due */
     uint64_t flush_seen;   /* soft.cpu->mmu.flush_gen that the hardware's TLB knows of */
     _Atomic uint32_t running; /* host CPU + 1 while in the guest: whom wake has to kick */
