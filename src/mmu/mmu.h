@@ -144,7 +144,7 @@ struct mmu_cell {
     uint8_t *host;     /* of the page */
     uint64_t unused;
 };
-#define MMU_CELLS 256
+#define MMU_CELLS 512
 
 /* Instruction fetches: which page, and where it is. */
 struct mmu_exec_entry {

@@ -63,12 +63,6 @@ END_TEST
 FAKE_ASM(load_both, 64, "mov (%rsi), %eax\n mov (%rdi), %edx\n hlt");
 FAKE_ASM(store_both, 64, "mov %eax, (%rsi)\n mov %edx, (%rdi)\n hlt");
 
-static int again(struct fake *f)
-{
-    f->cpu->rip = FAKE_TEXT;
-    return fake_go(f);
-}
-
 static struct fake *with_conflict(const uint8_t *begin, const uint8_t *end)
 {
     struct fake *f = translating_for(false);

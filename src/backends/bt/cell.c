@@ -3,10 +3,11 @@
 #include "backends/bt/region.h"
 
 /*
- * In loops, accesses off registers that change by constants only stay in a page for a while. So
- * they compare with the page of the access before (struct mmu_cell), at an address that is known
- * when the code is written, instead of computing an entry of the TLB. Only when that fails they
- * look there, and take what they find into the cell.
+ * In loops, accesses off registers that change by constants only stay in a page for a while, and so
+ * do those off registers that are set from such ones. So they compare with the page of the access
+ * before (struct mmu_cell), at an address that is known when the code is written, instead of
+ * computing an entry of the TLB. Only when that fails they look there, and take what they find into
+ * the cell.
  *
  * Cells belong to all regions. They are divided by the kind of access, write or read, and by its
  * size, so that what one place puts into a cell is right for others that have the same one.
@@ -41,30 +42,113 @@ static bool is_steady(const struct region_block *rb, uint8_t slot)
     return slot >= 16 || (rb->steady >> slot & 1);
 }
 
+/* What has set one of these registers in the block: other such places had better not have the same
+ * cell. */
+static const struct gen_insn *definition(const struct gen *g, uint32_t regs)
+{
+    for (unsigned i = g->i; regs && i-- > 0;)
+        if (gen_changes(g, i) & regs)
+            return &g->all[i];
+    return NULL;
+}
+
+static bool same_cell(const struct region_cell *a, const struct region_cell *b)
+{
+    return a->base == b->base && a->index == b->index && a->scale == b->scale && a->def == b->def &&
+           a->cell / IN_CLASS == b->cell / IN_CLASS;
+}
+
+static uint32_t bit_of(uint8_t slot)
+{
+    return slot < 16 ? 1u << slot : 0;
+}
+
 unsigned gen_cell(struct gen *g, const struct gen_base *b, unsigned size, bool write)
 {
     struct region *r = g->region;
     struct region_block *rb;
     unsigned first = first_cell(size, write);
-    struct region_cell *c;
+    struct region_cell c = {b->base, b->index, b->scale, (uint16_t)first, NULL};
 
     if (!r || !(g->b->mode & X86_MODE_CPL3) || first == MMU_CELLS)
         return MMU_CELLS;
     rb = r->current;
     if (!rb->in_loop || !is_steady(rb, b->base) || !is_steady(rb, b->index))
         return MMU_CELLS;
-    for (unsigned k = 0; k < r->ncells; k++) {
-        c = &r->cell[k];
-        if (c->base == b->base && c->index == b->index && c->scale == b->scale &&
-            c->cell / IN_CLASS == first / IN_CLASS)
-            return c->cell;
-    }
+    c.def = definition(g, (bit_of(b->base) | bit_of(b->index)) & rb->derived);
+    for (unsigned k = 0; k < r->ncells; k++)
+        if (same_cell(&r->cell[k], &c))
+            return r->cell[k].cell;
     if (r->ncells == REGION_CELLS)
         return MMU_CELLS;
-    c = &r->cell[r->ncells++];
-    *c = (struct region_cell){b->base, b->index, b->scale,
-                              (uint16_t)(first + g->bt->cells++ % IN_CLASS)};
-    return c->cell;
+    c.cell += g->bt->cells++ % IN_CLASS;
+    r->cell[r->ncells++] = c;
+    return c.cell;
+}
+
+/* ---- what registers are set from ---- */
+
+/* What an op does to the general registers that it changes by other than constants: `from` decides
+ * where they point to then. Anything, if it is `hard`. */
+struct source {
+    uint16_t to, from;
+    bool hard;
+};
+
+static uint16_t bit_of_operand(const ZydisDecodedOperand *o)
+{
+    uint8_t slot;
+
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER && gen_reg_slot(o->reg.value, &slot)
+               ? (uint16_t)(1u << slot)
+               : 0;
+}
+
+#define SMALL 255 /* less is as good as a constant */
+
+static struct source find_source(const struct gen *g, unsigned i)
+{
+    const struct gen_insn *in = &g->all[i];
+    const ZydisDecodedOperand *d = &in->opnd[0], *s = &in->opnd[1];
+    struct source x = {.to = (uint16_t)gen_changes(g, i)};
+    bool constant = in->known && s->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    bool registers = in->known && s->type == ZYDIS_OPERAND_TYPE_REGISTER;
+    uint16_t itself = in->known ? bit_of_operand(d) : 0;
+
+    x.hard = x.to != itself || !in->known || d->size < 32;
+    switch (in->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_MOVSX:
+    case ZYDIS_MNEMONIC_MOVSXD:
+    case ZYDIS_MNEMONIC_MOVZX:
+        x.from = bit_of_operand(s);
+        x.hard |= !constant && !registers;
+        break;
+    case ZYDIS_MNEMONIC_LEA:
+        x.from = (uint16_t)(bit_of(g->b->ops[i].base) | bit_of(g->b->ops[i].index));
+        break;
+    case ZYDIS_MNEMONIC_XOR:
+        x.hard |= !registers || bit_of_operand(s) != itself;
+        break;
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB:
+        x.from = itself | bit_of_operand(s);
+        x.hard |= !constant && !registers;
+        break;
+    case ZYDIS_MNEMONIC_INC:
+    case ZYDIS_MNEMONIC_DEC:
+    case ZYDIS_MNEMONIC_SHL:
+        x.from = itself;
+        x.hard |= in->insn.mnemonic == ZYDIS_MNEMONIC_SHL && !constant;
+        break;
+    case ZYDIS_MNEMONIC_AND:
+        x.hard |= !constant || s->imm.value.u > SMALL;
+        break;
+    default:
+        x.hard = true;
+        break;
+    }
+    return x;
 }
 
 /* ---- loops ---- */
@@ -92,35 +176,59 @@ static uint64_t find_body(const struct region *r, unsigned tail, unsigned head)
 
 _Static_assert(REGION_COPIES <= 64, "a bit each");
 
+/* Adds what the blocks of `body` change to `hard` and `derived`; whether that was something. */
+static bool add_changes(const struct region *r, const struct source *source, uint64_t body,
+                        uint32_t *hard, uint32_t *derived)
+{
+    uint32_t was = *hard;
+
+    for (; body; body &= body - 1) {
+        const struct region_block *rb = &r->block[__builtin_ctzll(body)];
+        const struct source *x = source + (rb->all - r->insn);
+
+        for (unsigned i = 0; i < rb->t->block->n; i++, x++) {
+            *derived |= x->to;
+            if (x->hard || (x->from & *hard))
+                *hard |= x->to;
+        }
+    }
+    return *hard != was;
+}
+
 void region_find_steady(struct gen *g, struct region *r)
 {
-    uint32_t changes[REGION_COPIES];
+    struct source source[REGION_INSNS];
     unsigned size[REGION_COPIES];
 
     r->ncells = 0;
     for (unsigned i = 0; i < r->n; i++) {
-        changes[i] = region_changes(g, &r->block[i]);
-        r->block[i].in_loop = false;
-        r->block[i].steady = 0;
+        struct region_block *rb = &r->block[i];
+
+        g->b = rb->t->block;
+        g->all = rb->all;
+        for (unsigned k = 0; k < g->b->n; k++)
+            source[rb->all - r->insn + k] = find_source(g, k);
+        rb->in_loop = false;
+        rb->steady = rb->derived = 0;
         size[i] = ~0u;
     }
     for (unsigned i = 0; i < r->n; i++)
         for (unsigned e = 0; e < r->block[i].nnext; e++) {
             int to = r->block[i].to[e];
             uint64_t body;
-            uint32_t all = 0;
+            uint32_t hard = 0, derived = 0;
 
             if (to < 0 || r->rank[to] > r->rank[i])
                 continue;
             body = find_body(r, i, (unsigned)to);
-            for (unsigned k = 0; k < r->n; k++)
-                if (body >> k & 1)
-                    all |= changes[k];
+            while (add_changes(r, source, body, &hard, &derived))
+                continue;
             for (unsigned k = 0; k < r->n; k++)
                 if ((body >> k & 1) && (unsigned)__builtin_popcountll(body) < size[k]) {
                     size[k] = (unsigned)__builtin_popcountll(body);
                     r->block[k].in_loop = true;
-                    r->block[k].steady = (uint16_t)~all;
+                    r->block[k].steady = (uint16_t)~hard;
+                    r->block[k].derived = (uint16_t)derived;
                 }
         }
 }

@@ -288,15 +288,19 @@ static void sort_blocks(struct region *r)
 #define LOOP_BLOCKS 4
 #define LOOP_INSNS  24
 
+static bool leads_to(const struct region_block *rb, unsigned i)
+{
+    for (unsigned e = 0; e < rb->nnext; e++)
+        if (rb->to[e] == (int)i)
+            return true;
+    return false;
+}
+
 /* Adds to `body` what leads to block i; false: it is too much. */
 static bool add_sources(const struct region *r, unsigned i, uint64_t *body)
 {
     for (unsigned k = 0; k < r->n; k++) {
-        bool leads = false;
-
-        for (unsigned e = 0; e < r->block[k].nnext; e++)
-            leads |= r->block[k].to[e] == (int)i;
-        if (!leads || (*body >> k & 1))
+        if (!leads_to(&r->block[k], i) || (*body >> k & 1))
             continue;
         *body |= UINT64_C(1) << k;
         if (__builtin_popcountll(*body) > LOOP_BLOCKS || !add_sources(r, k, body))
@@ -306,24 +310,26 @@ static bool add_sources(const struct region *r, unsigned i, uint64_t *body)
 }
 
 /* The blocks of the loop that begins with `head`, if it is a small one without others inside and
- * with no other entry; else 0. */
+ * with no other entry; else 0. Larger loops may begin there, too: above all with the region's first
+ * block. */
 static uint64_t find_loop(const struct region *r, unsigned head)
 {
     uint64_t body = UINT64_C(1) << head;
     unsigned insns = 0;
-    bool found = false;
+    bool found = leads_to(&r->block[head], head);
 
-    for (unsigned k = 0; k < r->n; k++)
-        for (unsigned e = 0; e < r->block[k].nnext; e++)
-            if (r->block[k].to[e] == (int)head && r->rank[head] <= r->rank[k]) {
-                found = true;
-                if (body >> k & 1)
-                    continue;
-                body |= UINT64_C(1) << k;
-                if (!add_sources(r, k, &body))
-                    return 0;
-            }
-    if (!found || __builtin_popcountll(body) > LOOP_BLOCKS)
+    for (unsigned k = 0; k < r->n && !leads_to(&r->block[head], head); k++) {
+        uint64_t with = body | UINT64_C(1) << k;
+
+        if (!leads_to(&r->block[k], head) || r->rank[head] > r->rank[k])
+            continue;
+        if ((body >> k & 1) ||
+            (__builtin_popcountll(with) <= LOOP_BLOCKS && add_sources(r, k, &with))) {
+            found = true;
+            body |= with;
+        }
+    }
+    if (!found)
         return 0;
     for (unsigned k = 0; k < r->n; k++) {
         if (!(body >> k & 1))

@@ -372,6 +372,8 @@ void gen_follow_base(struct gen *g);
 const struct gen_hold *gen_hold_of(const struct gen *g, const struct gen_base *b);
 bool gen_hold_covers(const struct gen_hold *h, const struct gen_base *b);
 int32_t gen_hold_cell(const struct gen *g, const struct gen_hold *h);
+/* General registers that op i changes, by other than constants. */
+uint32_t gen_changes(const struct gen *g, unsigned i);
 /* Behind op i, that is written; or handlers have been called. */
 void gen_hold_follow(struct gen *g, unsigned i);
 void gen_hold_drop(struct gen *g);

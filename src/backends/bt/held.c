@@ -177,18 +177,12 @@ void gen_hold_follow(struct gen *g, unsigned i)
         gen_hold_drop(g);
 }
 
-uint32_t region_changes(struct gen *g, const struct region_block *rb)
+uint32_t gen_changes(const struct gen *g, unsigned i)
 {
-    uint32_t changes = 0;
     struct gen_effect e;
 
-    g->b = rb->t->block;
-    g->all = rb->all;
-    for (unsigned i = 0; i < g->b->n; i++) {
-        find_effect(g, i, &e);
-        changes |= e.changes;
-    }
-    return changes;
+    find_effect(g, i, &e);
+    return e.changes;
 }
 
 /* ---- ranges ---- */

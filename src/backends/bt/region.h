@@ -66,7 +66,8 @@ struct region_block {
     unsigned need;              /* instructions that are paid for when it is entered */
     struct region_use use[GEN_HOLDS];
     bool in_loop;
-    uint16_t steady; /* registers that the innermost loop changes by constants only */
+    uint16_t steady;  /* registers that stay near what they were in the innermost loop ... */
+    uint16_t derived; /* ... but not by constants only */
     unsigned nversions;
     struct region_version version[REGION_VERSIONS + 1];
 };
@@ -86,10 +87,11 @@ struct region_edge {
     bool written; /* but for the jump at its end */
 };
 
-#define REGION_CELLS 32
+#define REGION_CELLS 64
 struct region_cell {
     uint8_t base, index, scale;
-    uint16_t cell; /* of the MMU */
+    uint16_t cell;              /* of the MMU */
+    const struct gen_insn *def; /* what has set one of the registers, or NULL */
 };
 
 struct region {
@@ -166,8 +168,6 @@ void region_free_versions(struct region *r);
 /* ---- bases that are held over blocks [held.c] ---- */
 
 void region_find_bases(struct gen *g, struct region *r);
-/* General registers that a block changes, by other than constants. */
-uint32_t region_changes(struct gen *g, const struct region_block *rb);
 /* Finds loops, and what changes in them. [cell.c] */
 void region_find_steady(struct gen *g, struct region *r);
 /* The vector state that is loaded when the region is entered. [vec.c] */
