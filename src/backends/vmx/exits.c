@@ -29,6 +29,8 @@ static int on_ept_violation(struct vmx_vcpu *v)
     int r;
 
     block_nmi_again(v, qualification);
+    if (v->mmu.flat && vmx_identity_violation(v, gpa))
+        return VMX_GO_ON;
     if (!vmx_is_memory(v, gpa, &page)) {
         r = vmx_on_mmio(v, gpa, qualification);
         return r == VMX_INJECT_SOFT ? vmx_soft_one(v, true) : r;
@@ -45,6 +47,8 @@ static int on_page_fault(struct vmx_vcpu *v, uint32_t intr)
     uint32_t error = (uint32_t)vmx_insn_read(VMX_EXIT_INTR_ERROR);
 
     block_nmi_again(v, intr);
+    if (vmx_has_ept()) /* the guest, which has paging off, has changed the identity tables */
+        return vmx_soft_one(v, true);
     vmx_pull(v, VMX_G_RIP | VMX_G_FLAGS | VMX_G_SEGS);
     vmx_session_end(v); /* locks and allocations may wait */
     return vmx_mmu_page_fault(v, linear, error) == VMX_MMU_SOFT ? vmx_soft_one(v, true) : VMX_GO_ON;
@@ -87,6 +91,7 @@ static int on_exception(struct vmx_vcpu *v)
         return on_page_fault(v, intr);
     if (v->mmu.vm86 && (intr & VMX_INTR_VECTOR) != X86_MC) {
         v->mmu.linger = true;
+        v->checked = false;
         return VMX_GO_ON;
     }
     return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "machine check in the guest");

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "backends/vmx/vmx.h"
-#include "core/x86/control.h"
 #include "freestanding/host.h"
 #include "vmx/decode.h"
 
@@ -121,13 +120,18 @@ int vmx_mmu_init(struct vmx_vm *vv)
     os_mutex_init(&vv->mmu.lock);
     if (!vmx_has_ept())
         return vmx_shadow_init(vv);
-    return ept_init(&vv->mmu.ept, &config) ? VMM_E_NOMEM : VMM_OK;
+    if (ept_init(&vv->mmu.ept, &config))
+        return VMM_E_NOMEM;
+    if (vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_UNRESTRICTED_GUEST))
+        return VMM_OK;
+    return vmx_identity_init(&vv->mmu);
 }
 
 void vmx_mmu_fini(struct vmx_vm *vv)
 {
     shadow_free(vv->mmu.shadow);
     ept_free(&vv->mmu.ept);
+    vmx_identity_fini(&vv->mmu);
     os_mutex_fini(&vv->mmu.lock);
 }
 
@@ -272,13 +276,9 @@ int vmx_dirty_sync(struct vm *vm, uint64_t gpa, uint64_t len)
 
 bool vmx_mmu_ready(struct vmx_vcpu *v)
 {
-    const struct x86_cpu *cpu = v->soft.cpu;
-
     if (!vmx_has_ept())
         return vmx_shadow_ready(v);
-    if (vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_UNRESTRICTED_GUEST))
-        return true;
-    return (cpu->cr0 & X86_CR0_PE) && (cpu->cr0 & X86_CR0_PG) && vmx_segments_ok(v);
+    return vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_UNRESTRICTED_GUEST) || vmx_restricted_ready(v);
 }
 
 bool vmx_mmu_current(const struct vmx_vcpu *v)

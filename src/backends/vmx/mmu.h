@@ -21,6 +21,9 @@ struct vmx_mmu {
     struct ept ept;
     struct sink_x86 sink;
     struct shadow *shadow; /* NULL: EPT is used */
+    /* With EPT but without unrestricted guest: page directories that map 4 GiB at themselves, for
+     * guests that have paging off. Guests see them at the end of physical memory. */
+    uint64_t *identity[4];
 };
 
 /* Of a vCPU. */
@@ -29,6 +32,7 @@ struct vmx_mmu_vcpu {
     uint64_t host_efer; /* while the guest is in, where entries do not switch it */
     uint64_t same_rip;  /* page faults that were resolved at the same RIP ... */
     unsigned same;      /* ... so many in a row */
+    bool flat;          /* the VMCS has paging on, by the identity tables; the guest has it off */
     bool vm86;          /* the VMCS's form of the registers is that of vm86.c */
     bool linger;        /* in real mode: the software CPU does some instructions */
     struct shadow_vcpu shadow;
@@ -82,6 +86,16 @@ void vmx_mmu_misconfigured(struct vmx_vcpu *v, uint64_t gpa, char *text, size_t 
 void vmx_mmu_invlpg(struct vmx_vcpu *v, uint64_t linear, uint64_t flush_gen);
 
 /* ---- vm86.c ---- */
+
+/* Identity tables for EPT without unrestricted guest. VMM_E_NOMEM, or 0. */
+int vmx_identity_init(struct vmx_mmu *m);
+void vmx_identity_fini(struct vmx_mmu *m);
+/* The part of vmx_mmu_ready for such CPUs. */
+bool vmx_restricted_ready(struct vmx_vcpu *v);
+/* CR0, CR3, CR4, EFER and PDPTEs of v->mmu.flat into the current VMCS. */
+void vmx_identity_push(struct vmx_vcpu *v);
+/* Whether `gpa` is that of an identity table in use; maps it then. */
+bool vmx_identity_violation(struct vmx_vcpu *v, uint64_t gpa);
 
 /* Whether real mode can run in virtual-8086 mode now; true in protected mode, too. */
 bool vmx_vm86_ready(struct vmx_vcpu *v);

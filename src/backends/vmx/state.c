@@ -96,20 +96,37 @@ static void push_paging(const struct x86_cpu *cpu)
     put(VMX_GUEST_EFER, cpu->efer);
 }
 
+/* With EPT the guest's loads of CR3 are the hardware's, unless CR3 is not the guest's. */
+static void exit_for_cr3(struct vmx_vcpu *v)
+{
+    const uint32_t mask = VMX_PROC_CR3_LOAD | VMX_PROC_CR3_STORE;
+    uint32_t proc = v->proc & ~mask;
+
+    if (v->mmu.flat || (vmx_controls.value[VMX_GROUP_PROC] & mask))
+        proc |= mask;
+    if (proc == v->proc)
+        return;
+    v->proc = proc;
+    put(VMX_PROC_CTLS, proc);
+}
+
 static void push_control(struct vmx_vcpu *v)
 {
     const struct x86_cpu *cpu = v->soft.cpu;
     uint32_t entry = v->entry & ~(uint32_t)VMX_ENTRY_GUEST_64;
 
-    put(VMX_EXCEPTION_BITMAP, v->mmu.vm86     ? UINT32_MAX
-                              : vmx_has_ept() ? EXCEPTIONS
-                                              : EXCEPTIONS | 1u << VMX_VECTOR_PF);
+    put(VMX_EXCEPTION_BITMAP, v->mmu.vm86                     ? UINT32_MAX
+                              : vmx_has_ept() && !v->mmu.flat ? EXCEPTIONS
+                                                              : EXCEPTIONS | 1u << VMX_VECTOR_PF);
     put(VMX_CR0_SHADOW, cpu->cr0);
     put(VMX_CR4_SHADOW, cpu->cr4);
-    if (vmx_has_ept())
-        push_paging(cpu);
-    else
+    if (!vmx_has_ept())
         vmx_shadow_push(v);
+    else if (v->mmu.flat)
+        vmx_identity_push(v);
+    else
+        push_paging(cpu);
+    exit_for_cr3(v);
     if (cpu->efer & X86_EFER_LMA)
         entry |= VMX_ENTRY_GUEST_64;
     if (entry == v->entry)
@@ -186,10 +203,12 @@ static void pull_segs(struct vmx_vcpu *v)
     cpu->cpl = (uint8_t)((cpu->seg[VMM_SS].ar & VMM_AR_DPL) >> VMM_AR_DPL_SHIFT);
 }
 
-static void pull_control(struct x86_cpu *cpu)
+static void pull_control(struct vmx_vcpu *v)
 {
+    struct x86_cpu *cpu = v->soft.cpu;
+
     cpu->cr0 = (cpu->cr0 & ~CR0_OWNED) | (get(VMX_GUEST_CR0) & CR0_OWNED);
-    if (vmx_has_ept()) /* else loads of CR3 exit */
+    if (vmx_has_ept() && !v->mmu.flat) /* else loads of CR3 exit */
         cpu->cr3 = get(VMX_GUEST_CR3);
 }
 
@@ -257,7 +276,7 @@ static void pull_current(struct vmx_vcpu *v, uint32_t groups)
     if (groups & VMX_G_TABLES)
         pull_tables(cpu);
     if (groups & VMX_G_CONTROL)
-        pull_control(cpu);
+        pull_control(v);
     v->valid |= groups;
     if ((groups & mode) && (v->valid & mode) == mode) {
         x86_mode_changed(cpu);

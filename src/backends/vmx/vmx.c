@@ -17,9 +17,9 @@ static void probe(struct vmm_backend_report *report)
     if (!report->result)
         snprintf(report->reason, sizeof(report->reason), "VMX with %s%s",
                  vmx_has_ept() ? "EPT" : "shadow page tables",
-                 vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_UNRESTRICTED_GUEST) ? ""
-                 : vmx_has_ept() ? "; real mode and unpaged mode by the software CPU"
-                                 : "; real mode by virtual-8086 mode");
+                 vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_UNRESTRICTED_GUEST)
+                     ? ""
+                     : "; real mode by virtual-8086 mode");
 }
 
 static void vm_fini(struct vm *vm)
