@@ -45,6 +45,10 @@ while [ $SECONDS -lt $end ]; do
     for test in vec x87 xsave; do
         try env VMM_TEST_SEED=$seed "$build/tests/test_$test"
     done
+    for case in cloud-kvm-full linux32-full linux32-pae-full; do
+        try env VMM_RUN="$build/examples/vmm-run" VMM_GUEST_DIR="$build/examples/guest" \
+            python3 tests/boot/boot_test.py $case
+    done
     try ctest --test-dir "$build" -R 'boot.cloud-smp|boot.guest-smp|unit.(smp|hostile|vcpu|timer)'
     round=$((round + 1))
     echo "round $round (seed $seed): $bad failures so far"

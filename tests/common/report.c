@@ -285,6 +285,17 @@ static void print_table(void)
             printf("`%s` was skipped: %s\n", all.backends[b].name, all.backends[b].reason);
 }
 
+/* Again, where it is found: after some hundred cases. */
+static void print_failures(unsigned b)
+{
+    for (unsigned i = 0; i < all.nrows; i++) {
+        const struct row *row = &all.rows[i];
+
+        if (row->has[b] && row->outcome[b].result == OUTCOME_FAIL)
+            printf("%s: FAILED: %s: %s\n", all.backends[b].name, row->name, row->outcome[b].text);
+    }
+}
+
 static void print_summary(void)
 {
     for (unsigned b = 0; b < all.nbackends; b++) {
@@ -292,6 +303,7 @@ static void print_summary(void)
 
         if (all.backends[b].result != 0)
             continue;
+        print_failures(b);
         printf("%s: %u passed, %u failed, %u not offered", all.backends[b].name, c[OUTCOME_PASS],
                c[OUTCOME_FAIL], c[OUTCOME_NOT_OFFERED]);
         if (c[OUTCOME_KNOWN])

@@ -239,14 +239,36 @@ GUEST(own_breakpoint, 64,
       "nop\n"
       "hlt");
 
-static void the_guests_watchpoints(void)
+static void watched_store(void)
 {
-    begin(VMM_IRQCHIP_NONE, 0, 1);
     LOAD(LONG64, own_breakpoint);
     RUN(HLT);
     EQ(halted_in(&ex), 1);
     EQ(get_regs(cpu).dr[6] & 0xf, 1);
     EQ(peek(gpr(VMM_RSP), 8), END_OF(own_breakpoint) - 2);
+}
+
+static void the_guests_watchpoints(void)
+{
+    begin(VMM_IRQCHIP_NONE, 0, 1);
+    watched_store();
+    end();
+}
+
+/* Neither the host program's breakpoints stay, nor what they have taken from the guest. */
+static void breakpoints_end_with_the_vcpu(void)
+{
+    begin(VMM_IRQCHIP_NONE, 0, 2);
+    LOAD(LONG64, branches);
+    breakpoint(CODE + 7, VMM_BREAK_EXEC, 0);
+    RUN(BREAKPOINT);
+    OK(vcpu_destroy(cpu));
+    OK(vcpu_create(vm, 0, NULL, &cpu));
+    LOAD(LONG64, branches);
+    RUN(HLT);
+    EQ(ex.rip, CODE + 6);
+    EQ(get_regs(cpu).dr[7], 0x400);
+    watched_store();
     end();
 }
 
@@ -385,6 +407,8 @@ static const struct conform_case cases[] = {
     CASE(the_guests_registers_are_its_own, "the guest's debug registers are its own",
          .caps = VMM_CAP_BREAKPOINT),
     CASE(the_guests_watchpoints, "the guest's own watchpoints work"),
+    CASE(breakpoints_end_with_the_vcpu, "a vCPU that is created again has no breakpoints",
+         .caps = VMM_CAP_BREAKPOINT),
     CASE(watchpoints, "a watchpoint exits behind the access", .caps = VMM_CAP_WATCHPOINT),
     CASE(watchpoints_in_user_mode, "a watchpoint in user mode", .caps = VMM_CAP_WATCHPOINT),
     CASE(exception_exits, "an exception of the mask exits before its delivery",

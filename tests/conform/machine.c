@@ -73,6 +73,10 @@ void end(void)
 
 /* ---- code and tables ---- */
 
+/* guest_registers leaves MSRs as they are, and to write the TSC would set it back by the time since
+ * it was read. */
+#define ALL_BUT_MSRS (VMM_REGS_ALL & ~VMM_REGS_MSR)
+
 void load_on(struct vcpu *v, enum snip_mode mode, struct code code)
 {
     struct guest g = {.vm = vm, .cpu = v, .mem = ram};
@@ -83,7 +87,7 @@ void load_on(struct vcpu *v, enum snip_mode mode, struct code code)
     guest_map_large(&g, 0xfec00000); /* IOAPIC */
     guest_map_large(&g, 0xfee00000); /* local APICs */
     OK(vm_mem_changed(vm, 0, SNIP_MEM));
-    set_regs(v, &regs, VMM_REGS_ALL);
+    set_regs(v, &regs, ALL_BUT_MSRS);
 }
 
 void start_at(struct vcpu *v, enum snip_mode mode, uint32_t address, uint32_t stack)
@@ -94,7 +98,7 @@ void start_at(struct vcpu *v, enum snip_mode mode, uint32_t address, uint32_t st
     CHECK(guest_registers(&g, mode, &regs));
     regs.rip = address;
     regs.gpr[VMM_RSP] = stack;
-    set_regs(v, &regs, VMM_REGS_ALL);
+    set_regs(v, &regs, ALL_BUT_MSRS);
 }
 
 void place(uint32_t address, struct code code)

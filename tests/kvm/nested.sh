@@ -6,7 +6,11 @@
 # The files, and the libraries that programs among them need, are in the command's current
 # directory, by their base names. Prints what the command prints; if the command leaves a file `log`
 # there, it becomes LOG. Exit status: the command's; 77 if something that is needed is not here; 1 if
-# the machine in QEMU does not come to an end.
+# the machine in QEMU does not come to an end, SECONDS (default 600) being for all attempts together.
+#
+# QEMU's SVM has defects that end the machine, or make it stand still, the outer kernel with it: no
+# program in it can be the cause of that. It is started again then, twice at most, and each time is
+# told, with the last lines that the machine has printed.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 cpus=1 seconds=600 out=
@@ -77,41 +81,56 @@ cpu_time() {
     awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print int(($12 + $13) / hz) }' "/proc/$1/stat" 2>/dev/null
 }
 
-# Starts the machine and waits for its end. False: it stands still. With SVM it does now and then, the
-# outer kernel with it, which no program in it can be the cause of.
+# Starts the machine and waits for its end. False: it stands still, or its time is up; `why` tells.
 run_machine() {
-    local begin=$SECONDS since=$SECONDS size=0 cpu=0 now used
+    local since=$SECONDS size=0 cpu=0 now used
+    rm -f "$work/console"
     qemu-system-x86_64 -accel tcg,thread=multi -machine q35 -cpu max -smp "$cpus" -m 2048 -nodefaults \
         -display none -serial "file:$work/console" -no-reboot -kernel "$VMM_GUESTS/kvm/vmlinuz" \
         -initrd "$work/initrd" -append "console=ttyS0 quiet panic=-1 mitigations=off" \
         </dev/null >"$work/qemu" 2>&1 &
-    local qemu=$!
+    qemu=$!
     while kill -0 $qemu 2>/dev/null; do
-        sleep 1
+        sleep 0.5
         now=$(stat -c %s "$work/console" 2>/dev/null || echo 0)
         used=$(cpu_time $qemu)
         if [ "$now" != "$size" ] || [ $((${used:-0} - cpu)) -ge 4 ]; then
             size=$now cpu=${used:-0} since=$SECONDS
         fi
-        [ $((SECONDS - since)) -lt 45 ] && [ $((SECONDS - begin)) -lt "$seconds" ] && continue
+        if [ $SECONDS -ge $end ]; then
+            why="has not come to an end in $seconds seconds"
+        elif [ $((SECONDS - since)) -ge 45 ]; then
+            why="stands still"
+        else
+            continue
+        fi
         kill $qemu
         wait $qemu 2>/dev/null
-        [ $((SECONDS - begin)) -ge "$seconds" ]
-        return
+        qemu=
+        return 1
     done
     wait $qemu
+    why="has ended with status $? of QEMU, but without a result"
+    qemu=
     return 0
 }
 
+end=$((SECONDS + seconds)) qemu=
+trap '[ -z "$qemu" ] || kill $qemu; rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
 for attempt in 1 2 3; do
-    run_machine && break
-    echo "the machine in QEMU stands still ($attempt)"
+    run_machine && grep -q '^nested status [0-9]' "$work/console" && break
+    echo "the machine in QEMU $why (attempt $attempt); its last lines:"
+    cat "$work/console" "$work/qemu" 2>/dev/null | sed 's/\r//g' | tail -n 40 | sed 's/^/| /'
+    [ $SECONDS -lt $end ] || break
 done
 sed -n 's/\r//g; /nested begin/,$p' "$work/console" >"$work/log"
+status=$(sed -n 's/^nested status //p' "$work/log")
+# First what failed: the rest may be long.
+[ "$status" = 0 ] || grep FAILED "$work/log"
 sed '/^nested begin$/d; /^nested log$/,/^nested status /d; /^nested status /d; /reboot: Power down$/d' \
     "$work/log"
 cat "$work/qemu"
-status=$(sed -n 's/^nested status //p' "$work/log")
-[ -n "$status" ] || { echo "nested.sh: the machine has stopped, or has not come to an end in $seconds seconds"; exit 1; }
+[ -n "$status" ] || { echo "nested.sh: FAILED: the machine $why"; exit 1; }
 [ -z "$out" ] || sed -n '/^nested log$/,/^nested status /p' "$work/log" | sed '1d; $d' >"$out"
 exit "$status"

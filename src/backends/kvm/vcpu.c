@@ -101,6 +101,7 @@ void kvm_vcpu_fini(struct vcpu *vcpu)
     if (!kv)
         return;
     /* The next user of KVM's vCPU finds nothing of this one's. */
+    kvm_debug_fini(kv);
     kvm_drop(kv);
     kvm_vm_of(vcpu->vm)->hw_exits += atomic_load(&kv->entries);
     kvm_vm_of(vcpu->vm)->repairs += atomic_load(&kv->repairs);
