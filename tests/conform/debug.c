@@ -239,23 +239,17 @@ GUEST(own_breakpoint, 64,
       "nop\n"
       "hlt");
 
-static void watched_store(void)
+static void the_guests_watchpoints(void)
 {
+    begin(VMM_IRQCHIP_NONE, 0, 1);
     LOAD(LONG64, own_breakpoint);
     RUN(HLT);
     EQ(halted_in(&ex), 1);
     EQ(get_regs(cpu).dr[6] & 0xf, 1);
     EQ(peek(gpr(VMM_RSP), 8), END_OF(own_breakpoint) - 2);
-}
-
-static void the_guests_watchpoints(void)
-{
-    begin(VMM_IRQCHIP_NONE, 0, 1);
-    watched_store();
     end();
 }
 
-/* Neither the host program's breakpoints stay, nor what they have taken from the guest. */
 static void breakpoints_end_with_the_vcpu(void)
 {
     begin(VMM_IRQCHIP_NONE, 0, 2);
@@ -268,7 +262,6 @@ static void breakpoints_end_with_the_vcpu(void)
     RUN(HLT);
     EQ(ex.rip, CODE + 6);
     EQ(get_regs(cpu).dr[7], 0x400);
-    watched_store();
     end();
 }
 
