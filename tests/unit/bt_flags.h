@@ -74,16 +74,76 @@ static void put_change(struct code *c, unsigned r)
     }
 }
 
+/* Sets the flags from XMM0 to XMM3 or masks: UCOMISS to COMISD, PTEST, KORTESTW. */
+static void put_vector_setter(struct code *c)
+{
+    switch (below(3)) {
+    case 0:
+        if (percent(50))
+            put8(c, 0x66);
+        put8(c, 0x0f), put8(c, 0x2e + below(2));
+        break;
+    case 1:
+        put8(c, 0x66), put8(c, 0x0f), put8(c, 0x38), put8(c, 0x17);
+        break;
+    default:
+        put8(c, 0xc5), put8(c, 0xf8), put8(c, 0x98);
+        break;
+    }
+    put8(c, 0xc0 | below(4) << 3 | below(4));
+}
+
+/* Changes one of these, or a general register from one: PADDQ, VPADDQ, KXNORW, MOVMSKPD, VZEROALL.
+ */
+static void put_vector_change(struct code *c)
+{
+    switch (below(5)) {
+    case 0:
+        put8(c, 0x66), put8(c, 0x0f), put8(c, 0xd4);
+        break;
+    case 1:
+        put8(c, 0xc5), put8(c, 0xf9 - below(4) * 8), put8(c, 0xd4);
+        break;
+    case 2:
+        put8(c, 0xc5), put8(c, 0xfc - below(4) * 8), put8(c, 0x46);
+        break;
+    case 3:
+        put8(c, 0x66), put8(c, 0x0f), put8(c, 0x50);
+        break;
+    default:
+        put8(c, 0xc5), put8(c, 0xfc), put8(c, 0x77);
+        return;
+    }
+    put8(c, 0xc0 | below(4) << 3 | below(4));
+}
+
+static void put_vector_flags(struct code *c)
+{
+    put_vector_setter(c);
+    if (percent(60))
+        put_vector_change(c);
+    if (percent(60)) {
+        put8(c, percent(50) ? 0x8b : 0x03);
+        modrm(c, below(8) & 3, true);
+    }
+    if (percent(30))
+        put_vector_change(c);
+}
+
 /* The flags are set, what they were set from changes, and accesses may fault and show them. */
 static void put_flags(struct code *c)
 {
     unsigned a = any_register(c), b = any_register(c);
 
-    put_setter(c, a, b);
-    if (percent(80))
-        put_change(c, percent(50) ? a : b);
-    if (percent(40))
-        put_change(c, percent(50) ? a : b);
+    if (percent(20)) {
+        put_vector_flags(c);
+    } else {
+        put_setter(c, a, b);
+        if (percent(80))
+            put_change(c, percent(50) ? a : b);
+        if (percent(40))
+            put_change(c, percent(50) ? a : b);
+    }
     if (percent(70)) {
         put8(c, percent(50) ? 0x8b : 0x03);
         modrm(c, below(8) & 3, true);

@@ -63,8 +63,12 @@ static void put_loop_item(struct code *c)
 
     switch (below(12)) {
     case 0:
-    case 1: /* past an access: CMP EAX, n; Jcc */
-        put8(c, 0x83), put8(c, 0xf8), put8(c, below(64));
+    case 1: /* past an access: CMP EAX, n, or UCOMISD; Jcc */
+        if (percent(25)) {
+            put8(c, 0x66), put8(c, 0x0f), put8(c, 0x2e), put8(c, 0xc0 | below(4) << 3 | below(4));
+        } else {
+            put8(c, 0x83), put8(c, 0xf8), put8(c, below(64));
+        }
         put8(c, 0x70 | below(16));
         site = c->len;
         put8(c, 0);

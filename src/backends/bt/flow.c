@@ -409,14 +409,14 @@ void region_unroll(struct region *r)
 
 /* ---- flags ---- */
 
-static void find_flags(struct region_block *rb)
+static void find_flags(const struct region *r, struct region_block *rb)
 {
     bool live = rb->live_end;
     unsigned n = rb->t->block->n;
 
     rb->live = rb->live_end;
     for (unsigned i = 0; i < n; i++) {
-        unsigned use = gen_flags_use(&rb->all[i]);
+        unsigned use = gen_flags_use_of(&r->base, &rb->all[i]);
 
         if (i == n - 1 && rb->all[i].known && rb->all[i].insn.mnemonic == ZYDIS_MNEMONIC_JMP &&
             direct(&rb->all[i]))
@@ -455,6 +455,6 @@ void region_analyse(struct region *r)
                 most = to;
         }
         rb->need = rb->t->block->n + (most ? most->need : 0);
-        find_flags(rb);
+        find_flags(r, rb);
     }
 }

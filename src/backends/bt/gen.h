@@ -16,7 +16,8 @@ struct gen_recipe {
     uint8_t len;  /* 0: none */
     uint8_t size; /* bytes of the registers that matter */
     uint8_t code[30];
-    uint32_t regs;         /* that must not have changed */
+    uint32_t regs;         /* that must not have changed, ... */
+    uint64_t vec;          /* ... nor these vector registers (0-31) and masks (32-39) */
     uint8_t what, opcode;  /* what it does ... */
     uint8_t first, second; /* ... with which operands [flags.c] */
     int32_t value;         /* an immediate one */
@@ -256,6 +257,7 @@ static inline void gen_flags_set(struct gen *g)
     g->in_host = true;
     g->in_cc = false;
     g->recipe.len = 0;
+    g->recipe.vec = 0;
 }
 /* The current op has set them: how to compute them again, if there is a way. */
 void gen_make_recipe(struct gen *g);
@@ -284,6 +286,8 @@ static inline unsigned gen_flags_use(const struct gen_insn *in)
 }
 /* The same of op i, where it is known whether they are needed behind it: no GEN_KEEPS. [live.c] */
 unsigned gen_flags_use_at(const struct gen *g, unsigned i);
+/* The same where it is known what cannot fault. [live.c] */
+unsigned gen_flags_use_of(const struct gen *g, const struct gen_insn *in);
 /* Whether the flags may still be needed behind op i. [live.c] */
 bool gen_flags_live(const struct gen *g, unsigned i);
 /* Whether the flags that op i sets will have to do without the host's. */
@@ -432,6 +436,10 @@ bool gen_insn(struct gen *g);
 bool gen_vec(struct gen *g);
 void gen_find_vec(const struct gen *g, unsigned i, struct gen_insn *in);
 uint32_t gen_vec_needs(const struct gen_insn *in);
+/* Whether it cannot fault, as a region has what it needs; which of the registers in `vec` of a
+ * recipe it changes. */
+bool gen_vec_is_safe(const struct gen *g, const struct gen_insn *in);
+uint64_t gen_vec_writes(const struct gen_insn *in);
 /* Writes it, with `rm` (base and displacement) for its memory operand, if it has one. */
 void gen_put_core(struct gen *g, const struct vec_core *core, struct em_rm rm);
 /* The same for x87 instructions. [x87.c] */

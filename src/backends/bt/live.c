@@ -10,10 +10,17 @@ static bool jumps(const struct gen *g, unsigned i)
            g->all[i].opnd[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 }
 
+unsigned gen_flags_use_of(const struct gen *g, const struct gen_insn *in)
+{
+    unsigned use = gen_flags_use(in);
+
+    return in->is_vec && gen_vec_is_safe(g, in) ? use & ~GEN_FAULTS : use;
+}
+
 bool gen_flags_live(const struct gen *g, unsigned i)
 {
     while (++i < g->b->n) {
-        unsigned use = gen_flags_use(&g->all[i]);
+        unsigned use = gen_flags_use_of(g, &g->all[i]);
 
         if (g->region && jumps(g, i))
             break;
@@ -29,7 +36,7 @@ bool gen_flags_live(const struct gen *g, unsigned i)
 
 unsigned gen_flags_use_at(const struct gen *g, unsigned i)
 {
-    unsigned use = gen_flags_use(&g->all[i]);
+    unsigned use = gen_flags_use_of(g, &g->all[i]);
 
     if ((use & GEN_KEEPS) && gen_flags_live(g, i))
         use |= GEN_READS;
@@ -39,7 +46,7 @@ unsigned gen_flags_use_at(const struct gen *g, unsigned i)
 bool gen_flags_last(const struct gen *g, unsigned i)
 {
     while (++i < g->b->n) {
-        unsigned use = gen_flags_use(&g->all[i]);
+        unsigned use = gen_flags_use_of(g, &g->all[i]);
 
         if (jumps(g, i) || gen_condition(g->all[i].insn.mnemonic) >= 0)
             break;
@@ -53,7 +60,10 @@ bool gen_flags_last(const struct gen *g, unsigned i)
     return g->region && g->live_end;
 }
 
-/* Registers of the recipe that an op changes: extending one does not change what it is from. */
+#define VECTOR (1u << 31)
+
+/* Registers of the recipe that an op changes: extending one does not change what it is from.
+ * VECTOR: some of its vector registers. */
 static uint32_t spoils(const struct gen *g, unsigned i)
 {
     const struct gen_insn *in = &g->all[i];
@@ -73,7 +83,7 @@ static uint32_t spoils(const struct gen *g, unsigned i)
     default:
         break;
     }
-    return regs;
+    return g->recipe.vec & gen_vec_writes(in) ? regs | VECTOR : regs;
 }
 
 enum loss { STAYS, LOST, READ };
@@ -108,9 +118,9 @@ void gen_keep_flags(struct gen *g, unsigned first, unsigned last)
     loss = loses_recipe(g, first, last, &regs);
     if (loss == STAYS)
         return;
-    if (loss == LOST && gen_flags_last(g, last))
+    if (loss == LOST && !g->recipe.vec && gen_flags_last(g, last))
         gen_save_recipe(g, regs);
-    else if (first == last && !(gen_flags_use(&g->all[first]) & GEN_FAULTS))
+    else if (first == last && !(gen_flags_use_of(g, &g->all[first]) & GEN_FAULTS))
         gen_need_flags(g);
     else
         gen_save_flags(g);
@@ -118,7 +128,7 @@ void gen_keep_flags(struct gen *g, unsigned first, unsigned last)
 
 void gen_track_flags(struct gen *g, unsigned i)
 {
-    if (g->recipe.len && !(gen_flags_use(&g->all[i]) & GEN_CHANGES) && spoils(g, i))
+    if (g->recipe.len && !(gen_flags_use_of(g, &g->all[i]) & GEN_CHANGES) && spoils(g, i))
         g->recipe.len = 0;
     if (!g->in_host && !g->recipe.len)
         g->in_cc = true; /* or nobody will ask */

@@ -150,11 +150,11 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
     ok = r->n > 0;
     if (ok) {
         region_unroll(r);
+        r->base.simd_have = region_simd(r);
         region_analyse(r);
         region_assign(&r->base, r);
         region_find_bases(g, r);
         region_find_steady(g, r);
-        r->base.simd_have = region_simd(r);
         *br = (struct bt_region){.head = head};
         ok = write_whole(g, r, br);
         if (!ok && r->nbases) { /* it is shorter without */

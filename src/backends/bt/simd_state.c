@@ -435,6 +435,7 @@ void gen_simd(struct gen *g, uint32_t need)
 
     if (!(need & ~g->simd_have))
         return;
+    need |= g->simd_have; /* to load one thing may let go of another */
     g->simd_need[g->i] |= need;
     if (g->simd_now) {
         g->simd_of[g->i] = g->simd_now;
@@ -442,6 +443,8 @@ void gen_simd(struct gen *g, uint32_t need)
         memcpy(s->test, &s->need, 4);
         return;
     }
+    if (g->recipe.len && g->recipe.vec)
+        gen_save_flags(g); /* its registers may not be there when it is needed */
     gen_free_flags(g);
     g->simd_now = ++g->nsimd;
     g->simd_of[g->i] = g->simd_now;

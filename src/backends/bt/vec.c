@@ -93,6 +93,22 @@ void gen_put_core(struct gen *g, const struct vec_core *core, struct em_rm rm)
     em_bytes(&g->e, core->code + rest, core->len - rest);
 }
 
+/* It can be executed again for the flags, as long as its operands are what they were. */
+static void make_recipe(struct gen *g, const struct vec_copy *c)
+{
+    struct gen_recipe r = {.len = c->core.len};
+
+    if (c->form.mem_size || c->form.gread || c->form.gwrite || c->form.mmx ||
+        c->form.class == VEC_MMX || c->core.len > sizeof(r.code))
+        return;
+    memcpy(r.code, c->core.code, c->core.len);
+    for (unsigned i = 0; i < 32; i++)
+        r.vec |= (uint64_t)(c->regs.load[i] != 0) << i;
+    r.vec |= (uint64_t)c->regs.kload << 32;
+    if (r.vec)
+        g->recipe = r;
+}
+
 static bool copy(struct gen *g, const struct vec_copy *c, uint32_t need)
 {
     struct em_rm rm = em_reg(0);
@@ -111,8 +127,10 @@ static bool copy(struct gen *g, const struct vec_copy *c, uint32_t need)
     get_registers(g, c);
     gen_put_core(g, &c->core, rm);
     put_registers(g, c);
-    if (c->form.flags)
+    if (c->form.flags) {
         gen_flags_set(g);
+        make_recipe(g, c);
+    }
     return true;
 }
 
@@ -196,6 +214,23 @@ void gen_find_vec(const struct gen *g, unsigned i, struct gen_insn *in)
 uint32_t gen_vec_needs(const struct gen_insn *in)
 {
     return in->is_vec ? needs(&in->vec) : 0;
+}
+
+bool gen_vec_is_safe(const struct gen *g, const struct gen_insn *in)
+{
+    return g->simd_have && !in->vec.form.mem_size && !in->vec.form.gread &&
+           !(needs(&in->vec) & ~g->simd_have);
+}
+
+uint64_t gen_vec_writes(const struct gen_insn *in)
+{
+    uint64_t regs = (uint64_t)in->vec.regs.kstore << 32;
+
+    if (!in->is_vec) /* VZEROUPPER, VZEROALL; others do not */
+        return in->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? ~UINT64_C(0) : 0;
+    for (unsigned i = 0; i < 32; i++)
+        regs |= (uint64_t)(in->vec.regs.store[i] != 0) << i;
+    return regs;
 }
 
 bool gen_vec(struct gen *g)
