@@ -18,6 +18,9 @@ void host_init(uint64_t memory);
 void host_reserve(uint64_t begin, uint64_t end);
 /* The part of it that each CPU needs, with the stack, GDT, page tables and EFER of boot.S. */
 void host_cpu_init(void);
+/* From now on an NMI comes about each millisecond and ends what a guest does: CPUs without the
+ * preemption timer of VMX need it for the guest's clocks. */
+void host_tick(void);
 /* Called for interrupts (vectors from 32 on), with interrupts off. */
 extern void (*host_interrupt)(unsigned vector);
 /* Ends the machine, if it is an emulated one: Bochs, or QEMU with isa-debug-exit at 0xf4. */

@@ -109,6 +109,14 @@ static void tell(struct vm *vm, const struct vcpu_exit *exit)
         host_print("# %lu instructions in software\n", stats.insns);
 }
 
+/* IA32_VMX_PINBASED_CTLS: the preemption timer may be on. */
+static bool has_preemption_timer(void)
+{
+    uint64_t value;
+
+    return !host_ops.rdmsr(host_ops.ctx, 0x481, &value) && (value >> 38 & 1);
+}
+
 bool linux_run(const uint32_t *boot)
 {
     struct vcpu_exit exit = {.size = sizeof(exit)};
@@ -117,6 +125,8 @@ bool linux_run(const uint32_t *boot)
     struct vcpu *vcpu;
     int err = start(&vm, &vcpu, boot);
 
+    if (!has_preemption_timer())
+        host_tick();
     while (!err) {
         err = vcpu_run(vcpu, &exit);
         if (!err && !goes_on(&exit))

@@ -59,6 +59,16 @@ static int vm_init(struct vm *vm)
                                       : "without EPT there are at most 63 vCPUs");
 }
 
+/* Faults of shadow paging are TLB misses, too. */
+static void stats(struct vm *vm, struct vm_stats *s)
+{
+    const struct shadow *shadow = ((struct vmx_vm *)vm->backend_data)->mmu.shadow;
+
+    interp_stats(vm, s);
+    if (shadow)
+        s->tlb_misses += shadow_counts(shadow)->faults;
+}
+
 static void caps(struct vm *vm, struct vm_caps *c)
 {
     interp_caps(vm, c);
@@ -250,7 +260,7 @@ const struct vmm_backend_ops vmm_backend_vmx = {
     .vm_init = vm_init,
     .vm_fini = vm_fini,
     .caps = caps,
-    .stats = interp_stats,
+    .stats = stats,
     .default_cpuid = vmx_default_cpuid,
     .vcpu_init = vcpu_init,
     .vcpu_fini = vcpu_fini,
