@@ -28,7 +28,8 @@ static int on_ept_violation(struct vmx_vcpu *v)
     struct core_page page;
     int r;
 
-    block_nmi_again(v, qualification);
+    if (qualification & VMX_INTR_NMI_UNBLOCK)
+        block_nmi_again(v, qualification);
     if (v->mmu.flat && vmx_identity_violation(v, gpa))
         return VMX_GO_ON;
     if (!vmx_is_memory(v, gpa, &page)) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/vmx/fetch.c: the bytes of an instruction that has exited. */
 #include "backends/vmx/fetch.h"
+#include "backends/vmx/simple.h"
 #include "core/x86/control.h"
 #include "vmx/fields.h"
 #include "vmx/insn.h"
@@ -106,7 +107,7 @@ unsigned vmx_fetch(struct vmx_vcpu *v, const uint8_t **insn, enum vmx_code *code
     uint64_t linear, gpa;
 
     check_map(v);
-    vmx_pull(v, VMX_G_RIP);
+    vmx_need_rip(v);
     linear = cpu->rip;
     *code = VMX_CODE64;
     if (!(cpu->efer & X86_EFER_LMA) || !(ar & VMM_AR_L)) {

@@ -3,7 +3,7 @@
  * the software CPU executes; the rules are its (core/x86). */
 #include <string.h>
 
-#include "backends/vmx/vmx.h"
+#include "backends/vmx/simple.h"
 #include "core/x86/control.h"
 #include "vmx/decode.h"
 #include "vmx/fields.h"
@@ -11,37 +11,7 @@
 
 /* ---- going on ---- */
 
-bool vmx_simple(struct vmx_vcpu *v, uint32_t len)
-{
-    const uint32_t groups = VMX_G_RIP | VMX_G_FLAGS | VMX_G_BLOCKING;
-    const struct x86_cpu *cpu = v->soft.cpu;
-
-    if (!(v->valid & groups))
-        vmx_pull_insn(v);
-    else
-        vmx_pull(v, groups);
-    v->next_rip = cpu->rip + len;
-    return !((cpu->rip ^ v->next_rip) >> 16) && !(cpu->rflags & X86_TF) && !cpu->event.valid;
-}
-
-void vmx_skip(struct vmx_vcpu *v)
-{
-    struct x86_cpu *cpu = v->soft.cpu;
-
-    cpu->rip = v->next_rip;
-    vmx_changed(v, VMX_G_RIP);
-    if (cpu->shadow) {
-        cpu->shadow = 0;
-        vmx_changed(v, VMX_G_BLOCKING);
-    }
-    if (cpu->rflags & X86_RF) {
-        cpu->rflags &= ~X86_RF;
-        vmx_changed(v, VMX_G_FLAGS);
-    }
-    cpu->rep_serial++; /* the next access belongs to another instruction */
-}
-
-static bool simple(struct vmx_vcpu *v)
+static inline bool simple(struct vmx_vcpu *v)
 {
     return vmx_simple(v, (uint32_t)vmx_insn_read(VMX_EXIT_INSN_LEN));
 }
@@ -62,7 +32,7 @@ int vmx_aborted(struct vmx_vcpu *v)
 }
 
 /* After an access: whether the instruction is over. */
-static int finish(struct vmx_vcpu *v, int result)
+static inline int finish(struct vmx_vcpu *v, int result)
 {
     v->in_insn = false;
     if (result == CORE_IO_ABORT)
@@ -199,7 +169,6 @@ int vmx_on_hlt(struct vmx_vcpu *v)
 int vmx_on_vmcall(struct vmx_vcpu *v)
 {
     if (!v->soft.cpu->vmcall_exits) {
-        vmx_pull(v, VMX_G_REGS);
         vmx_raise(v, X86_UD, false, 0);
         return VMX_GO_ON;
     }

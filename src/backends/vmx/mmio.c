@@ -2,6 +2,7 @@
 /* backends/vmx/mmio.c: plain moves from and to what is not memory, without the software CPU. The
  * hardware has checked segments, rights and alignment, and tells the address. */
 #include "backends/vmx/fetch.h"
+#include "backends/vmx/simple.h"
 #include "core/x86/control.h"
 #include "vmx/decode.h"
 
@@ -60,8 +61,6 @@ int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification)
 
     if (!a.translated || a.fetch || a.read == a.write || cpu->event.valid)
         return VMX_INJECT_SOFT;
-    if (!(v->valid & VMX_G_REGS))
-        vmx_pull_insn(v);
     n = vmx_fetch(v, &insn, &code);
     m = n ? decode(v, insn, n, code) : NULL;
     if (!m || m->write != a.write || (gpa & 0xfff) + m->size > 0x1000 || !vmx_simple(v, m->len))

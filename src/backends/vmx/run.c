@@ -219,12 +219,6 @@ static int enter(struct vmx_vcpu *v)
     uint32_t vectoring;
     int result;
 
-    if (!(v->valid & VMX_G_FLAGS) && (vmx_insn_read(VMX_GUEST_RFLAGS) & X86_TF)) {
-        vmx_withdraw(v);
-        vmx_pull(v, VMX_G_FLAGS);
-        v->checked = false;
-        return VMX_GO_ON; /* single steps are the software CPU's */
-    }
     settle(v);
     result = check_settled(v);
     if (result != VMX_GO_ON)
@@ -242,6 +236,9 @@ static int enter(struct vmx_vcpu *v)
         return failed(v, result);
     v->vmcs.launched = true;
     v->valid = 0;
+    v->flags = (uint32_t)vmx_insn_read(VMX_GUEST_RFLAGS);
+    if (v->flags & X86_TF)
+        v->checked = false;
     vectoring = (uint32_t)vmx_insn_read(VMX_IDT_VECTORING_INFO);
     if (vectoring & VMX_INTR_VALID)
         vmx_take_interrupted(v, vectoring);
@@ -266,10 +263,10 @@ static bool needs_soft(struct vmx_vcpu *v, bool step)
     const struct vcpu *vcpu = v->vcpu;
     const struct x86_cpu *cpu = v->soft.cpu;
 
-    /* Flags that are not valid here were the hardware's choice, which goes on with them. */
+    /* Single steps are the software CPU's, also those that the guest has begun in hardware. */
     return step || vcpu->insn_budget != UINT64_MAX || vcpu->restart || v->debug ||
-           ((v->valid & VMX_G_FLAGS) && (cpu->rflags & X86_TF)) || x86_breakpoints_armed(cpu) ||
-           !mode_ok(v);
+           ((v->valid & VMX_G_FLAGS ? cpu->rflags : v->flags) & X86_TF) ||
+           x86_breakpoints_armed(cpu) || !mode_ok(v);
 }
 
 /* HLT and its like; VMX_GO_ON: instructions are executed. */
@@ -286,6 +283,16 @@ static int check_activity(struct vmx_vcpu *v)
         return BACKEND_HALT;
     cpu->activity = VMM_ACTIVE;
     return VMX_GO_ON;
+}
+
+/* Nothing waits to be injected, and no window is asked for. */
+static inline bool calm(const struct vmx_vcpu *v)
+{
+    const uint32_t windows = VMX_PROC_INTERRUPT_WINDOW | VMX_PROC_NMI_WINDOW;
+    const struct x86_cpu *cpu = v->soft.cpu;
+
+    return !cpu->event.valid && !cpu->later.valid && !cpu->pending_db && !cpu->nmi_pending &&
+           !v->vcpu->irq_window_wanted && !(v->proc & windows) && !core_intr_pending(v->vcpu);
 }
 
 static int turn(struct vmx_vcpu *v, bool step)

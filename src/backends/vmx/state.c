@@ -238,16 +238,6 @@ static void pull_regs(struct vmx_vcpu *v, uint32_t groups)
         take_blocking(v, get(VMX_GUEST_INTERRUPTIBILITY));
 }
 
-void vmx_pull_insn(struct vmx_vcpu *v)
-{
-    struct x86_cpu *cpu = v->soft.cpu;
-
-    cpu->rip = get(VMX_GUEST_RIP);
-    x86_set_rflags(cpu, vmx_vm86_flags_out(v, get(VMX_GUEST_RFLAGS)));
-    take_blocking(v, get(VMX_GUEST_INTERRUPTIBILITY));
-    v->valid |= VMX_G_RIP | VMX_G_FLAGS | VMX_G_BLOCKING;
-}
-
 static void pull_tables(struct x86_cpu *cpu)
 {
     cpu->gdt.base = get(VMX_GUEST_GDTR_BASE);

@@ -87,6 +87,8 @@ struct vmx_vcpu {
 
     /* The last exit. */
     uint32_t reason;
+    uint32_t flags;                          /* RFLAGS as the VMCS has them */
+    uint32_t blocking;                       /* interruptibility, likewise [vmx_simple] */
     uint64_t next_rip;                       /* [vmx_simple] */
     uint64_t pages_of;                       /* the memory map's generation for these [fetch.c] */
     struct vmx_page_cache pages[VMX_NPAGES]; /* by level of the walk */
@@ -147,8 +149,6 @@ static inline void vmx_push(struct vmx_vcpu *v)
         vmx_push_groups(v);
 }
 void vmx_pull_groups(struct vmx_vcpu *v, uint32_t groups);
-/* RIP, FLAGS and BLOCKING in a session, when none of them is valid: what each instruction needs. */
-void vmx_pull_insn(struct vmx_vcpu *v);
 
 static inline void vmx_pull(struct vmx_vcpu *v, uint32_t groups)
 {
@@ -208,10 +208,6 @@ void vmx_raise(struct vmx_vcpu *v, uint8_t vector, bool has_error, uint32_t erro
 
 /* ---- instructions that exit ---- */
 
-/* Whether nothing but RIP, RF and the shadow changes behind this instruction of `len` bytes: no
- * trap of a single step, no IP that may wrap. Then vmx_skip goes there. [insn.c] */
-bool vmx_simple(struct vmx_vcpu *v, uint32_t len);
-void vmx_skip(struct vmx_vcpu *v);
 /* The instruction waits for its access: what the run loop returns. [insn.c] */
 int vmx_aborted(struct vmx_vcpu *v);
 /* Handlers of exits; a result of the run loop, or VMX_GO_ON. [insn.c] */

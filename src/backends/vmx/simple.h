@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/vmx/simple.h: past an instruction that the engine has executed. Inline: this is what
+ * each exit pays. */
+#ifndef BACKENDS_VMX_SIMPLE_H
+#define BACKENDS_VMX_SIMPLE_H
+
+#include "backends/vmx/vmx.h"
+#include "core/x86/control.h"
+#include "vmx/event.h"
+#include "vmx/fields.h"
+#include "vmx/insn.h"
+
+static inline void vmx_need_rip(struct vmx_vcpu *v)
+{
+    if (v->valid & VMX_G_RIP)
+        return;
+    v->soft.cpu->rip = vmx_insn_read(VMX_GUEST_RIP);
+    v->valid |= VMX_G_RIP;
+}
+
+/* In a session, before anything is done about the exit: whether nothing but RIP, RF and the shadow
+ * changes behind this instruction of `len` bytes: no trap of a single step, no IP that may wrap.
+ * Then vmx_skip goes there. */
+static inline bool vmx_simple(struct vmx_vcpu *v, uint32_t len)
+{
+    const struct x86_cpu *cpu = v->soft.cpu;
+
+    vmx_need_rip(v);
+    if (!(v->valid & VMX_G_BLOCKING))
+        v->blocking = (uint32_t)vmx_insn_read(VMX_GUEST_INTERRUPTIBILITY);
+    v->next_rip = cpu->rip + len;
+    return !((cpu->rip ^ v->next_rip) >> 16) && !(v->flags & X86_TF) && !cpu->event.valid;
+}
+
+static inline void vmx_skip(struct vmx_vcpu *v)
+{
+    const uint32_t shadow = VMX_BLOCK_STI | VMX_BLOCK_MOV_SS;
+    struct x86_cpu *cpu = v->soft.cpu;
+
+    cpu->rip = v->next_rip;
+    v->newer |= VMX_G_RIP;
+    if (v->valid & VMX_G_BLOCKING ? cpu->shadow : v->blocking & shadow) {
+        vmx_pull(v, VMX_G_BLOCKING);
+        cpu->shadow = 0;
+        vmx_changed(v, VMX_G_BLOCKING);
+    }
+    if (v->flags & X86_RF) {
+        vmx_pull(v, VMX_G_FLAGS);
+        cpu->rflags &= ~X86_RF;
+        vmx_changed(v, VMX_G_FLAGS);
+    }
+    cpu->rep_serial++; /* the next access belongs to another instruction */
+}
+
+#endif
