@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* backends/vmx/fetch.c: the bytes of an instruction that has exited. */
+/* backends/vmx/fetch.c: the instruction that has met what is not memory. */
+#include <string.h>
+
 #include "backends/vmx/fetch.h"
 #include "backends/vmx/simple.h"
 #include "core/x86/control.h"
@@ -36,6 +38,8 @@ static inline void check_map(struct vmx_vcpu *v)
     v->pages_of = generation;
     for (unsigned i = 0; i < VMX_NPAGES; i++)
         v->pages[i].gpa = UINT64_MAX;
+    for (unsigned i = 0; i < VMX_NSITES; i++)
+        v->sites[i].known = false;
     v->nothing_at = UINT64_MAX;
 }
 
@@ -59,20 +63,23 @@ bool vmx_is_memory(struct vmx_vcpu *v, uint64_t gpa, struct core_page *page)
  * look. If the guest has changed them since without an invalidation, the CPU might have used the
  * new ones as well.
  */
-static inline bool walk_long(struct vmx_vcpu *v, uint64_t linear, uint64_t *gpa)
+static bool walk_long(struct vmx_vcpu *v, struct vmx_site *site, uint64_t linear, uint64_t *gpa)
 {
-    uint64_t table = vmx_insn_read(VMX_GUEST_CR3) & ADDRESS, entry;
+    uint64_t table = site->cr3 & ADDRESS, entry;
 
     for (unsigned level = 4; level; level--) {
         unsigned shift = 3 + 9 * level;
         const uint8_t *page = host_page(v, level, table);
+        const uint64_t *at;
 
         if (!page)
             return false;
-        entry = __atomic_load_n(
-            (const uint64_t *)(const void *)(page + (linear >> shift & 511) * 8), __ATOMIC_RELAXED);
+        at = (const uint64_t *)(const void *)(page + (linear >> shift & 511) * 8);
+        entry = __atomic_load_n(at, __ATOMIC_RELAXED);
         if (!(entry & P))
             return false;
+        site->entry[site->nentries] = at;
+        site->value[site->nentries++] = entry;
         if (level < 4 && level > 1 && (entry & PS)) {
             uint64_t mask = (1ull << shift) - 1;
 
@@ -85,7 +92,7 @@ static inline bool walk_long(struct vmx_vcpu *v, uint64_t linear, uint64_t *gpa)
     return true;
 }
 
-static inline bool translate(struct vmx_vcpu *v, uint64_t linear, uint64_t *gpa)
+static bool translate(struct vmx_vcpu *v, struct vmx_site *site, uint64_t linear, uint64_t *gpa)
 {
     struct x86_cpu *cpu = v->soft.cpu;
 
@@ -94,31 +101,69 @@ static inline bool translate(struct vmx_vcpu *v, uint64_t linear, uint64_t *gpa)
         return true;
     }
     if (cpu->efer & X86_EFER_LMA)
-        return walk_long(v, linear, gpa);
+        return walk_long(v, site, linear, gpa);
     vmx_pull(v, VMX_G_FLAGS | VMX_G_SEGS | VMX_G_CONTROL);
     return mmu_translate(&cpu->mmu, linear, gpa);
 }
 
-unsigned vmx_fetch(struct vmx_vcpu *v, const uint8_t **insn, enum vmx_code *code)
+/* Of a 64-bit instruction only, whose address is RIP, and with all that it can have in its page. */
+static bool can_keep(const struct vmx_site *site, enum vmx_code code, unsigned n)
+{
+    return site->nentries && code == VMX_CODE64 && n >= sizeof(site->bytes);
+}
+
+static __attribute__((noinline)) const struct vmx_move *
+find(struct vmx_vcpu *v, struct vmx_site *site, uint64_t cr3, uint32_t ar)
 {
     struct x86_cpu *cpu = v->soft.cpu;
-    uint32_t ar = (uint32_t)vmx_insn_read(VMX_GUEST_CS_AR);
+    enum vmx_code code = VMX_CODE64;
+    uint64_t linear = cpu->rip, gpa;
     const uint8_t *page;
-    uint64_t linear, gpa;
+    unsigned n;
+
+    *site = (struct vmx_site){.cr3 = cr3};
+    if (!(cpu->efer & X86_EFER_LMA) || !(ar & VMM_AR_L)) {
+        linear = (uint32_t)(vmx_insn_read(VMX_GUEST_CS_BASE) + cpu->rip);
+        code = ar & VMM_AR_DB ? VMX_CODE32 : VMX_CODE16;
+    }
+    if (!translate(v, site, linear, &gpa))
+        return NULL;
+    page = host_page(v, 0, gpa);
+    if (!page)
+        return NULL;
+    n = 0x1000 - (gpa & 0xfff);
+    site->insn = page + (gpa & 0xfff);
+    if (n > sizeof(site->bytes))
+        n = sizeof(site->bytes);
+    memcpy(site->bytes, site->insn, n);
+    if (!vmx_decode_move((const uint8_t *)site->bytes, n, code, &site->move))
+        return NULL;
+    site->known = can_keep(site, code, n);
+    site->rip = cpu->rip;
+    return &site->move;
+}
+
+/* Whether the instruction is where it was, and the same. */
+static inline bool holds(const struct vmx_site *site, uint64_t rip, uint64_t cr3, uint32_t ar)
+{
+    const uint64_t *bytes = (const uint64_t *)(const void *)site->insn;
+
+    if (!site->known || site->rip != rip || site->cr3 != cr3 || !(ar & VMM_AR_L))
+        return false;
+    for (unsigned i = 0; i < site->nentries; i++)
+        if (__atomic_load_n(site->entry[i], __ATOMIC_RELAXED) != site->value[i])
+            return false;
+    return bytes[0] == site->bytes[0] && bytes[1] == site->bytes[1];
+}
+
+const struct vmx_move *vmx_move_at_rip(struct vmx_vcpu *v)
+{
+    uint64_t cr3 = vmx_insn_read(VMX_GUEST_CR3);
+    uint32_t ar = (uint32_t)vmx_insn_read(VMX_GUEST_CS_AR);
+    struct vmx_site *site;
 
     check_map(v);
     vmx_need_rip(v);
-    linear = cpu->rip;
-    *code = VMX_CODE64;
-    if (!(cpu->efer & X86_EFER_LMA) || !(ar & VMM_AR_L)) {
-        linear = (uint32_t)(vmx_insn_read(VMX_GUEST_CS_BASE) + cpu->rip);
-        *code = ar & VMM_AR_DB ? VMX_CODE32 : VMX_CODE16;
-    }
-    if (!translate(v, linear, &gpa))
-        return 0;
-    page = host_page(v, 0, gpa);
-    if (!page)
-        return 0;
-    *insn = page + (gpa & 0xfff);
-    return 0x1000 - (gpa & 0xfff);
+    site = &v->sites[v->soft.cpu->rip / 4 % VMX_NSITES];
+    return holds(site, v->soft.cpu->rip, cr3, ar) ? &site->move : find(v, site, cr3, ar);
 }

@@ -25,45 +25,26 @@ static void load(struct x86_cpu *cpu, const struct vmx_move *m, uint64_t value)
         x86_set_reg(cpu, m->reg, m->to, value);
 }
 
-/* Devices are accessed by few instructions, again and again. */
-static const struct vmx_move *decode(struct vmx_vcpu *v, const uint8_t *insn, unsigned n,
-                                     enum vmx_code code)
-{
-    struct vmx_known_move *k = &v->moves[v->soft.cpu->rip / 4 % VMX_NMOVES];
-    uint64_t bytes[2];
-
-    if (n < sizeof(bytes)) {
-        k->code = 0;
-        return vmx_decode_move(insn, n, code, &k->move) ? &k->move : NULL;
-    }
-    __builtin_memcpy(bytes, insn, sizeof(bytes));
-    if (k->code == code + 1 && k->bytes[0] == bytes[0] && k->bytes[1] == bytes[1])
-        return &k->move;
-    k->code = 0;
-    if (!vmx_decode_move((const uint8_t *)bytes, sizeof(bytes), code, &k->move))
-        return NULL;
-    k->bytes[0] = bytes[0];
-    k->bytes[1] = bytes[1];
-    k->code = (uint8_t)(code + 1);
-    return &k->move;
-}
+/* Of an EPT violation's qualification. */
+#define READ       1u
+#define WRITE      2u
+#define FETCH      4u
+#define TRANSLATED 0x180u
 
 int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification)
 {
-    struct vmx_ept_violation a = vmx_ept_violation(qualification);
+    const bool write = qualification & WRITE;
     struct x86_cpu *cpu = v->soft.cpu;
-    enum vmx_code code;
-    const uint8_t *insn;
     const struct vmx_move *m;
     uint64_t value;
-    unsigned n;
     int r;
 
-    if (!a.translated || a.fetch || a.read == a.write || cpu->event.valid)
+    /* The operand itself, either read or written. */
+    if ((qualification & (TRANSLATED | FETCH)) != TRANSLATED || cpu->event.valid ||
+        !(qualification & READ) != write)
         return VMX_INJECT_SOFT;
-    n = vmx_fetch(v, &insn, &code);
-    m = n ? decode(v, insn, n, code) : NULL;
-    if (!m || m->write != a.write || (gpa & 0xfff) + m->size > 0x1000 || !vmx_simple(v, m->len))
+    m = vmx_move_at_rip(v);
+    if (!m || m->write != write || (gpa & 0xfff) + m->size > 0x1000 || !vmx_simple(v, m->len))
         return VMX_INJECT_SOFT;
     if (m->reg == VMM_RSP)
         vmx_pull(v, VMX_G_RSP);

@@ -77,6 +77,7 @@ static int soft(struct vmx_vcpu *v, uint64_t limit, bool step, bool fpu)
 
     take_pending_debug(v);
     vmx_session_end(v);
+    vmx_timers_end(v);
     vmx_pull(v, groups);
     note_flush(v);
     /* Without EPT, whatever invalidates exits: this TLB is as good as the hardware's. */
@@ -321,10 +322,12 @@ static int turn(struct vmx_vcpu *v, bool step)
     r = vmx_session_begin(v);
     if (r)
         return r;
-    if (!vmx_mmu_current(v)) {
+    if (!vmx_has_ept() && !vmx_mmu_current(v)) {
         v->checked = false;
         return VMX_GO_ON;
     }
+    if (calm(v))
+        return enter(v);
     r = vmx_inject(v);
     if (r == VMX_INJECT_SOFT)
         return vmx_soft_one(v, true);
@@ -359,6 +362,7 @@ int vmx_run(struct vcpu *vcpu, bool step)
         r = turn(v, step);
     while (r == VMX_GO_ON);
     vmx_session_end(v);
+    vmx_timers_end(v);
     if (r == BACKEND_EXIT)
         fill_exit(v);
     return r;

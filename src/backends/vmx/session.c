@@ -272,22 +272,37 @@ static inline int begin(struct vmx_vcpu *v)
     return 0;
 }
 
+/* The deadline holds over sessions: a timer that is set before it sends a request. */
+static __attribute__((noinline)) void look_at_timers(struct vmx_vcpu *v)
+{
+    vmx_timers_end(v);
+    if (v->poll || !(v->pin & VMX_PIN_PREEMPTION_TIMER))
+        core_poll_timers(v->vcpu);
+    v->poll = false;
+    v->deadline = tsc_at(core_timers_begin(v->vcpu));
+    v->timed = true;
+}
+
+void vmx_timers_end(struct vmx_vcpu *v)
+{
+    if (!v->timed)
+        return;
+    v->timed = false;
+    core_timers_end(v->vcpu);
+}
+
 int vmx_session_begin_now(struct vmx_vcpu *v)
 {
     int err;
 
     /* Without the preemption timer, what ends the guest's time is what happens to exit. */
-    if (v->poll || !(v->pin & VMX_PIN_PREEMPTION_TIMER)) {
-        v->poll = false;
-        core_poll_timers(v->vcpu);
-    }
-    v->deadline = tsc_at(core_timers_begin(v->vcpu));
+    if (v->poll || !v->timed || !(v->pin & VMX_PIN_PREEMPTION_TIMER))
+        look_at_timers(v);
     vmm_host->preempt_off(vmm_host->ctx);
     err = begin(v);
     if (!err)
         return 0;
     vmm_host->preempt_on(vmm_host->ctx);
-    core_timers_end(v->vcpu);
     return err;
 }
 
@@ -308,7 +323,6 @@ void vmx_session_end_now(struct vmx_vcpu *v)
     fpu_out(v);
     vmm_host->fpu_end(vmm_host->ctx);
     vmm_host->preempt_on(vmm_host->ctx);
-    core_timers_end(v->vcpu);
     if (v->ept_seen)
         note_invept(v);
 }

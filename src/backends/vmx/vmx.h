@@ -46,11 +46,17 @@ struct vmx_page_cache {
 };
 #define VMX_NPAGES 5
 
-/* A decoded move and the bytes that it was decoded from. */
-#define VMX_NMOVES 4u
-struct vmx_known_move {
+/* Devices are accessed by few instructions, again and again: a move, where it is, and all that says
+ * that it is still there. */
+#define VMX_NSITES 4u
+struct vmx_site {
+    uint64_t rip, cr3;
+    bool known;
+    unsigned nentries; /* of paging structures, in host memory */
+    const uint64_t *entry[4];
+    uint64_t value[4]; /* what they were */
+    const uint8_t *insn;
     uint64_t bytes[2];
-    uint8_t code; /* enum vmx_code, plus 1; 0: nothing */
     struct vmx_move move;
 };
 
@@ -79,6 +85,7 @@ struct vmx_vcpu {
 
     /* The session: preemption is off, VMCS, vector registers and MSRs are in the CPU. */
     bool in_session;
+    bool timed;        /* core_timers_begin; `deadline` holds */
     uint64_t deadline; /* TSC at which the guest has to be left for the library's timers */
     uint64_t host_msr[VMX_NM];
     uint32_t msrs_in;  /* bit n: host_msr[n] is the host's, the CPU has the guest's */
@@ -93,7 +100,7 @@ struct vmx_vcpu {
     uint64_t pages_of;                       /* the memory map's generation for these [fetch.c] */
     struct vmx_page_cache pages[VMX_NPAGES]; /* by level of the walk */
     uint64_t nothing_at;                     /* a page that is not memory */
-    struct vmx_known_move moves[VMX_NMOVES]; /* [mmio.c] */
+    struct vmx_site sites[VMX_NSITES];
     bool in_insn; /* a callback may run on behalf of the instruction at RIP */
 };
 
@@ -172,6 +179,8 @@ static inline int vmx_session_begin(struct vmx_vcpu *v)
 {
     return v->in_session ? 0 : vmx_session_begin_now(v);
 }
+/* The library's timers need not be looked at by TSC any more: others do. */
+void vmx_timers_end(struct vmx_vcpu *v);
 /* Before anything that calls back, waits or executes guest code in software. */
 void vmx_session_end_now(struct vmx_vcpu *v);
 static inline void vmx_session_end(struct vmx_vcpu *v)
