@@ -15,6 +15,9 @@ extern "C" {
  * other headers but for what needs files, threads or descriptors of a host: such functions return
  * VMM_E_UNSUPPORTED or VMM_E_IO.
  *
+ * While there are VMs, each CPU keeps its GDTR, IDTR, TR, its segment registers but FS and GS, and
+ * the MSRs SYSENTER_*, EFER, PAT, STAR, LSTAR, CSTAR, FMASK and TSC_AUX.
+ *
  * Functions are called on any CPU that calls the library, with the interrupt flag as the caller has
  * it, and between preempt_off and preempt_on. Those marked "optional" may be NULL.
  */

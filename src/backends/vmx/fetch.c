@@ -43,11 +43,9 @@ static inline void check_map(struct vmx_vcpu *v)
     v->nothing_at = UINT64_MAX;
 }
 
-bool vmx_is_memory(struct vmx_vcpu *v, uint64_t gpa, struct core_page *page)
+bool vmx_find_memory(struct vmx_vcpu *v, uint64_t gpa, struct core_page *page)
 {
     check_map(v);
-    if (v->nothing_at == (gpa & ~0xfffull))
-        return false;
     if (core_mem_page(v->vcpu->vm, gpa, page) && page->host)
         return true;
     v->nothing_at = gpa & ~0xfffull;

@@ -194,6 +194,7 @@ static bool is_nmi(const struct vmx_vcpu *v)
  * makes a request after the look at them sees `running`, and its kick ends the entry at once. */
 static int guest(struct vmx_vcpu *v)
 {
+    const bool switched = vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER);
     struct x86_cpu *cpu = v->soft.cpu;
     uint64_t flags, cr2;
     int result;
@@ -203,9 +204,11 @@ static int guest(struct vmx_vcpu *v)
     __asm__ volatile("mov %%cr2, %0" : "=r"(cr2));
     if (cr2 != cpu->cr2)
         __asm__ volatile("mov %0, %%cr2" ::"r"(cpu->cr2));
-    vmx_efer_in(v);
+    if (!switched)
+        vmx_efer_in(v);
     result = vmx_enter(cpu->gpr, v->vmcs.launched, &v->vcpu->requests);
-    vmx_efer_out(v);
+    if (!switched)
+        vmx_efer_out(v);
     __asm__ volatile("mov %%cr2, %0" : "=r"(cpu->cr2));
     v->reason = result == VMX_OK ? (uint32_t)vmx_insn_read(VMX_EXIT_REASON) : 0;
     if (result == VMX_OK && is_nmi(v))
@@ -224,7 +227,12 @@ static int enter(struct vmx_vcpu *v)
     result = check_settled(v);
     if (result != VMX_GO_ON)
         return result;
-    vmx_push(v);
+    if (v->newer == VMX_G_RIP) { /* behind an instruction */
+        vmx_insn_put(VMX_GUEST_RIP, v->soft.cpu->rip);
+        v->newer = 0;
+    } else {
+        vmx_push(v);
+    }
     v->may_block_nmi |= v->nmi_injected;
     v->nmi_injected = false;
     set_timer(v);

@@ -12,10 +12,16 @@
 
 /* ---- the host's state for exits ---- */
 
-#define MSR_FS_BASE 0xc0000100u
-#define MSR_GS_BASE 0xc0000101u
-#define MSR_EFER    0xc0000080u
-#define MSR_PAT     0x277u
+#define MSR_FS_BASE   0xc0000100u
+#define MSR_GS_BASE   0xc0000101u
+#define MSR_EFER      0xc0000080u
+#define MSR_PAT       0x277u
+#define MSR_STAR      0xc0000081u
+#define MSR_LSTAR     0xc0000082u
+#define MSR_CSTAR     0xc0000083u
+#define MSR_SFMASK    0xc0000084u
+#define MSR_KERNEL_GS 0xc0000102u
+#define MSR_TSC_AUX   0xc0000103u
 
 struct table {
     uint16_t limit;
@@ -92,11 +98,22 @@ static void put_host_thread(struct vmx_host_state *h)
     PUT_CHANGED(VMX_HOST_GS_BASE, gs_base, vmx_insn_rdmsr(MSR_GS_BASE));
 }
 
+static void read_host_msrs(struct vmx_vcpu *v)
+{
+    v->host_msr[VMX_M_STAR] = vmx_insn_rdmsr(MSR_STAR);
+    v->host_msr[VMX_M_LSTAR] = vmx_insn_rdmsr(MSR_LSTAR);
+    v->host_msr[VMX_M_CSTAR] = vmx_insn_rdmsr(MSR_CSTAR);
+    v->host_msr[VMX_M_SFMASK] = vmx_insn_rdmsr(MSR_SFMASK);
+    if (vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_RDTSCP))
+        v->host_msr[VMX_M_TSC_AUX] = vmx_insn_rdmsr(MSR_TSC_AUX);
+}
+
 static inline void put_host(struct vmx_vcpu *v)
 {
     if (v->host_cpu != v->vmcs.cpu) {
         v->host_cpu = v->vmcs.cpu;
         put_host_cpu();
+        read_host_msrs(v);
         /* Values that these registers cannot have, so that each is written. */
         v->host = (struct vmx_host_state){UINT64_MAX, UINT64_MAX, UINT64_MAX, 1ull << 62,
                                           1ull << 62, UINT64_MAX, UINT64_MAX};
@@ -151,20 +168,10 @@ static void fpu_out(struct vmx_vcpu *v)
 
 /* ---- MSRs ---- */
 
-#define MSR_STAR      0xc0000081u
-#define MSR_LSTAR     0xc0000082u
-#define MSR_CSTAR     0xc0000083u
-#define MSR_SFMASK    0xc0000084u
-#define MSR_KERNEL_GS 0xc0000102u
-#define MSR_TSC_AUX   0xc0000103u
-
 static inline void swap_in(struct vmx_vcpu *v, unsigned n, uint32_t index, uint64_t value)
 {
-    uint64_t host = vmx_insn_rdmsr(index);
-
-    if (host == value)
+    if (v->host_msr[n] == value)
         return;
-    v->host_msr[n] = host;
     v->msrs_in |= 1u << n;
     vmx_insn_wrmsr(index, value);
 }
@@ -221,8 +228,6 @@ void vmx_efer_in(struct vmx_vcpu *v)
 {
     uint64_t efer;
 
-    if (vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER))
-        return;
     v->mmu.host_efer = vmx_insn_rdmsr(MSR_EFER);
     efer = (v->mmu.host_efer & ~(uint64_t)X86_EFER_SCE) | (v->soft.cpu->efer & X86_EFER_SCE);
     vmx_insn_wrmsr(MSR_EFER, efer | X86_EFER_NXE);
@@ -230,8 +235,7 @@ void vmx_efer_in(struct vmx_vcpu *v)
 
 void vmx_efer_out(const struct vmx_vcpu *v)
 {
-    if (!vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER))
-        vmx_insn_wrmsr(MSR_EFER, v->mmu.host_efer);
+    vmx_insn_wrmsr(MSR_EFER, v->mmu.host_efer);
 }
 
 /* ---- time ---- */
