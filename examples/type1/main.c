@@ -195,7 +195,7 @@ static void test_exits(void)
 
 /* ---- the machine ---- */
 
-static bool vmx;
+static bool vmx, has_ept;
 
 static bool probe(void)
 {
@@ -204,6 +204,8 @@ static bool probe(void)
 
     for (int i = 0; i < n && i < 4; i++)
         host_print("# %s: %s\n", reports[i].name, reports[i].reason);
+    for (const char *p = reports[0].reason; *p; p++)
+        has_ept |= p[0] == 'E' && p[1] == 'P' && p[2] == 'T';
     vmx = n > 0 && reports[0].result == VMM_OK;
     return vmx;
 }
@@ -217,7 +219,7 @@ static void run_tests(void)
     test_long();
     test_shutdown();
     test_exits();
-    check(!host_costs(vcpu, ram), "exits cost what they may");
+    check(!host_costs(vcpu, ram, has_ept), "exits cost what they may");
     check(!vm_destroy(vm), "the VM is destroyed");
 }
 
