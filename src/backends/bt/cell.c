@@ -104,6 +104,15 @@ static uint16_t bit_of_operand(const ZydisDecodedOperand *o)
                : 0;
 }
 
+/* A word on the stack: mostly what there was no register for. */
+static bool is_local(const struct gen *g, unsigned i)
+{
+    const ZydisDecodedOperand *s = &g->all[i].opnd[1];
+
+    return s->type == ZYDIS_OPERAND_TYPE_MEMORY && s->size == (g->is64 ? 64 : 32) &&
+           g->b->ops[i].base == VMM_RSP && g->b->ops[i].index == X86_ZERO;
+}
+
 #define SMALL 255 /* less is as good as a constant */
 
 static struct source find_source(const struct gen *g, unsigned i)
@@ -122,7 +131,7 @@ static struct source find_source(const struct gen *g, unsigned i)
     case ZYDIS_MNEMONIC_MOVSXD:
     case ZYDIS_MNEMONIC_MOVZX:
         x.from = bit_of_operand(s);
-        x.hard |= !constant && !registers;
+        x.hard |= !constant && !registers && !is_local(g, i);
         break;
     case ZYDIS_MNEMONIC_LEA:
         x.from = (uint16_t)(bit_of(g->b->ops[i].base) | bit_of(g->b->ops[i].index));
