@@ -73,6 +73,7 @@ static struct {
     uint32_t other;    /* CPUs with another revision */
     int fail_pages;    /* pages_alloc fails when it counts down to 0; negative: never */
     bool msrs_fault;
+    uint64_t invvpids[FAKE_CPUS]; /* executed */
 } fake;
 
 /* ---- the CPU ---- */
@@ -167,10 +168,14 @@ int vmx_insn_invept(uint64_t type, const struct vmx_inv_operand *op)
     return VMX_OK;
 }
 
+/* Types 1 (of one VPID, which is not 0) and 2, where the CPU has them. */
 int vmx_insn_invvpid(uint64_t type, const struct vmx_inv_operand *op)
 {
-    (void)type;
-    (void)op;
+    ck_assert_msg(fake.model && (fake.model->ept_vpid >> 32 & 1), "INVVPID raises #UD");
+    if (type < 1 || type > 2 || !(fake.model->ept_vpid >> (40 + type) & 1) || op->what >> 16 ||
+        (type == 1 && !op->what))
+        return VMX_FAIL_INVALID;
+    fake.invvpids[fake.cpu]++;
     return VMX_OK;
 }
 
