@@ -249,8 +249,13 @@ int diff_guest_run(const struct diff_case *c, struct diff_state *out)
         return -1;
     }
     vcpu_set_budget(cpu, 10000000, 0);
-    if (vcpu_run(cpu, &exit) != 0)
+    if (vcpu_run(cpu, &exit) != 0) {
+        struct vmm_error error = {.size = sizeof(error)};
+
+        vm_last_error(vm, &error);
+        fprintf(stderr, "guest: %s\n", error.text);
         return -1;
+    }
     if (exit.reason != VMM_EXIT_HLT) {
         fprintf(stderr, "exit %s at %#llx\n", vmm_exit_name(exit.reason),
                 (unsigned long long)exit.rip);

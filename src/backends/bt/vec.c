@@ -93,11 +93,14 @@ void gen_put_core(struct gen *g, const struct vec_core *core, struct em_rm rm)
     em_bytes(&g->e, core->code + rest, core->len - rest);
 }
 
-/* It can be executed again for the flags, as long as its operands are what they were. */
+/* It can be executed again for the flags, as long as its operands are what they were. In regions
+ * that have all it needs: elsewhere handlers may come back without these registers. */
 static void make_recipe(struct gen *g, const struct vec_copy *c)
 {
     struct gen_recipe r = {.len = c->core.len};
 
+    if (!g->simd_have || (needs(c) & ~g->simd_have))
+        return;
     if (c->form.mem_size || c->form.gread || c->form.gwrite || c->form.mmx ||
         c->form.class == VEC_MMX || c->core.len > sizeof(r.code))
         return;
