@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* freestanding/os_host.c: core/os.h on top of struct vmm_host_ops. */
 #include <errno.h>
+#include <string.h>
 
 #include "core/os.h"
 #include "freestanding/host.h"
@@ -173,15 +174,38 @@ static size_t pages(size_t len)
     return len / 4096 + (len % 4096 != 0);
 }
 
+/* What is long begins where a page of 2 MiB can, so that the hardware's tables can have such pages
+ * of guest memory: behind a page that keeps where the host's pages begin. */
+#define PAGE       4096
+#define LARGE      ((size_t)2 << 20)
+#define LONG_BYTES (2 * LARGE)
+
 void *os_pages_alloc(size_t len)
 {
-    return vmm_host->pages_alloc(vmm_host->ctx, pages(len));
+    uint8_t *all, *p;
+
+    if (len < LONG_BYTES)
+        return vmm_host->pages_alloc(vmm_host->ctx, pages(len));
+    all = vmm_host->pages_alloc(vmm_host->ctx, pages(len + LARGE));
+    if (!all)
+        return NULL;
+    p = all + LARGE - (vmm_host->virt_to_phys(vmm_host->ctx, all) & (LARGE - 1));
+    memcpy(p - PAGE, &all, sizeof(all));
+    return p;
 }
 
 void os_pages_free(void *p, size_t len)
 {
-    if (p)
+    void *all;
+
+    if (!p)
+        return;
+    if (len < LONG_BYTES) {
         vmm_host->pages_free(vmm_host->ctx, p, pages(len));
+        return;
+    }
+    memcpy(&all, (uint8_t *)p - PAGE, sizeof(all));
+    vmm_host->pages_free(vmm_host->ctx, all, pages(len + LARGE));
 }
 
 int os_code_alloc(size_t len, void **rw, void **rx)
