@@ -21,6 +21,8 @@ COLUMNS = [
     ("`bt`", ["--backend", "bt"], "bt"),
     ("`kvm`", ["--backend", "kvm"], "kvm"),
     ("`kvm` in QEMU", None, "kvm-nested"),  # only what the test kvm.nested-... has left
+    ("`vmx` in Bochs, EPT", None, "vmx"),  # what freestanding.conform.ept ... have left
+    ("`vmx` in Bochs, shadow paging", None, "vmx-shadow"),
 ]
 LISTS = [("conform", "Conformance", "conform"), ("guest", "Snippets", "snippets")]
 
