@@ -142,9 +142,39 @@ def run_all(o):
         resume = int(last[-1])
 
 
+def known_defects(model):
+    """{case: (defect of Bochs, whether the case passes alone)} for a model, of known.txt."""
+    known = {}
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "known.txt")) as f:
+        for line in f:
+            if line.strip() and not line.startswith("#"):
+                case, models, defect = line.rstrip("\n").split("\t")
+                if re.search(models, model):
+                    known[case] = (defect.replace("[alone] ", ""), defect.startswith("[alone] "))
+    return known
+
+
+def excuse(o, text):
+    """Failures that are known defects of Bochs are marked so; those of cases that pass on a machine
+    of their own are no failures."""
+    known = known_defects(o.model)
+
+    def replace(m):
+        defect, alone = known.get(m[3], (None, False))
+        if alone:
+            again, _ = run_all(argparse.Namespace(**{**vars(o), "arguments": [*o.arguments, m[3]]}))
+            if re.search(rf"^ok \d+ - \S+ {re.escape(m[3])}$", again, re.M):
+                return f"ok {m[1]} - {m[2]} {m[3]}\n# alone; {defect}\n"
+        elif defect:
+            return f"not ok {m[1]} - {m[2]} {m[3]} # TODO host defect: {defect}\n"
+        return m[0]
+
+    return re.sub(r"^not ok (\d+) - (\S+) (\S+)\n(?:# .*\n)?", replace, text, flags=re.M)
+
+
 def judge(o, text):
     """None, or what is wrong with it."""
-    bad = re.findall(r"^(?:not ok|Bail out!).*(?:\n# .*)?", text, re.M)
+    bad = re.findall(r"^(?:not ok(?!.*# TODO)|Bail out!).*(?:\n# .*)?", text, re.M)
     passed = len(re.findall(r"^ok \d+(?!.*# SKIP)", text, re.M))
     plan = re.search(r"^1\.\.(\d+)", text, re.M)
     if bad:
@@ -188,14 +218,16 @@ def main():
         print(why)
         sys.exit(77)
     text, wrong = run_all(o)
+    if not wrong:
+        text = excuse(o, text)
     if o.log:
         with open(o.log, "w") as f:
             f.write("\n".join(line for line in text.splitlines() if not line.startswith("# case")) + "\n")
     wrong = wrong or judge(o, text)
     if wrong or not o.arguments:
         print(re.sub(r"^# case .*\n", "", text, flags=re.M))
-    counts = [len(re.findall(p, text, re.M)) for p in (r"^ok (?!.*# SKIP)", r"^not ok", r"# SKIP")]
-    print("%u passed, %u failed, %u not offered" % tuple(counts))
+    counts = [len(re.findall(p, text, re.M)) for p in (r"^ok (?!.*# SKIP)", r"^not ok(?!.*# TODO)", r"# SKIP", r"# TODO")]
+    print("%u passed, %u failed, %u not offered, %u defects of Bochs" % tuple(counts))
     if wrong:
         print(wrong)
     sys.exit(1 if wrong else 0)
