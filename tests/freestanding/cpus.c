@@ -6,7 +6,6 @@
 
 #define MAX_CPUS 4u
 #define APIC     0xfee00000u
-#define IOAPIC   0xfec00000u
 #define TICK     50000u /* instructions in Bochs; with host_ops.now 0.25 ms */
 
 #define VECTOR_TICK 0x40u
@@ -54,31 +53,6 @@ static void start_clock(void)
     apic_write(0x3e0, 11);                    /* not divided */
     apic_write(0x320, 0x20000 | VECTOR_TICK); /* again and again */
     apic_write(0x380, TICK);
-}
-
-/*
- * Bochs 2.7 holds interrupts back while a guest runs that was entered with RFLAGS.IF clear,
- * although they are to exit. An NMI ends that, after which the host takes the clock's tick: the
- * 8254, by the IOAPIC, sends one to all CPUs each ms of the emulator's time.
- */
-static void out(uint16_t port, uint8_t value)
-{
-    __asm__ volatile("outb %0, %1" ::"a"(value), "Nd"(port));
-}
-
-static void ioapic_write(uint32_t reg, uint32_t value)
-{
-    *(volatile uint32_t *)(uintptr_t)IOAPIC = reg;
-    *(volatile uint32_t *)(uintptr_t)(IOAPIC + 0x10) = value;
-}
-
-static void start_nmis(void)
-{
-    out(0x43, 0x34);
-    out(0x40, 1193 & 0xff);
-    out(0x40, 1193 >> 8);
-    ioapic_write(0x15, 0xffu << 24);
-    ioapic_write(0x14, 4u << 8);
 }
 
 /* ---- calls ---- */
@@ -250,6 +224,8 @@ void cpus_init(uint32_t n, bool nmi, struct thread *first)
     for (ncpus = 1; ncpus < n && ncpus < MAX_CPUS; ncpus++)
         start(ncpus);
     start_clock();
-    start_nmis();
+    /* Bochs 2.7 holds interrupts back while a guest runs that was entered with RFLAGS.IF clear,
+     * although they are to exit. An NMI ends that, and then the host takes its clock's tick. */
+    host_tick();
     __asm__ volatile("sti");
 }

@@ -44,7 +44,9 @@ int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification)
         !(qualification & READ) != write)
         return VMX_INJECT_SOFT;
     m = vmx_move_at_rip(v);
-    if (!m || m->write != write || (gpa & 0xfff) + m->size > 0x1000 || !vmx_simple(v, m->len))
+    /* At the begin of a page it may be the rest of an access to memory in front of it. */
+    if (!m || m->write != write || (gpa & 0xfff) + m->size > 0x1000 ||
+        (m->size > 1 && !(gpa & 0xfff)) || !vmx_simple(v, m->len))
         return VMX_INJECT_SOFT;
     if (m->reg == VMM_RSP)
         vmx_pull(v, VMX_G_RSP);
