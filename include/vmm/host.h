@@ -25,7 +25,9 @@ struct vmm_host_ops {
     uint32_t size;
     uint32_t reserved; /* 0 */
     void *ctx;
-    uint64_t tsc_khz; /* frequency of the CPUs' time stamp counters */
+    /* Frequency of the CPUs' time stamp counters, which is constant. Where the counters agree,
+     * guests read them without the library. */
+    uint64_t tsc_khz;
 
     /* ---- memory ---- */
 

@@ -4,6 +4,7 @@
 #ifndef CORE_IRQCHIP_H
 #define CORE_IRQCHIP_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <vmm/irq.h>
 #include <vmm/vcpu.h>
@@ -55,6 +56,16 @@ int lapic_ack(struct lapic *lapic);
 /* CR8 = task priority bits 7:4. OWNER. */
 uint64_t lapic_get_cr8(struct lapic *lapic);
 void lapic_set_cr8(struct lapic *lapic, uint64_t cr8);
+
+/*
+ * For engines whose hardware keeps the task priority while the guest runs: from lapic_lend to
+ * lapic_take_back it is what *tpr holds (bits 7:0). Interrupts that arrive meanwhile are always
+ * told by core_vcpu_intr. lapic_lend returns the class (bits 7:4) that the task priority must fall
+ * below so that a waiting interrupt may be delivered; 0: there is none that only waits for this.
+ * *x2apic: the local APIC is in x2APIC mode. Nothing else of OWNER's in between. OWNER.
+ */
+uint32_t lapic_lend(struct lapic *lapic, atomic_uint *tpr, bool *x2apic);
+void lapic_take_back(struct lapic *lapic);
 
 /* IA32_APIC_BASE (0x1b), IA32_TSC_DEADLINE (0x6e0) and the x2APIC MSRs (0x800-0x8ff).
  * Return 0, or -1 for #GP. `host` skips the checks that only guests need. OWNER. */

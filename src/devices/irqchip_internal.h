@@ -138,9 +138,11 @@ struct lapic {
     uint64_t tsc_deadline; /* IA32_TSC_DEADLINE */
     uint64_t armed;        /* deadline that `timer` should have; 0: none */
 
-    atomic_uint tpr;         /* written under the lock */
-    atomic_bool intr;        /* an interrupt above the processor priority is in IRR; written
-                                under the lock */
+    atomic_uint tpr;             /* written under the lock */
+    _Atomic(atomic_uint *) lent; /* not NULL: the task priority is there instead (lapic_lend) */
+    atomic_bool lent_late;       /* an interrupt has arrived meanwhile */
+    atomic_bool intr;            /* an interrupt above the processor priority is in IRR; written
+                                    under the lock */
     atomic_bool extint_open; /* LINT0 passes the 8259s' INTR to this CPU; written under the lock */
     atomic_bool extint_msg;  /* an ExtINT message has arrived */
 };
@@ -213,6 +215,12 @@ uint32_t lapic_ppr(struct lapic *lapic); /* locked */
 static inline bool lapic_enabled(const struct lapic *lapic)
 {
     return lapic->base & APIC_BASE_ENABLE;
+}
+static inline uint32_t lapic_tpr(const struct lapic *lapic)
+{
+    const atomic_uint *lent = atomic_load_explicit(&lapic->lent, memory_order_relaxed);
+
+    return atomic_load_explicit(lent ? lent : &lapic->tpr, memory_order_relaxed) & 0xff;
 }
 static inline bool lapic_x2apic(const struct lapic *lapic)
 {

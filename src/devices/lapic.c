@@ -43,7 +43,7 @@ uint32_t lapic_ppr(struct lapic *l)
 {
     int isrv = highest(l->isr);
     uint32_t service = isrv < 0 ? 0 : (uint32_t)isrv & 0xf0;
-    uint32_t tpr = atomic_load_explicit(&l->tpr, memory_order_relaxed);
+    uint32_t tpr = lapic_tpr(l);
     return (tpr & 0xf0) >= service ? tpr : service;
 }
 
@@ -86,6 +86,11 @@ static void accept_fixed(struct lapic *l, uint8_t vector, bool level)
     else
         clear_bit(l->tmr, vector);
     lapic_update(l);
+    /* The guest may be about to lower its priority, which nobody would notice. */
+    if (l->vcpu && atomic_load(&l->lent)) {
+        atomic_store(&l->lent_late, true);
+        core_vcpu_intr(l->vcpu);
+    }
 }
 
 void lapic_error(struct lapic *l, uint32_t bit)
@@ -275,23 +280,55 @@ int lapic_end(struct lapic *l)
     return vector;
 }
 
-/* ---- CR8 ---- */
+/* ---- task priority ---- */
 
 uint64_t lapic_get_cr8(struct lapic *l)
 {
-    return atomic_load_explicit(&l->tpr, memory_order_relaxed) >> 4;
+    return lapic_tpr(l) >> 4;
+}
+
+static void set_tpr(struct lapic *l, uint32_t tpr)
+{
+    os_mutex_lock(&l->lock);
+    atomic_store_explicit(&l->tpr, tpr, memory_order_relaxed);
+    lapic_update(l);
+    os_mutex_unlock(&l->lock);
 }
 
 void lapic_set_cr8(struct lapic *l, uint64_t cr8)
 {
     uint32_t tpr = (uint32_t)(cr8 & 0xf) << 4;
+
     /* Only the owner writes it, so an unchanged one needs no lock. */
-    if (atomic_load_explicit(&l->tpr, memory_order_relaxed) == tpr)
-        return;
+    if (atomic_load_explicit(&l->tpr, memory_order_relaxed) != tpr)
+        set_tpr(l, tpr);
+}
+
+uint32_t lapic_lend(struct lapic *l, atomic_uint *tpr, bool *x2apic)
+{
+    uint32_t mine = atomic_load_explicit(&l->tpr, memory_order_relaxed), class = 0;
+    int vector;
+
+    atomic_store_explicit(tpr, mine, memory_order_relaxed);
     os_mutex_lock(&l->lock);
-    atomic_store_explicit(&l->tpr, tpr, memory_order_relaxed);
-    lapic_update(l);
+    atomic_store(&l->lent, tpr);
+    *x2apic = lapic_x2apic(l) && lapic_enabled(l);
+    vector = lapic_enabled(l) ? highest(l->irr) : -1;
+    if (vector >= 0 && (uint32_t)vector >> 4 <= mine >> 4)
+        class = (uint32_t)vector >> 4;
     os_mutex_unlock(&l->lock);
+    return class;
+}
+
+void lapic_take_back(struct lapic *l)
+{
+    uint32_t tpr = lapic_tpr(l);
+
+    atomic_store(&l->lent, NULL);
+    /* What has arrived was compared with a task priority that may have been another. */
+    if (atomic_exchange(&l->lent_late, false) ||
+        atomic_load_explicit(&l->tpr, memory_order_relaxed) != tpr)
+        set_tpr(l, tpr);
 }
 
 /* ---- life cycle ---- */

@@ -109,7 +109,7 @@ static uint64_t read_reg(struct lapic *l, uint32_t reg, uint64_t now)
     case REG_VERSION:
         return VERSION_VALUE;
     case REG_TPR:
-        return atomic_load_explicit(&l->tpr, memory_order_relaxed);
+        return lapic_tpr(l);
     case REG_APR: /* not used for arbitration since the Pentium; kept equal to its lower bound */
     case REG_PPR:
         return lapic_ppr(l);
@@ -435,7 +435,7 @@ static int write_base(struct lapic *l, uint64_t value, bool host)
     l->base = value;
     if ((old ^ value) & APIC_BASE_ENABLE) {
         /* 11.4.3: disabling loses the state; the processor priority stays CR8's. */
-        uint32_t tpr = atomic_load_explicit(&l->tpr, memory_order_relaxed);
+        uint32_t tpr = lapic_tpr(l);
         lapic_reset_regs(l);
         if (!lapic_enabled(l))
             atomic_store_explicit(&l->tpr, tpr, memory_order_relaxed);

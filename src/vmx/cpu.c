@@ -132,6 +132,26 @@ void vmx_machine_off(struct vmx_machine *m)
     }
 }
 
+static void read_tsc(void *arg)
+{
+    *(uint64_t *)arg = vmx_insn_rdtsc();
+}
+
+/* Counters that differ by more than a call takes: time would go back when a vCPU moves. */
+static bool tscs_agree(struct vmx_machine *m)
+{
+    for (uint32_t i = 0; i < m->ncpus; i++)
+        for (unsigned n = 0; n < 3; n++) {
+            uint64_t before = vmx_insn_rdtsc(), there = 0, after;
+
+            m->host->run_on_cpu(m->host->ctx, i, read_tsc, &there);
+            after = vmx_insn_rdtsc();
+            if (there < before || there > after)
+                return false;
+        }
+    return true;
+}
+
 int vmx_machine_on(struct vmx_machine *m, char *why, size_t size)
 {
     for (uint32_t i = 0; i < m->ncpus; i++) {
@@ -150,6 +170,9 @@ int vmx_machine_on(struct vmx_machine *m, char *why, size_t size)
         vmx_machine_off(m);
         return VMM_E_NODEV;
     }
+    m->host->preempt_off(m->host->ctx);
+    m->same_tsc = tscs_agree(m);
+    m->host->preempt_on(m->host->ctx);
     return VMM_OK;
 }
 

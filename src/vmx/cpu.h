@@ -7,6 +7,19 @@
 
 #define VMX_NO_CPU UINT32_MAX
 
+/* Guests' TSCs by TSC scaling: 48 bits behind the point (SDM Vol. 3C 25.3). 0: it cannot be said
+ * so. */
+static inline uint64_t vmx_tsc_ratio(uint64_t guest_khz, uint64_t host_khz)
+{
+    unsigned __int128 ratio = ((unsigned __int128)guest_khz << 48) / host_khz;
+
+    return ratio >> 64 ? 0 : (uint64_t)ratio;
+}
+static inline uint64_t vmx_tsc_scale(uint64_t tsc, uint64_t ratio)
+{
+    return (uint64_t)((unsigned __int128)tsc * ratio >> 48);
+}
+
 struct vmx_vmcs {
     void *page;
     uint64_t phys;
@@ -28,6 +41,7 @@ struct vmx_machine {
     struct vmx_caps caps;
     uint32_t ncpus;
     struct vmx_cpu *cpus;
+    bool same_tsc; /* the CPUs' time stamp counters agree [vmx_machine_on] */
 };
 
 /* All CPUs, each on itself. 0; VMM_E_NODEV with the CPU that refuses and why, VMM_E_NOMEM: then

@@ -179,6 +179,7 @@ void vmx_insn_cpuid(uint32_t leaf, uint32_t out[4]);
 uint64_t vmx_insn_get_cr0(void);
 uint64_t vmx_insn_get_cr4(void);
 void vmx_insn_set_cr4(uint64_t v);
+uint64_t vmx_insn_rdtsc(void);
 
 #endif
 #endif

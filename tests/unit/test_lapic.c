@@ -215,6 +215,46 @@ START_TEST(task_priority_holds_classes_back)
 }
 END_TEST
 
+/* An engine's hardware keeps the task priority while the guest runs. */
+START_TEST(a_lent_task_priority)
+{
+    atomic_uint tpr = 0;
+    bool x2apic = true;
+
+    apic_write(0, TPR, 0x53);
+    ck_assert_uint_eq(lapic_lend(cpu[0].lapic, &tpr, &x2apic), 0);
+    ck_assert(!x2apic && tpr == 0x53);
+    /* Others see what the guest has made of it; what arrives is told in any case. */
+    atomic_store(&tpr, 0x80);
+    ck_assert_uint_eq(apic_read(0, PPR), 0x80);
+    ck_assert_uint_eq(lapic_get_cr8(cpu[0].lapic), 8);
+    cpu[0].intr = 0;
+    ipi(1, 0, 0x4041);
+    ck_assert(cpu[0].intr && !lapic_intr(cpu[0].lapic));
+    /* Lowered, and back: it is noticed when the priority comes back. */
+    atomic_store(&tpr, 0x31);
+    lapic_take_back(cpu[0].lapic);
+    ck_assert_uint_eq(apic_read(0, TPR), 0x31);
+    ck_assert(lapic_intr(cpu[0].lapic));
+    apic_write(0, TPR, 0x45);
+    ck_assert(!lapic_intr(cpu[0].lapic));
+    ck_assert_uint_eq(lapic_lend(cpu[0].lapic, &tpr, &x2apic), 4); /* waits for less than 4 */
+    lapic_take_back(cpu[0].lapic);
+    ck_assert_uint_eq(apic_read(0, TPR), 0x45);
+    apic_write(0, TPR, 0x30);
+    ck_assert_uint_eq(lapic_lend(cpu[0].lapic, &tpr, &x2apic), 0); /* for nothing */
+    /* It arrives while the guest has raised the priority for a moment. */
+    ck_assert_int_eq(ack(0), 0x41);
+    eoi(0);
+    atomic_store(&tpr, 0xf0);
+    ipi(1, 0, 0x4042);
+    ck_assert(!lapic_intr(cpu[0].lapic));
+    atomic_store(&tpr, 0x30);
+    lapic_take_back(cpu[0].lapic);
+    ck_assert_int_eq(ack(0), 0x42);
+}
+END_TEST
+
 START_TEST(an_interrupt_pends_once)
 {
     ipi(1, 0, 0x50);
@@ -756,6 +796,7 @@ int main(void)
     tcase_add_test(tc, each_cpu_sees_its_own_and_others_see_nothing);
     tcase_add_test(tc, the_highest_vector_first);
     tcase_add_test(tc, task_priority_holds_classes_back);
+    tcase_add_test(tc, a_lent_task_priority);
     tcase_add_test(tc, an_interrupt_pends_once);
     tcase_add_test(tc, shorthands);
     tcase_add_test(tc, physical_destinations);

@@ -293,6 +293,29 @@ START_TEST(all_cpus)
 }
 END_TEST
 
+START_TEST(time_stamps)
+{
+    struct vmx_machine m;
+    uint64_t ratio;
+
+    ready("corei7_skylake_x", &m);
+    ck_assert_int_eq(vmx_machine_on(&m, why, sizeof(why)), 0);
+    ck_assert(m.same_tsc);
+    vmx_machine_off(&m);
+    for (int sign = 0; sign < 2; sign++) {
+        fake.late[1] = sign ? 1000 : -1000ull;
+        ck_assert_int_eq(vmx_machine_on(&m, why, sizeof(why)), 0);
+        ck_assert(!m.same_tsc);
+        vmx_machine_off(&m);
+    }
+    ratio = vmx_tsc_ratio(3000000, 2000000);
+    ck_assert_uint_eq(ratio, 3ull << 47);
+    ck_assert_uint_eq(vmx_tsc_scale(1ull << 62, ratio), 3ull << 61);
+    ck_assert_uint_eq(vmx_tsc_scale(1001, vmx_tsc_ratio(1000, 2000)), 500);
+    ck_assert_uint_eq(vmx_tsc_ratio(100000000, 1000), 0); /* 100,000 times: no multiplier */
+}
+END_TEST
+
 START_TEST(vmcs_moves)
 {
     struct vmx_vmcs a, b;
@@ -515,6 +538,7 @@ int main(void)
     tcase_add_test(tc, on_and_off);
     tcase_add_test(tc, on_refused);
     tcase_add_test(tc, all_cpus);
+    tcase_add_test(tc, time_stamps);
     tcase_add_test(tc, vmcs_moves);
     tcase_add_test(tc, plans);
     tcase_add_test(tc, interrupted);

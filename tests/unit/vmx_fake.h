@@ -70,8 +70,9 @@ static struct {
     unsigned preempt, remote_calls, pages;
     uint32_t lost;     /* CPUs that run_on_cpu does not reach */
     bool in_interrupt; /* as a call of another CPU is */
-    uint32_t other;    /* CPUs with another revision */
-    int fail_pages;    /* pages_alloc fails when it counts down to 0; negative: never */
+    uint64_t tsc, late[FAKE_CPUS];
+    uint32_t other; /* CPUs with another revision */
+    int fail_pages; /* pages_alloc fails when it counts down to 0; negative: never */
     bool msrs_fault;
     uint64_t invvpids[FAKE_CPUS]; /* executed */
 } fake;
@@ -199,6 +200,12 @@ uint64_t vmx_insn_get_cr4(void)
 void vmx_insn_set_cr4(uint64_t v)
 {
     fake.cr4[fake.cpu] = v;
+}
+
+/* The counter of a CPU is behind those of the others by fake.late. */
+uint64_t vmx_insn_rdtsc(void)
+{
+    return ++fake.tsc - fake.late[fake.cpu];
 }
 
 /* ---- the host ---- */
@@ -367,6 +374,7 @@ static inline void fake_reset(const struct fake_model *model, struct vmx_machine
     memset(fake_cpus, 0, sizeof(fake_cpus));
     fake.model = model;
     fake.fail_pages = -1;
+    fake.tsc = 1000000;
     for (unsigned i = 0; i < FAKE_CPUS; i++) {
         fake.cr0[i] = 0x80050033;
         fake.cr4[i] = 0x620;

@@ -106,6 +106,13 @@ static int on_interrupt(struct vmx_vcpu *v)
     return VMX_GO_ON;
 }
 
+/* What had to wait for a lower task priority is delivered now. */
+static int on_task_priority(struct vmx_vcpu *v)
+{
+    vmx_session_end(v);
+    return VMX_GO_ON;
+}
+
 static int on_nothing(struct vmx_vcpu *v)
 {
     (void)v;
@@ -125,6 +132,13 @@ static int on_triple_fault(struct vmx_vcpu *v)
  * vector registers. */
 static int on_insn(struct vmx_vcpu *v)
 {
+    return vmx_soft_one(v, false);
+}
+
+static int on_control_register(struct vmx_vcpu *v)
+{
+    if ((vmx_insn_read(VMX_EXIT_QUALIFICATION) & 15) == 8)
+        vmx_apic_used(v);
     return vmx_soft_one(v, false);
 }
 
@@ -185,7 +199,7 @@ static int (*const handlers[VMX_NEXITS])(struct vmx_vcpu *v) = {
     [VMX_EXIT_VMWRITE] = on_insn,
     [VMX_EXIT_VMXOFF] = on_insn,
     [VMX_EXIT_VMXON] = on_insn,
-    [VMX_EXIT_CR_ACCESS] = on_insn,
+    [VMX_EXIT_CR_ACCESS] = on_control_register,
     [VMX_EXIT_DR_ACCESS] = on_insn,
     [VMX_EXIT_IO] = vmx_on_io,
     [VMX_EXIT_RDMSR] = vmx_on_rdmsr,
@@ -197,7 +211,7 @@ static int (*const handlers[VMX_NEXITS])(struct vmx_vcpu *v) = {
     [VMX_EXIT_MONITOR] = on_insn,
     [VMX_EXIT_PAUSE] = on_insn,
     [VMX_EXIT_ENTRY_MACHINE_CHECK] = on_machine_check,
-    [VMX_EXIT_TPR_BELOW_THRESHOLD] = on_nothing,
+    [VMX_EXIT_TPR_BELOW_THRESHOLD] = on_task_priority,
     [VMX_EXIT_APIC_ACCESS] = on_impossible,
     [VMX_EXIT_VIRTUALIZED_EOI] = on_impossible,
     [VMX_EXIT_GDTR_IDTR] = on_insn,

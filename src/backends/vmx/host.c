@@ -29,11 +29,13 @@ static const struct vmx_wish wish = {
                  [VMX_GROUP_EXIT] = VMX_EXITC_HOST_64 | VMX_EXITC_SAVE_DEBUG,
                  [VMX_GROUP_ENTRY] = VMX_ENTRY_LOAD_DEBUG},
     .wanted = {[VMX_GROUP_PIN] = VMX_PIN_PREEMPTION_TIMER,
+               [VMX_GROUP_PROC] = VMX_PROC_TSC_OFFSETTING | VMX_PROC_TPR_SHADOW,
                [VMX_GROUP_EXIT] = VMX_EXITC_SAVE_EFER | VMX_EXITC_LOAD_EFER | VMX_EXITC_LOAD_PAT,
                [VMX_GROUP_ENTRY] = VMX_ENTRY_LOAD_EFER | VMX_ENTRY_LOAD_PAT,
                [VMX_GROUP_PROC2] = VMX_PROC2_EPT | VMX_PROC2_UNRESTRICTED_GUEST | VMX_PROC2_VPID |
                                    VMX_PROC2_WBINVD | VMX_PROC2_RDRAND | VMX_PROC2_RDSEED |
-                                   VMX_PROC2_RDTSCP | VMX_PROC2_INVPCID | VMX_PROC2_XSAVES}};
+                                   VMX_PROC2_RDTSCP | VMX_PROC2_INVPCID | VMX_PROC2_XSAVES |
+                                   VMX_PROC2_TSC_SCALING | VMX_PROC2_VIRTUAL_X2APIC}};
 
 /* ---- VPIDs ---- */
 

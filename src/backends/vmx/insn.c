@@ -111,6 +111,8 @@ static int msr(struct vmx_vcpu *v, bool write, uint64_t *value)
     bool handled = false, ok;
     int r;
 
+    if (index == VMX_MSR_X2APIC_TPR)
+        vmx_apic_used(v);
     if (!is_core_msr(index))
         vmx_pull(v, VMX_G_VMCS);
     vmx_session_end(v);

@@ -14,7 +14,7 @@ static const uint32_t free_msrs[] = {
 };
 
 /* Whether the program has a say in it. */
-static bool has_policy(const struct vcpu *vcpu, uint32_t index)
+bool vmx_has_msr_policy(const struct vcpu *vcpu, uint32_t index)
 {
     for (uint32_t i = 0; i < vcpu->nmsr_ranges; i++)
         if (index >= vcpu->msr_ranges[i].first && index <= vcpu->msr_ranges[i].last &&
@@ -29,7 +29,8 @@ int vmx_msr_policy(struct vcpu *vcpu)
 
     memset(v->msr_bits, 0xff, VMX_MSR_BITMAP_SIZE);
     for (size_t i = 0; i < sizeof(free_msrs) / sizeof(free_msrs[0]); i++)
-        if (!has_policy(vcpu, free_msrs[i]))
+        if (!vmx_has_msr_policy(vcpu, free_msrs[i]))
             vmx_msr_bitmap_clear(v->msr_bits, free_msrs[i], true, true);
+    vmx_apic_msrs(v);
     return VMM_OK;
 }

@@ -257,6 +257,22 @@ static uint64_t tsc_at(uint64_t deadline)
     return vmx_insn_rdtsc() + ns * vmm_host->tsc_khz / 1000000;
 }
 
+/* Whoever writes the TSC moves the offset, and so do pauses: never during a session. */
+static inline void put_tsc_offset(struct vmx_vcpu *v)
+{
+    const struct vmx_tsc *t = &vmx_vm_of(v)->tsc;
+    uint64_t offset;
+
+    if (!t->hardware)
+        return;
+    offset = atomic_load_explicit(&v->vcpu->tsc_offset, memory_order_relaxed) -
+             atomic_load_explicit(&t->base, memory_order_relaxed);
+    if (offset == v->tsc_offset)
+        return;
+    v->tsc_offset = offset;
+    vmx_insn_put(VMX_TSC_OFFSET, offset);
+}
+
 /* ---- sessions ---- */
 
 static inline int begin(struct vmx_vcpu *v)
@@ -270,6 +286,9 @@ static inline int begin(struct vmx_vcpu *v)
         vmx_state_init(v);
     vmm_host->fpu_begin(vmm_host->ctx);
     put_host(v);
+    put_tsc_offset(v);
+    if (v->lent)
+        vmx_apic_push(v);
     fpu_in(v);
     msrs_in(v);
     v->in_session = true;
@@ -302,11 +321,15 @@ int vmx_session_begin_now(struct vmx_vcpu *v)
     /* Without the preemption timer, what ends the guest's time is what happens to exit. */
     if (v->poll || !v->timed || !(v->pin & VMX_PIN_PREEMPTION_TIMER))
         look_at_timers(v);
+    if (v->tpr_used)
+        vmx_apic_lend(v);
     vmm_host->preempt_off(vmm_host->ctx);
     err = begin(v);
     if (!err)
         return 0;
     vmm_host->preempt_on(vmm_host->ctx);
+    if (v->lent)
+        vmx_apic_take_back(v);
     return err;
 }
 
@@ -327,6 +350,8 @@ void vmx_session_end_now(struct vmx_vcpu *v)
     fpu_out(v);
     vmm_host->fpu_end(vmm_host->ctx);
     vmm_host->preempt_on(vmm_host->ctx);
+    if (v->lent)
+        vmx_apic_take_back(v);
     if (v->ept_seen)
         note_invept(v);
 }

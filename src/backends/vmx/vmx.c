@@ -49,6 +49,7 @@ static int vm_init(struct vm *vm)
     }
     vv->vm = vm;
     vv->map_generation = 1;
+    vmx_tsc_init(vv);
     vm->backend_data = vv;
     err = vmx_mmu_init(vv);
     if (!err)
@@ -91,6 +92,7 @@ static void vcpu_fini(struct vcpu *vcpu)
     vmx_vmcs_destroy(&vmx_machine, &v->vmcs);
     vmx_pages.free(NULL, v->xsave);
     vmx_pages.free(NULL, v->msr_bits);
+    vmx_apic_fini(v);
     vmx_vpid_put(v->tlb.vpid);
     interp_vcpu_close(&v->soft);
     free(v);
@@ -114,6 +116,8 @@ static int vcpu_init(struct vcpu *vcpu)
     v->msr_bits = vmx_pages.alloc(NULL, false);
     err = v->xsave && v->msr_bits ? vmx_vmcs_create(&vmx_machine, &v->vmcs) : VMM_E_NOMEM;
     if (!err)
+        err = vmx_apic_init(v);
+    if (!err)
         err = interp_vcpu_open(&v->soft, vcpu);
     if (err) {
         vmx_vmcs_destroy(&vmx_machine, &v->vmcs);
@@ -121,6 +125,7 @@ static int vcpu_init(struct vcpu *vcpu)
             vmx_pages.free(NULL, v->xsave);
         if (v->msr_bits)
             vmx_pages.free(NULL, v->msr_bits);
+        vmx_apic_fini(v);
         vmx_vpid_put(v->tlb.vpid);
         free(v);
         return err;
@@ -281,5 +286,7 @@ const struct vmm_backend_ops vmm_backend_vmx = {
     .mem_map_changed = vmx_mem_map_changed,
     .code_changed = vmx_code_changed,
     .dirty_cleared = vmx_dirty_cleared,
+    .tsc = vmx_tsc,
+    .tsc_changed = vmx_tsc_changed,
     .host = &host_services,
 };

@@ -88,8 +88,14 @@ struct vmx_vcpu {
     bool timed;        /* core_timers_begin; `deadline` holds */
     uint64_t deadline; /* TSC at which the guest has to be left for the library's timers */
     uint64_t host_msr[VMX_NM];
-    uint32_t msrs_in;  /* bit n: host_msr[n] is the host's, the CPU has the guest's */
-    uint32_t host_cpu; /* `host` is of this CPU */
+    uint32_t msrs_in;    /* bit n: host_msr[n] is the host's, the CPU has the guest's */
+    uint32_t host_cpu;   /* `host` is of this CPU */
+    uint64_t tsc_offset; /* in the VMCS */
+    bool tpr_used;       /* the guest has accessed it: it is lent for each session */
+    bool lent;
+    uint8_t *vapic;                       /* virtual-APIC page; NULL: CR8 exits */
+    uint32_t threshold, wanted_threshold; /* of the TPR: in the VMCS, and of this session */
+    bool x2apic;                          /* the local APIC is in this mode in this session */
     struct vmx_host_state host;
 
     /* The last exit. */
@@ -104,8 +110,18 @@ struct vmx_vcpu {
     bool in_insn; /* a callback may run on behalf of the instruction at RIP */
 };
 
+/* The ticks of a VM. [tsc.c] */
+struct vmx_tsc {
+    bool hardware;  /* the hardware gives guests their TSC */
+    uint64_t ratio; /* 0: the host's frequency */
+    _Atomic uint64_t base;
+    _Atomic bool stands;
+    _Atomic uint32_t version; /* odd while the two above change */
+};
+
 struct vmx_vm {
     struct vm *vm;
+    struct vmx_tsc tsc;
     struct vmx_mmu mmu;
     uint64_t map_generation; /* of the memory map; changes with the world stopped */
 };
@@ -170,6 +186,29 @@ static inline void vmx_changed(struct vmx_vcpu *v, uint32_t groups)
         v->checked = false;
 }
 
+/* ---- time [tsc.c] ---- */
+
+uint64_t vmx_tsc(struct vm *vm);                /* of backend.h */
+void vmx_tsc_changed(struct vm *vm, bool runs); /* of backend.h */
+void vmx_tsc_init(struct vmx_vm *vv);
+/* Into v->proc and v->proc2, before they are in the current VMCS. */
+void vmx_tsc_controls(struct vmx_vcpu *v);
+
+/* ---- the task priority [apic.c] ---- */
+
+int vmx_apic_init(struct vmx_vcpu *v); /* 0 or VMM_E_NOMEM */
+void vmx_apic_fini(struct vmx_vcpu *v);
+void vmx_apic_controls(struct vmx_vcpu *v); /* as vmx_tsc_controls */
+/* Around a session, with preemption on; and at its begin, with the VMCS current. */
+void vmx_apic_lend(struct vmx_vcpu *v);
+void vmx_apic_take_back(struct vmx_vcpu *v);
+void vmx_apic_push(struct vmx_vcpu *v);
+/* The guest accesses CR8, or this MSR. */
+#define VMX_MSR_X2APIC_TPR 0x808u
+void vmx_apic_used(struct vmx_vcpu *v);
+/* The MSR bitmap is made anew. */
+void vmx_apic_msrs(struct vmx_vcpu *v);
+
 /* ---- sessions [session.c] ---- */
 
 /* Around entries: what is long and needs not be done for each of them. Begins one if there is none;
@@ -232,6 +271,8 @@ int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification);
 
 /* vmm_backend_ops.msr_policy: which MSRs exit. [msr.c] */
 int vmx_msr_policy(struct vcpu *vcpu);
+/* Whether the program has a say in this MSR. */
+bool vmx_has_msr_policy(const struct vcpu *vcpu, uint32_t index);
 
 /* What an exit with v->reason asks for. [exits.c] */
 int vmx_dispatch(struct vmx_vcpu *v);

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* backends/vmx/apic.c: the task priority in the hardware's keeping: CR8 by the TPR shadow, and the
+ * TPR of x2APIC mode. */
+#include "backends/vmx/vmx.h"
+#include "core/internal.h"
+#include "core/irqchip.h"
+#include "freestanding/host.h"
+#include "vmx/decode.h"
+#include "vmx/fields.h"
+#include "vmx/insn.h"
+
+/*
+ * The local APIC is the library's (devices/lapic.c). For a session it lends its task priority to
+ * the virtual-APIC page, where the guest reads and writes it without exits. What waits for a lower
+ * priority is the TPR threshold's, which ends the entry; what arrives meanwhile ends it, too.
+ */
+
+#define MSR_X2APIC_TPR VMX_MSR_X2APIC_TPR
+#define VTPR           0x80u
+#define CR8_CONTROLS   ((uint32_t)VMX_PROC_CR8_LOAD | (uint32_t)VMX_PROC_CR8_STORE)
+
+static atomic_uint *vtpr(const struct vmx_vcpu *v)
+{
+    return (atomic_uint *)(void *)(v->vapic + VTPR);
+}
+
+int vmx_apic_init(struct vmx_vcpu *v)
+{
+    if (!vmx_uses(VMX_GROUP_PROC, VMX_PROC_TPR_SHADOW))
+        return VMM_OK;
+    v->vapic = vmx_pages.alloc(NULL, false);
+    return v->vapic ? VMM_OK : VMM_E_NOMEM;
+}
+
+void vmx_apic_fini(struct vmx_vcpu *v)
+{
+    if (v->vapic)
+        vmx_pages.free(NULL, v->vapic);
+    v->vapic = NULL;
+}
+
+/* Most guests never use it: the first access exits. */
+void vmx_apic_controls(struct vmx_vcpu *v)
+{
+    v->proc2 &= ~(uint32_t)VMX_PROC2_VIRTUAL_X2APIC;
+    v->proc &= ~(uint32_t)VMX_PROC_TPR_SHADOW;
+    v->threshold = 0;
+    vmx_insn_put(VMX_TPR_THRESHOLD, 0);
+    if (v->vapic)
+        vmx_insn_put(VMX_VIRTUAL_APIC_ADDR, vmm_host->virt_to_phys(vmm_host->ctx, v->vapic));
+}
+
+void vmx_apic_used(struct vmx_vcpu *v)
+{
+    v->tpr_used = v->vapic;
+}
+
+/* ---- x2APIC ---- */
+
+/* Without the control the bitmap would give the guest the host's TPR: both change together. */
+static bool wants_x2apic(const struct vmx_vcpu *v)
+{
+    return v->x2apic && vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_VIRTUAL_X2APIC) &&
+           !vmx_has_msr_policy(v->vcpu, MSR_X2APIC_TPR);
+}
+
+void vmx_apic_msrs(struct vmx_vcpu *v)
+{
+    if ((v->proc2 & VMX_PROC2_VIRTUAL_X2APIC) && wants_x2apic(v))
+        vmx_msr_bitmap_clear(v->msr_bits, MSR_X2APIC_TPR, true, true);
+}
+
+static void set_x2apic(struct vmx_vcpu *v, bool on)
+{
+    vmx_msr_bitmap_set(v->msr_bits, MSR_X2APIC_TPR, true, true);
+    v->proc2 &= ~(uint32_t)VMX_PROC2_VIRTUAL_X2APIC;
+    if (on)
+        v->proc2 |= VMX_PROC2_VIRTUAL_X2APIC;
+    vmx_insn_put(VMX_PROC2_CTLS, v->proc2);
+    vmx_apic_msrs(v);
+}
+
+/* ---- sessions ---- */
+
+void vmx_apic_lend(struct vmx_vcpu *v)
+{
+    struct lapic *lapic = core_vcpu_lapic(v->vcpu);
+
+    v->lent = true;
+    v->x2apic = false;
+    v->wanted_threshold = 0;
+    if (lapic)
+        v->wanted_threshold = lapic_lend(lapic, vtpr(v), &v->x2apic);
+    else
+        atomic_store_explicit(vtpr(v), (unsigned)v->soft.cpu->cr8 << 4, memory_order_relaxed);
+}
+
+void vmx_apic_push(struct vmx_vcpu *v)
+{
+    bool on = v->proc2 & VMX_PROC2_VIRTUAL_X2APIC;
+
+    if (!(v->proc & VMX_PROC_TPR_SHADOW)) {
+        v->proc = (v->proc & ~CR8_CONTROLS) | VMX_PROC_TPR_SHADOW;
+        vmx_insn_put(VMX_PROC_CTLS, v->proc);
+    }
+    if (v->wanted_threshold != v->threshold) {
+        v->threshold = v->wanted_threshold;
+        vmx_insn_put(VMX_TPR_THRESHOLD, v->threshold);
+    }
+    if (on != wants_x2apic(v))
+        set_x2apic(v, !on);
+}
+
+void vmx_apic_take_back(struct vmx_vcpu *v)
+{
+    struct lapic *lapic = core_vcpu_lapic(v->vcpu);
+
+    v->lent = false;
+    if (lapic)
+        lapic_take_back(lapic);
+    else
+        v->soft.cpu->cr8 = atomic_load_explicit(vtpr(v), memory_order_relaxed) >> 4 & 15;
+}
