@@ -14,7 +14,25 @@ static void put_move(struct code *c, unsigned reg)
     put8(c, percent(70) ? 4u << below(5) : below(128));
 }
 
-/* An access off a pointer, or an index. */
+/* The operand of what was written last: an absolute address, or one off RIP; some cross the end of
+ * a page. */
+static void put_fixed_operand(struct code *c, unsigned to)
+{
+    uint32_t linear =
+        FAKE_DATA + below(4) * 0x1000 + (percent(90) ? below(64) * 4 : 0xff0 + below(16));
+
+    if (!c->bits64) {
+        put8(c, 0x05 | to << 3);
+    } else if (percent(50)) {
+        put8(c, 0x05 | to << 3);
+        linear -= FAKE_TEXT + c->len + 4;
+    } else {
+        put8(c, 0x04 | to << 3), put8(c, 0x25);
+    }
+    put32(c, linear);
+}
+
+/* An access off a pointer, or an index, or to a place that no register decides. */
 static void put_loop_access(struct code *c, unsigned reg)
 {
     static const uint8_t ops[] = {0x8b, 0x8b, 0x8b, 0x03, 0x3b, 0x89, 0x01, 0x31, 0x88, 0x8a};
@@ -28,6 +46,10 @@ static void put_loop_access(struct code *c, unsigned reg)
         to = below(4);
     } else {
         put8(c, ops[below(sizeof(ops))]);
+    }
+    if (percent(20)) {
+        put_fixed_operand(c, to);
+        return;
     }
     if (percent(15)) {
         put8(c, 0x44 | to << 3), put8(c, below(3) << 6 | LOOP_BX << 3 | reg);

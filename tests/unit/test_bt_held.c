@@ -140,6 +140,133 @@ START_TEST(alignment_is_checked_later)
 }
 END_TEST
 
+/* Variables at fixed places, by RIP and by their addresses: in an inner region, which is entered
+ * often, and with pages that change in between. At CPL 3: ends with #GP. */
+FAKE_ASM(variables, 64,
+         "mov $3000, %ecx\n mov $0x50800, %r8d\n 1: call 2f\n dec %ecx\n jnz 1b\n hlt\n"
+         "2: mov 1b+0x40000(%rip), %eax\n add %eax, 0x51010\n addb $1, 0x51fff\n"
+         "mov 0x50ffd, %edx\n inc %rbx\n ret");
+
+START_TEST(variables_at_fixed_places)
+{
+    for (unsigned user = 0; user < 2; user++) {
+        struct fake *f = soon_regions();
+        uint64_t calls;
+
+        FAKE_LOAD(f, variables);
+        fake_put(f, FAKE_TEXT + 11 + 0x40000, 4, 7);
+        if (user)
+            fake_user(f);
+        ck_assert_int_eq(again(f), user ? X86_GP : FAKE_HLT);
+        ck_assert_uint_gt(f->cpu->count.regions, 0);
+        ck_assert_uint_eq(fake_get(f, 0x51010, 4), 3000 * 7);
+        ck_assert_uint_eq(fake_get(f, 0x51fff, 1), 3000 & 0xff);
+        /* Elsewhere, and not to be written to: the fault shows it, at CPL 3. */
+        f->cpu->rip = FAKE_TEXT;
+        fake_put(f, 0x53010, 4, 0);
+        fake_put(f, PTE + 8, 8, 0x53007);
+        x86_flush_tlb(f->cpu);
+        calls = f->cpu->count.handler_calls;
+        if (user)
+            fake_user(f);
+        ck_assert_int_eq(again(f), user ? X86_GP : FAKE_HLT);
+        ck_assert_uint_eq(fake_get(f, 0x51010, 4), 3000 * 7);
+        ck_assert_uint_eq(fake_get(f, 0x53010, 4), 3000 * 7);
+        ck_assert_uint_lt(f->cpu->count.handler_calls - calls,
+                          3000 + 200); /* the one that crosses */
+        fake_put(f, PTE + 8, 8, 0x53005);
+        x86_flush_tlb(f->cpu);
+        if (user)
+            fake_user(f);
+        ck_assert_int_eq(again(f), user ? X86_PF_ : FAKE_HLT);
+        finish(f);
+    }
+}
+END_TEST
+
+/* The page of a variable is mapped elsewhere by what a handler calls, in the middle of a region. */
+FAKE_ASM(cpuid_in_a_loop, 64,
+         "mov $3000, %edi\n xor %esi, %esi\n 1: add 0x50010, %esi\n xor %eax, %eax\n cpuid\n"
+         "add 0x50014, %esi\n dec %edi\n jnz 1b\n hlt");
+static int cpuid_remaps(void *ctx, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+{
+    struct fake *f = ctx;
+
+    (void)leaf, (void)subleaf;
+    memset(out, 0, 16);
+    if (f->cpu->gpr[VMM_RDI] == 100) {
+        fake_put(f, PTE, 8, PAGE_2 | 7);
+        mmu_flush_page(&f->cpu->mmu, PAGE); /* no code is there */
+    }
+    return X86_ENV_OK;
+}
+
+START_TEST(variables_that_a_handler_maps_elsewhere)
+{
+    for (unsigned user = 0; user < 2; user++) {
+        struct fake *f = soon_regions();
+
+        f->env.cpuid = cpuid_remaps;
+        fake_put(f, PAGE + 0x10, 4, 1);
+        fake_put(f, PAGE + 0x14, 4, 10);
+        fake_put(f, PAGE_2 + 0x10, 4, 100);
+        fake_put(f, PAGE_2 + 0x14, 4, 1000);
+        FAKE_LOAD(f, cpuid_in_a_loop);
+        if (user)
+            fake_user(f);
+        ck_assert_int_eq(again(f), user ? X86_GP : FAKE_HLT);
+        ck_assert_uint_gt(f->cpu->count.regions, 0);
+        ck_assert_uint_eq(f->cpu->gpr[VMM_RSI], 2901 * 1 + 2900 * 10 + 99 * 100 + 100 * 1000);
+        finish(f);
+    }
+}
+END_TEST
+
+/* Code is decoded from the page of a variable, again and again. */
+FAKE_ASM(code_at_variable, 64,
+         "mov $4000, %ecx\n mov $0x50800, %r8d\n 1: mov %ecx, 0x50010\n add $1, %edx\n"
+         "and $63, %edx\n jnz 2f\n mov %ecx, 0x50801\n call *%r8\n add %rax, %rbx\n"
+         "2: mov %cl, 0x50011\n add 0x50010, %ebx\n dec %ecx\n jnz 1b\n hlt");
+
+START_TEST(code_in_the_page_of_a_variable)
+{
+    for (unsigned user = 0; user < 2; user++) {
+        struct fake *f = soon_regions();
+        uint64_t sum = 0;
+
+        fake_load(f, PAGE + 0x800, constant_begin, constant_end);
+        FAKE_LOAD(f, code_at_variable);
+        if (user)
+            fake_user(f);
+        ck_assert_int_eq(again(f), user ? X86_GP : FAKE_HLT);
+        for (uint32_t i = 1; i <= 4000; i++)
+            sum += ((i & 0xffff00ffu) | (i & 0xff) << 8) + (((4001 - i) & 63) ? 0 : i);
+        ck_assert_uint_eq((uint32_t)f->cpu->gpr[VMM_RBX], (uint32_t)sum);
+        finish(f);
+    }
+}
+END_TEST
+
+/* Alignment is checked from the middle of a region on, for a variable whose address is odd. */
+FAKE_ASM(odd_variable, 64,
+         "mov $5000, %ecx\n 1: mov 0x50801, %eax\n pushf\n cmp $100, %ecx\n jne 2f\n"
+         "orl $0x40000, (%rsp)\n 2: popf\n dec %ecx\n jnz 1b\n hlt");
+
+START_TEST(alignment_of_a_variable)
+{
+    struct fake *f = soon_regions();
+
+    f->cpu->cr0 |= X86_CR0_AM;
+    x86_mode_changed(f->cpu);
+    FAKE_LOAD(f, odd_variable);
+    fake_user(f);
+    ck_assert_int_eq(again(f), X86_AC_);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RCX], 99);
+    ck_assert_uint_gt(f->cpu->count.regions, 0);
+    finish(f);
+}
+END_TEST
+
 /* Not canonical, but with the bits of an address that a cell has. */
 START_TEST(wild_addresses)
 {
@@ -167,6 +294,10 @@ int main(void)
     tcase_add_test(t, invlpg_in_a_loop);
     tcase_add_test(t, code_in_a_page_that_is_held);
     tcase_add_test(t, alignment_is_checked_later);
+    tcase_add_test(t, variables_at_fixed_places);
+    tcase_add_test(t, variables_that_a_handler_maps_elsewhere);
+    tcase_add_test(t, code_in_the_page_of_a_variable);
+    tcase_add_test(t, alignment_of_a_variable);
     tcase_add_test(t, wild_addresses);
     suite_add_tcase(s, t);
     srunner_run_all(r, CK_NORMAL);

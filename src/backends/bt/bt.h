@@ -28,8 +28,9 @@
  * world stopped.
  */
 
-/* RBP's distance from x86_cpu: most fields are in reach of 8-bit displacements. */
-#define BT_BIAS         128
+/* RBP's distance from x86_cpu: from R10, the first register in memory, to tier_held fields are in
+ * reach of 8-bit displacements. */
+#define BT_BIAS         208
 #define BT_FIELD(field) ((int32_t)offsetof(struct x86_cpu, field) - BT_BIAS)
 #define BT_GPR(slot)    ((int32_t)(slot)*8 - BT_BIAS)
 

@@ -310,7 +310,8 @@ bool gen_linear(struct gen *g);
 void gen_probe(struct gen *g, unsigned size, bool write);
 /* The same for an access off a base, which may have a cell of its own. */
 void gen_probe_off(struct gen *g, const struct gen_base *b, unsigned size, bool write);
-/* The same for the op's memory operand; spills the flags. False: not possible, nothing written. */
+/* The same for the op's memory operand; spills the flags. A place that no register decides may need
+ * no look. False: not possible, nothing written. */
 bool gen_mem(struct gen *g, unsigned size, bool write);
 /* What a look into the TLB does that has failed; goes on behind if there is nothing. [tlb.c] */
 void gen_miss(struct gen *g, const struct gen_slow *s);
@@ -389,6 +390,14 @@ extern const struct gen_base gen_stack;
 unsigned gen_cell(struct gen *g, const struct gen_base *b, unsigned size, bool write);
 /* For how many bytes it may be used. */
 unsigned gen_cell_size(unsigned cell);
+/* In a region: RAX = host address of the op's memory operand, if the entry has made sure of its
+ * page; false: nothing written. [fixed.c] */
+bool gen_fixed(struct gen *g, unsigned size, bool write);
+/* It relies on such pages: the TLB must not lose anything meanwhile. */
+bool gen_has_fixed(const struct gen *g);
+/* Cells of such pages: so many for reading, and for writing. */
+#define GEN_FIXED_CELLS 128
+#define GEN_FIRST_FIXED (MMU_CELLS - 2 * GEN_FIXED_CELLS)
 static inline struct em_rm gen_cell_field(unsigned cell, size_t member)
 {
     return em_at(H_RBP, BT_FIELD(mmu.cell) + (int32_t)(cell * sizeof(struct mmu_cell) + member));

@@ -149,6 +149,8 @@ bool gen_mem(struct gen *g, unsigned size, bool write)
     if (gen_flags_use_at(g, g->i) & GEN_READS)
         gen_save_flags(g);
     gen_free_flags(g);
+    if (gen_fixed(g, size, write))
+        return true;
     if (!gen_linear(g))
         return false;
     if (g->op->ea == X86_EA_SEG64)

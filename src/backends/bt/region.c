@@ -30,6 +30,7 @@ static void write_entry(struct gen *g, struct bt_region *br, struct region *r)
     br->entry = em_rx(e);
     for (unsigned k = 1; k < r->npages; k++)
         elsewhere[k] = check_page(g, r->page[k].page, r->page[k].delta);
+    region_check_fixed(g, r);
     r->simd_site = g->simd_have ? gen_simd_check(g) : NULL;
     r->simd_back = em_rx(e);
     em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), (int32_t)head->need);
@@ -154,6 +155,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         region_analyse(r);
         region_assign(&r->base, r);
         region_find_bases(g, r);
+        region_find_fixed(g, r);
         region_find_steady(g, r);
         *br = (struct bt_region){.head = head};
         ok = write_whole(g, r, br);

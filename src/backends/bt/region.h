@@ -87,6 +87,16 @@ struct region_edge {
     bool written; /* but for the jump at its end */
 };
 
+#define REGION_FIXED 4
+struct region_fixed {
+    int64_t page; /* its distance from the head's page, or its address */
+    bool absolute, write;
+    uint16_t cell; /* of the MMU */
+    uint64_t heat; /* how often it is accessed, about */
+    uint8_t *site; /* at the entry: the cell has another page, ... */
+    const void *back;
+};
+
 #define REGION_CELLS 64
 struct region_cell {
     uint8_t base, index, scale;
@@ -109,6 +119,8 @@ struct region {
     unsigned npages;
     struct gen_base held[GEN_HOLDS];
     unsigned nbases;
+    struct region_fixed fixed[REGION_INSNS / 8]; /* REGION_FIXED once they are chosen */
+    unsigned nfixed;
     struct region_cell cell[REGION_CELLS];
     unsigned ncells;
     struct region_edge edge[REGION_EDGES * 2];
@@ -164,6 +176,13 @@ void region_start(struct gen *g, const struct gen *base);
 /* Behind the entry, hot and cold; false: there is not enough room or memory. */
 bool region_write(struct gen *g, struct region *r);
 void region_free_versions(struct region *r);
+
+/* ---- pages at fixed places [fixed.c] ---- */
+
+void region_find_fixed(struct gen *g, struct region *r);
+/* At the entry; and in the cold part, what fills the cells or goes elsewhere. */
+void region_check_fixed(struct gen *g, struct region *r);
+void region_fill_fixed(struct gen *g, struct region *r);
 
 /* ---- bases that are held over blocks [held.c] ---- */
 

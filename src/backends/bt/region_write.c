@@ -550,6 +550,7 @@ bool region_write(struct gen *g, struct region *r)
     }
     r->hot_end = g->e.p;
     g->e.p = r->base.cold;
+    region_fill_fixed(g, r);
     if (r->simd_site)
         gen_simd_enter(g, r->simd_site, r->simd_back, r->elsewhere);
     for (unsigned i = 0; i < r->n; i++)

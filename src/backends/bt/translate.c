@@ -31,7 +31,8 @@ static void adjust_state(struct gen *g, unsigned ext)
 /* What handlers must not change if a region is to go on behind them. */
 static unsigned region_bits(const struct gen *g)
 {
-    return (g->region ? BT_MAPPED : 0) | (g->simd_have ? BT_SIMD : 0);
+    return (g->region ? BT_MAPPED : 0) | (g->simd_have ? BT_SIMD : 0) |
+           (gen_has_fixed(g) ? BT_HELD : 0);
 }
 
 /* The place of `what`. */

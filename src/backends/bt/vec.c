@@ -53,9 +53,11 @@ static bool uses(const struct vec_copy *c, unsigned slot)
 /* The operand's address, in RAX. False: not possible. */
 static bool address(struct gen *g, const struct vec_copy *c)
 {
+    unsigned nslow = g->nslow;
+
     if (!gen_mem(g, c->form.mem_size, c->form.store))
         return false;
-    if (c->form.align <= 1 && c->form.mem_size >= 16 && !c->form.store)
+    if (c->form.align <= 1 && c->form.mem_size >= 16 && !c->form.store && g->nslow > nslow)
         g->slow[g->nslow - 1].found = em_rx(&g->e);
     if (c->form.align > 1) {
         EM(&g->e, 0xa8, (uint8_t)(c->form.align - 1)); /* TEST AL: as the guest's address */

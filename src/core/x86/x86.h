@@ -301,6 +301,7 @@ struct x86_cpu {
     uint64_t tier_operand;       /* for the memory operand that the flags come from, */
     uint64_t tier_hold[2];       /* and for host addresses */
     uint64_t link_key;           /* x86_link_key of the mode */
+    uint64_t tier_held[8];       /* the tier's: host addresses over blocks */
 
     uint64_t jump_key;     /* x86_jump_key of the mode, with SINGLE in such a block */
     struct x86_block *blk; /* current block */
@@ -309,7 +310,6 @@ struct x86_cpu {
     uint64_t sp_mask;      /* of the stack pointer, likewise */
     uint32_t jump_limit;   /* CS limit and base for which blocks are in `jump`, unless flat */
     uint64_t jump_base;
-    uint64_t tier_held[8];       /* the tier's: host addresses over blocks */
     const struct x86_tier *tier; /* or NULL */
     void *tier_state;
 
