@@ -471,6 +471,26 @@ START_TEST(invlpg_reaches_code)
 }
 END_TEST
 
+/* An instruction that begins in the page before. */
+FAKE_ASM(call_remap_rest_call, 64,
+         "call *%rbx\n mov %rax, %rdx\n mov %rdi, (%rsi)\n invlpg 1(%rbx)\n call *%rbx\n hlt\n");
+
+START_TEST(invlpg_reaches_the_rest_of_an_instruction)
+{
+    struct fake *f = long64();
+    uint8_t code[2][6] = {{0xb8, 1, 0, 0, 0, 0xc3}, {0, 2, 0, 0, 0, 0xc3}}; /* MOV EAX; RET */
+
+    remap(f, 0);
+    fake_load(f, VA_A - 1, code[0], code[0] + 6);
+    fake_load(f, VA_A + 0x1000, code[1] + 1, code[1] + 6);
+    f->cpu->gpr[VMM_RBX] = VA_A - 1;
+    EXPECT_OK(f, call_remap_rest_call);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RDX], 1);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RAX], 2);
+    fake_free(f);
+}
+END_TEST
+
 FAKE_ASM(wp_store, 64,
          "mov %rcx, (%rbx)\n" /* WP clear: may write */
          "mov %cr0, %rax\n or $0x10000, %rax\n mov %rax, %cr0\n"
@@ -609,5 +629,5 @@ EXPECT_MAIN("control", cr0_accepts_and_fixes_et, cr0_rejects_impossible_combinat
             users_cannot_touch_control_registers, clts_clears_ts, lmsw_sets_but_does_not_clear_pe,
             smsw_by_size_and_umip, xsetbv_checks, xgetbv_at_any_privilege,
             invlpg_shows_the_new_mapping, global_pages_outlive_cr3_loads, invlpg_reaches_code,
-            wp_takes_effect_at_once, invpcid_types, invpcid_faults, pkru_takes_effect_at_once,
-            pkru_faults)
+            invlpg_reaches_the_rest_of_an_instruction, wp_takes_effect_at_once, invpcid_types,
+            invpcid_faults, pkru_takes_effect_at_once, pkru_faults)
