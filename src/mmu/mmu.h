@@ -207,6 +207,20 @@ enum mmu_paging { MMU_PAGING_NONE, MMU_PAGING_32, MMU_PAGING_PAE, MMU_PAGING_4LE
 #define MMU_L2_SIZE  (1u << MMU_L2_BITS)
 #define MMU_L2_BYTES (MMU_NTABLES * MMU_L2_SIZE * sizeof(struct mmu_entry))
 
+/*
+ * With PCIDs (SDM Vol. 3A 4.10.1) the second level also keeps what was entered for others than the
+ * current one: each has a key of its own. The first level, paths and fetches have no PCIDs and
+ * begin anew with each load of CR3. All but the loads of CR3 forget the other contexts if they
+ * flush more than a page; entries of a page go whatever their PCID is.
+ */
+#define MMU_CONTEXTS   8
+#define MMU_SALT_SHIFT (MMU_L2_BITS - 3)
+
+struct mmu_context {
+    uint64_t key; /* l2_key[0] while it is the current one; 0: not in use */
+    uint16_t pcid;
+};
+
 static inline unsigned mmu_l2_slot(uint64_t linear)
 {
     return (unsigned)((linear >> MMU_PAGE_SHIFT) ^ (linear >> (MMU_PAGE_SHIFT + MMU_L2_BITS))) &
@@ -242,6 +256,9 @@ struct mmu {
     struct mmu_entry *l2; /* [MMU_NTABLES][MMU_L2_SIZE], or NULL */
     uint64_t l2_key[2];   /* of entries that are valid; [1]: of global pages */
     uint32_t l2_gen;      /* of the last key */
+    uint32_t l2_salt;     /* of slots of the lower half, where contexts use the same addresses */
+    struct mmu_context context[MMU_CONTEXTS];
+    unsigned context_next; /* the one to be given to the next PCID that has none */
 
     struct mmu_cell cell[MMU_CELLS];
     uint64_t cells_filled[MMU_CELLS / 64]; /* bits */
@@ -301,6 +318,11 @@ void mmu_set_l2(struct mmu *mmu, struct mmu_entry *l2);
 void mmu_flush_all(struct mmu *mmu);
 /* All but global pages: MOV to CR3 while CR4.PGE is set. */
 void mmu_flush_nonglobal(struct mmu *mmu);
+/* MOV to CR3 while CR4.PCIDE and CR4.PGE are set; `keep`: what there is for the PCID stays valid.
+ */
+void mmu_load_pcid(struct mmu *mmu, uint16_t pcid, bool keep);
+/* What there is for a PCID that is not the current one. */
+void mmu_forget_pcid(struct mmu *mmu, uint16_t pcid);
 /* All entries of one linear page, INVLPG. Large pages: whatever was cached of it is found too. */
 void mmu_flush_page(struct mmu *mmu, uint64_t linear);
 /* Drops what points into [gpa, gpa+len); after the memory map has changed. */

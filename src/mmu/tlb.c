@@ -49,6 +49,11 @@ static void clear_filled(struct mmu *mmu, bool global, bool keep)
             }
 }
 
+static void forget_contexts(struct mmu *mmu)
+{
+    memset(mmu->context, 0, sizeof(mmu->context));
+}
+
 /* What has been entered into the second level with this key is not found any more. */
 static void next_key(struct mmu *mmu, bool global)
 {
@@ -56,6 +61,7 @@ static void next_key(struct mmu *mmu, bool global)
     if (!mmu->l2_gen) { /* old tags would be as the new ones */
         if (mmu->l2)
             memset(mmu->l2, 0, MMU_L2_BYTES);
+        forget_contexts(mmu);
         mmu->l2_key[!global] = 1ull << 48;
         mmu->l2_gen = 2;
     }
@@ -64,6 +70,7 @@ static void next_key(struct mmu *mmu, bool global)
 
 static void flush_l2(struct mmu *mmu)
 {
+    forget_contexts(mmu);
     next_key(mmu, false);
     next_key(mmu, true);
 }
@@ -85,13 +92,55 @@ void mmu_flush_all(struct mmu *mmu)
     mmu->flushes++;
 }
 
-void mmu_flush_nonglobal(struct mmu *mmu)
+/* All but the second level. */
+static void flush_first_nonglobal(struct mmu *mmu)
 {
     clear_filled(mmu, false, true);
-    next_key(mmu, false);
     mmu_flush_paths(mmu);
     mmu->flush_gen++;
     mmu->flushes++;
+}
+
+void mmu_flush_nonglobal(struct mmu *mmu)
+{
+    flush_first_nonglobal(mmu);
+    forget_contexts(mmu);
+    next_key(mmu, false);
+}
+
+static struct mmu_context *find_context(struct mmu *mmu, uint16_t pcid)
+{
+    for (unsigned i = 0; i < MMU_CONTEXTS; i++)
+        if (mmu->context[i].key && mmu->context[i].pcid == pcid)
+            return &mmu->context[i];
+    return NULL;
+}
+
+void mmu_load_pcid(struct mmu *mmu, uint16_t pcid, bool keep)
+{
+    struct mmu_context *c = find_context(mmu, pcid);
+
+    flush_first_nonglobal(mmu);
+    if (!c) {
+        c = &mmu->context[mmu->context_next++ % MMU_CONTEXTS];
+        keep = false;
+    }
+    mmu->l2_salt = (uint32_t)(c - mmu->context) << MMU_SALT_SHIFT;
+    if (keep) {
+        mmu->l2_key[0] = c->key;
+        return;
+    }
+    next_key(mmu, false);
+    *c = (struct mmu_context){mmu->l2_key[0], pcid};
+}
+
+void mmu_forget_pcid(struct mmu *mmu, uint16_t pcid)
+{
+    struct mmu_context *c = find_context(mmu, pcid);
+
+    if (c)
+        c->key = 0;
+    mmu->flush_gen++;
 }
 
 void mmu_drop(struct mmu *mmu, unsigned idx, uint64_t linear)
@@ -103,9 +152,12 @@ void mmu_drop(struct mmu *mmu, unsigned idx, uint64_t linear)
     mmu_empty_cells(mmu);
     if (e->read == page || e->write == page)
         clear_entry(mmu, idx, i);
-    if (mmu->l2) {
-        e = mmu_l2_entry(mmu, idx, linear);
-        e->read = e->write = 0; /* whatever it is: the next walk enters it again */
+    if (!mmu->l2)
+        return;
+    /* In all places where it can be, whatever is there: the next walk enters it again. */
+    for (unsigned n = 0; n < (linear >> 63 ? 1 : MMU_CONTEXTS); n++) {
+        e = &mmu->l2[idx << MMU_L2_BITS | (mmu_l2_slot(linear) ^ n << MMU_SALT_SHIFT)];
+        e->read = e->write = 0;
     }
 }
 

@@ -24,7 +24,9 @@ void mmu_drop(struct mmu *mmu, unsigned idx, uint64_t linear);
 
 static inline struct mmu_entry *mmu_l2_entry(struct mmu *mmu, unsigned idx, uint64_t linear)
 {
-    return &mmu->l2[idx << MMU_L2_BITS | mmu_l2_slot(linear)];
+    unsigned slot = mmu_l2_slot(linear) ^ (linear >> 63 ? 0 : mmu->l2_salt);
+
+    return &mmu->l2[idx << MMU_L2_BITS | slot];
 }
 
 /* Whether any entry may have a write tag of a page: pages that share a bit are told apart by

@@ -268,6 +268,122 @@ START_TEST(generations_start_over)
 }
 END_TEST
 
+/* ---- PCIDs ---- */
+
+/* Another set of tables, in which PAGE is PAGE_2. */
+#define PML4_2 0x600000u
+#define PDPT_2 0x601000u
+#define PD_2   0x602000u
+#define PT_2   0x603000u
+#define PTE_2  (PT_2 + PAGE / 4096 * 8)
+#define KEEP   (1ull << 63)
+
+FAKE_ASM(load_one, 64, "mov (%rsi), %eax\n hlt");
+
+static struct fake *with_pcids(uint64_t flags)
+{
+    struct fake *f = translating_for(false);
+
+    f->cpu->cr4 |= X86_CR4_PGE | X86_CR4_PCIDE;
+    x86_mode_changed(f->cpu);
+    memcpy(f->mem + PD_2, f->mem + FAKE_PD, 4096);
+    memcpy(f->mem + PT_2, f->mem + FAKE_PT, 4096);
+    fake_put(f, PML4_2, 8, PDPT_2 | 7);
+    fake_put(f, PDPT_2, 8, PD_2 | 7);
+    fake_put(f, PD_2, 8, PT_2 | 7);
+    fake_put(f, PTE, 8, PAGE | 7 | flags);
+    fake_put(f, PTE_2, 8, PAGE_2 | 7 | flags);
+    fake_put(f, PAGE, 4, 1);
+    fake_put(f, PAGE_2, 4, 2);
+    fake_put(f, MEMORY, 4, 3);
+    x86_flush_tlb(f->cpu);
+    f->cpu->gpr[VMM_RSI] = PAGE;
+    ck_assert_int_eq(FAKE_EXEC(f, load_one), FAKE_HLT);
+    return f;
+}
+
+/* What PAGE holds after a load of CR3. */
+static uint64_t page_with(struct fake *f, uint64_t cr3)
+{
+    ck_assert(x86_set_cr3(f->cpu, cr3));
+    ck_assert_uint_eq(f->cpu->cr3, cr3 & ~KEEP);
+    ck_assert_int_eq(again(f), FAKE_HLT);
+    return f->cpu->gpr[VMM_RAX];
+}
+
+START_TEST(pcids_have_entries_of_their_own)
+{
+    struct fake *f = with_pcids(0);
+    uint64_t one = FAKE_PML4 | 1, two = PML4_2 | 2;
+
+    ck_assert_uint_eq(page_with(f, one), 1);
+    ck_assert_uint_eq(page_with(f, two), 2);
+    ck_assert_uint_eq(page_with(f, one | KEEP), 1);
+    ck_assert_uint_eq(page_with(f, two | KEEP), 2);
+    /* They are still there when the tables have changed, until a load without the bit. */
+    fake_put(f, PTE, 8, MEMORY | 7);
+    fake_put(f, PTE_2, 8, MEMORY | 7);
+    ck_assert_uint_eq(page_with(f, one | KEEP), 1);
+    ck_assert_uint_eq(page_with(f, two | KEEP), 2);
+    ck_assert_uint_eq(page_with(f, one), 3);
+    ck_assert_uint_eq(page_with(f, two | KEEP), 2);
+    ck_assert_uint_eq(page_with(f, one | KEEP), 3);
+    ck_assert_uint_eq(page_with(f, two), 3);
+    finish(f);
+}
+END_TEST
+
+/* Each way to flush what belongs to a PCID that is not the current one. */
+FAKE_ASM(do_invpcid, 64, "invpcid (%rdx), %r8\n hlt");
+
+START_TEST(other_pcids_are_flushed)
+{
+    for (unsigned way = 0; way < 8; way++) {
+        struct fake *f = with_pcids(0);
+        uint64_t one = FAKE_PML4 | 1, two = PML4_2 | 2;
+
+        ck_assert_uint_eq(page_with(f, one), 1);
+        ck_assert_uint_eq(page_with(f, two), 2);
+        fake_put(f, PTE, 8, MEMORY | 7);
+        if (way < 4) { /* INVPCID, of this type */
+            fake_load(f, FAKE_TEXT + 64, do_invpcid_begin, do_invpcid_end);
+            fake_put(f, 0x700000, 8, 1);
+            fake_put(f, 0x700008, 8, PAGE);
+            f->cpu->gpr[VMM_RDX] = 0x700000;
+            f->cpu->gpr[VMM_R8] = way;
+            f->cpu->feat.l7_ebx |= X86_F7_EBX_INVPCID;
+            f->cpu->rip = FAKE_TEXT + 64;
+            ck_assert_int_eq(fake_go(f), FAKE_HLT);
+        } else if (way == 4) {
+            x86_flush_tlb(f->cpu);
+        } else if (way == 5) {
+            mmu_flush_gpa(&f->cpu->mmu, PAGE, 4096);
+        } else if (way == 6) { /* more PCIDs than there are places for */
+            for (uint64_t pcid = 3; pcid < 3 + MMU_CONTEXTS; pcid++)
+                ck_assert_uint_eq(page_with(f, PML4_2 | pcid), 2);
+        } else { /* keys start over */
+            f->cpu->mmu.l2_gen = 0xfffffff;
+            ck_assert_uint_eq(page_with(f, PML4_2 | 3), 2);
+        }
+        ck_assert_uint_eq(page_with(f, one | KEEP), 3);
+        finish(f);
+    }
+}
+END_TEST
+
+START_TEST(global_pages_belong_to_all_pcids)
+{
+    struct fake *f = with_pcids(0x100);
+
+    ck_assert_uint_eq(page_with(f, FAKE_PML4 | 1), 1);
+    ck_assert_uint_eq(page_with(f, PML4_2 | 2), 1);
+    x86_flush_tlb_page(f->cpu, PAGE);
+    ck_assert_uint_eq(page_with(f, PML4_2 | 2 | KEEP), 2);
+    ck_assert_uint_eq(page_with(f, FAKE_PML4 | 1), 2);
+    finish(f);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("bt_tlb");
@@ -285,6 +401,9 @@ int main(void)
     tcase_add_test(t, crossing_pages);
     tcase_add_test(t, faults_drop_entries);
     tcase_add_test(t, generations_start_over);
+    tcase_add_test(t, pcids_have_entries_of_their_own);
+    tcase_add_test(t, other_pcids_are_flushed);
+    tcase_add_test(t, global_pages_belong_to_all_pcids);
     suite_add_tcase(s, t);
     srunner_run_all(r, CK_NORMAL);
     failed = srunner_ntests_failed(r);

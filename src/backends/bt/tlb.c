@@ -34,6 +34,11 @@ static void find_entry(struct em *e)
     shift(e, EXT_SHR, H_RDI, MMU_L2_BITS);
     em_rr(e, false, OP_XOR, H_RDX, H_RDI);
     em_imm(e, false, EXT_AND, em_reg(H_RDX), MMU_L2_SIZE - 1);
+    em_rr(e, true, OP_LOAD, H_RDI, H_RSI);
+    shift(e, EXT_SAR, H_RDI, 63);
+    em_rr(e, true, 0xf7, 2, H_RDI);                       /* NOT */
+    em_rm(e, false, 0x23, H_RDI, GEN_FIELD(mmu.l2_salt)); /* AND */
+    em_rr(e, false, OP_XOR, H_RDX, H_RDI);
     em_insn(e, (struct em_op){.map = 1, .op = 0xb6}, H_RDI, GEN_FIELD(mmu_idx)); /* MOVZX */
     shift(e, EXT_SHL, H_RDI, MMU_L2_BITS);
     em_rr(e, false, OP_ADD, H_RDX, H_RDI);

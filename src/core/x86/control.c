@@ -91,19 +91,21 @@ bool x86_set_cr0(struct x86_cpu *cpu, uint64_t value)
 
 bool x86_set_cr3(struct x86_cpu *cpu, uint64_t value)
 {
-    /* "No flush" is a permission. TLB entries have no PCID here, so those of the old one must go in
-     * any case. */
-    if (cpu->cr4 & X86_CR4_PCIDE)
+    bool pcids = cpu->cr4 & X86_CR4_PCIDE, keep = pcids && (value & CR3_NOFLUSH);
+
+    if (pcids)
         value &= ~CR3_NOFLUSH;
     if (value >> cpu->feat.gpa_bits)
         return general_protection(cpu);
     if (!mmu_takes(cpu, cpu->cr0, value, cpu->cr4, cpu->efer, true))
         return false;
     cpu->cr3 = value;
-    if (cpu->cr4 & X86_CR4_PGE)
-        x86_flush_tlb_nonglobal(cpu);
-    else
+    if (!(cpu->cr4 & X86_CR4_PGE))
         x86_flush_tlb(cpu);
+    else if (pcids)
+        x86_load_pcid(cpu, value & CR3_PCID, keep);
+    else
+        x86_flush_tlb_nonglobal(cpu);
     return true;
 }
 

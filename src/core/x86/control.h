@@ -80,6 +80,8 @@ static inline bool x86_code64(const struct x86_cpu *cpu)
 
 /* All but global pages, as MOV to CR3. [mode.c] */
 void x86_flush_tlb_nonglobal(struct x86_cpu *cpu);
+/* A MOV to CR3 with CR4.PCIDE and CR4.PGE; `keep`: bit 63. [mode.c] */
+void x86_load_pcid(struct x86_cpu *cpu, uint16_t pcid, bool keep);
 
 /* [control.c] */
 uint64_t x86_read_cr8(struct x86_cpu *cpu);

@@ -97,6 +97,12 @@ void x86_flush_tlb_nonglobal(struct x86_cpu *cpu)
     x86_jump_flush_nonglobal(cpu);
 }
 
+void x86_load_pcid(struct x86_cpu *cpu, uint16_t pcid, bool keep)
+{
+    mmu_load_pcid(&cpu->mmu, pcid, keep);
+    x86_jump_flush_nonglobal(cpu); /* code has no PCIDs */
+}
+
 void x86_flush_tlb_page(struct x86_cpu *cpu, uint64_t linear)
 {
     uint64_t flushes = cpu->mmu.flushes;

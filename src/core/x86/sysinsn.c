@@ -34,7 +34,8 @@ const struct x86_op *x86_sys_invlpg(struct x86_cpu *cpu, const struct x86_op *op
     return x86_next(cpu, x86_op_next(cpu, op));
 }
 
-/* The TLB holds entries of the current PCID only, so that what concerns others is done. */
+/* The first level of the TLB and the tables of code hold entries of the current PCID only, the
+ * second level those of others, too. A page is flushed for all. */
 static bool invpcid(struct x86_cpu *cpu, uint64_t type, uint64_t pcid, uint64_t linear)
 {
     bool current = pcid == (cpu->cr4 & X86_CR4_PCIDE ? cpu->cr3 & PCID_MASK : 0);
@@ -47,12 +48,13 @@ static bool invpcid(struct x86_cpu *cpu, uint64_t type, uint64_t pcid, uint64_t 
     case 0:
         if (!mmu_canonical(&cpu->mmu, linear))
             return false;
-        if (current)
-            x86_flush_tlb_page(cpu, linear);
+        x86_flush_tlb_page(cpu, linear);
         break;
     case 1:
         if (current)
             x86_flush_tlb_nonglobal(cpu);
+        else
+            mmu_forget_pcid(&cpu->mmu, (uint16_t)pcid);
         break;
     case 2:
         x86_flush_tlb(cpu);
