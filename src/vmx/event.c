@@ -117,6 +117,13 @@ bool vmx_iret_blocks_nmi(uint32_t reason, uint64_t info, uint32_t vectoring_info
     }
 }
 
+uint32_t vmx_kept_blocking(uint32_t entered_with, uint32_t left_with, bool moved)
+{
+    const uint32_t shadow = VMX_BLOCK_STI | VMX_BLOCK_MOV_SS;
+
+    return moved || (left_with & shadow) ? left_with : left_with | (entered_with & shadow);
+}
+
 enum class { BENIGN, CONTRIBUTORY, PAGE_FAULT, DOUBLE_FAULT };
 
 static enum class class_of(uint8_t vector) {

@@ -76,6 +76,11 @@ struct vmx_event vmx_interrupted_event(uint32_t vectoring_info, uint32_t vectori
  * exceptions `info` is EXIT_INTR_INFO, for other exits the qualification, as SDM Vol. 3C 27.2.3. */
 bool vmx_iret_blocks_nmi(uint32_t exit_reason, uint64_t info, uint32_t vectoring_info);
 
+/* Blocking by STI and MOV SS, as an exception's exit leaves it: an instruction that has not been
+ * executed does not end what the entry was made with. Bochs 2.7 forgets it then; CPUs do not.
+ * `moved`: RIP is not that of the entry. */
+uint32_t vmx_kept_blocking(uint32_t entered_with, uint32_t left_with, bool moved);
+
 /* The exception that a second one during the delivery of the first makes (SDM Vol. 3A table 6-5):
  * an injection of the second, of #DF, or a triple fault. */
 enum vmx_second { VMX_SECOND_DELIVER, VMX_SECOND_DOUBLE_FAULT, VMX_SECOND_TRIPLE_FAULT };

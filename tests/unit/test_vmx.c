@@ -440,6 +440,20 @@ START_TEST(iret)
 }
 END_TEST
 
+START_TEST(kept_blocking)
+{
+    ck_assert_uint_eq(vmx_kept_blocking(VMX_BLOCK_MOV_SS, 0, false), VMX_BLOCK_MOV_SS);
+    ck_assert_uint_eq(vmx_kept_blocking(VMX_BLOCK_STI | VMX_BLOCK_NMI, 0, false), VMX_BLOCK_STI);
+    ck_assert_uint_eq(vmx_kept_blocking(VMX_BLOCK_STI, VMX_BLOCK_NMI, false),
+                      VMX_BLOCK_STI | VMX_BLOCK_NMI);
+    /* The CPU has said it itself; both at once would fail the next entry. */
+    ck_assert_uint_eq(vmx_kept_blocking(VMX_BLOCK_STI, VMX_BLOCK_MOV_SS, false), VMX_BLOCK_MOV_SS);
+    /* The instruction behind it has been executed. */
+    ck_assert_uint_eq(vmx_kept_blocking(VMX_BLOCK_MOV_SS, 0, true), 0);
+    ck_assert_uint_eq(vmx_kept_blocking(0, VMX_BLOCK_STI, true), VMX_BLOCK_STI);
+}
+END_TEST
+
 START_TEST(second)
 {
     ck_assert(vmx_second_exception(0, 13) == VMX_SECOND_DELIVER);
@@ -543,6 +557,7 @@ int main(void)
     tcase_add_test(tc, plans);
     tcase_add_test(tc, interrupted);
     tcase_add_test(tc, iret);
+    tcase_add_test(tc, kept_blocking);
     tcase_add_test(tc, second);
     tcase_add_test(tc, qualifications);
     tcase_add_test(tc, msr_bitmap);

@@ -77,6 +77,8 @@ static int on_exception(struct vmx_vcpu *v)
         vmx_session_end(v); /* the host has had it (run.c), and may want the CPU */
         return VMX_GO_ON;
     }
+    if (!vmx_has_ept())
+        vmx_shadow_keep_blocking(v);
     if ((intr & VMX_INTR_VECTOR) == X86_DB) {
         /* INT1 is an instruction, whose event has no bits in DR6. */
         if ((intr & VMX_INTR_TYPE) >> VMX_INTR_TYPE_SHIFT == VMX_TYPE_PRIV_SW)

@@ -36,9 +36,11 @@ struct vmx_mmu_vcpu {
     bool vm86;          /* the VMCS's form of the registers is that of vm86.c */
     bool linger;        /* in real mode: the software CPU does some instructions */
     struct shadow_vcpu shadow;
-    uint64_t flush_gen; /* mmu.flush_gen of the last shadow_load */
-    bool shadow_ok;     /* ... which has found tables for the mode */
-    bool loaded;        /* there was one */
+    uint64_t flush_gen;      /* mmu.flush_gen of the last shadow_load */
+    uint64_t entry_rip;      /* of the last entry, if it was made with ... */
+    uint32_t entry_blocking; /* ... VMX_BLOCK_* */
+    bool shadow_ok;          /* ... which has found tables for the mode */
+    bool loaded;             /* there was one */
     void (*code_written)(void *ctx, uint64_t gpa, unsigned len);
     void (*code_decoded)(void *ctx, uint64_t gpa);
 };
@@ -70,6 +72,10 @@ bool vmx_mmu_ready(struct vmx_vcpu *v);
 bool vmx_mmu_current(const struct vmx_vcpu *v);
 /* The PAT of guests on shadow tables, which use index 0: write-back. */
 #define VMX_SHADOW_PAT 0x0007040600070406ull
+/* The last look at the current VMCS before an entry on shadow tables, and after an exit by an
+ * exception of the guest's: restores a shadow of STI or MOV SS that must not be lost. */
+void vmx_shadow_entering(struct vmx_vcpu *v);
+void vmx_shadow_keep_blocking(struct vmx_vcpu *v);
 /* CR0, CR3, CR4 and EFER into the current VMCS. */
 void vmx_shadow_push(struct vmx_vcpu *v);
 

@@ -235,6 +235,8 @@ static int enter(struct vmx_vcpu *v)
     }
     v->may_block_nmi |= v->nmi_injected;
     v->nmi_injected = false;
+    if (!vmx_has_ept())
+        vmx_shadow_entering(v);
     set_timer(v);
     result = guest(v);
     if (result == VMX_NOT_ENTERED) {

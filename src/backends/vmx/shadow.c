@@ -7,6 +7,7 @@
 #include "backends/vmx/vmx.h"
 #include "core/x86/control.h"
 #include "freestanding/host.h"
+#include "vmx/event.h"
 #include "vmx/insn.h"
 
 #define CR4_VMXE 0x2000u
@@ -284,6 +285,27 @@ void vmx_shadow_push(struct vmx_vcpu *v)
 }
 
 /* ---- page faults ---- */
+
+void vmx_shadow_entering(struct vmx_vcpu *v)
+{
+    v->mmu.entry_blocking = (uint32_t)vmx_insn_read(VMX_GUEST_INTERRUPTIBILITY);
+    if (v->mmu.entry_blocking)
+        v->mmu.entry_rip = vmx_insn_read(VMX_GUEST_RIP);
+}
+
+void vmx_shadow_keep_blocking(struct vmx_vcpu *v)
+{
+    uint32_t left, kept;
+
+    /* An event that is being delivered has ended it. */
+    if (!v->mmu.entry_blocking || v->soft.cpu->event.valid)
+        return;
+    left = (uint32_t)vmx_insn_read(VMX_GUEST_INTERRUPTIBILITY);
+    kept = vmx_kept_blocking(v->mmu.entry_blocking, left,
+                             vmx_insn_read(VMX_GUEST_RIP) != v->mmu.entry_rip);
+    if (kept != left)
+        vmx_insn_put(VMX_GUEST_INTERRUPTIBILITY, kept);
+}
 
 static unsigned index_of(const struct x86_cpu *cpu, uint32_t error)
 {
