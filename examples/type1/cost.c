@@ -29,11 +29,11 @@ struct insn {
 };
 
 static const struct insn insns[] = {
-    {"CPUID", {0x31, 0xc0, 0x0f, 0xa2}, 4, 1, false, 700},
-    {"OUT", {0xba, 0x10, 0, 0, 0, 0xee}, 6, 1, false, 1000},
-    {"IN", {0xba, 0x10, 0, 0, 0, 0xec}, 6, 1, false, 1000},
-    {"MMIO write", {0x89, 0x46, 4}, 3, 0, false, 1050},
-    {"MMIO read", {0x8b, 0x46, 4}, 3, 0, false, 1060},
+    {"CPUID", {0x31, 0xc0, 0x0f, 0xa2}, 4, 1, false, 600},
+    {"OUT", {0xba, 0x10, 0, 0, 0, 0xee}, 6, 1, false, 900},
+    {"IN", {0xba, 0x10, 0, 0, 0, 0xec}, 6, 1, false, 900},
+    {"MMIO write", {0x89, 0x46, 4}, 3, 0, false, 950},
+    {"MMIO read", {0x8b, 0x46, 4}, 3, 0, false, 950},
     {"VMCALL", {0x0f, 0x01, 0xc1}, 3, 0, true, 0},
     {"RDMSR", {0xb9, 0x77, 2, 0, 0, 0x0f, 0x32}, 7, 1, false, 0},
     {"RDTSC", {0x0f, 0x31}, 2, 0, false, 500},

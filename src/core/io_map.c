@@ -72,15 +72,16 @@ void io_call_begin(struct io_call *call, struct io_reg *reg)
 {
     atomic_fetch_add(&reg->calls, 1);
     call->reg = reg;
-    call->outer = io_calls();
-    *os_thread_slot() = call;
+    call->slot = os_thread_slot();
+    call->outer = *call->slot;
+    *call->slot = call;
 }
 
 void io_call_end(struct io_call *call)
 {
     struct io_reg *reg = call->reg;
 
-    *os_thread_slot() = call->outer;
+    *call->slot = call->outer;
     uint32_t before = atomic_fetch_sub(&reg->calls, 1);
     if (before == (IO_ORPHAN | 1))
         reg_free(reg);

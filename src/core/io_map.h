@@ -37,6 +37,7 @@ struct io_map {
 struct io_call {
     struct io_reg *reg;
     struct io_call *outer;
+    void **slot; /* the thread's, which points to its innermost call */
 };
 
 /* The first registration that ends behind `addr`, or NULL. In guest state or with vm->lock held. */

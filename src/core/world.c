@@ -69,26 +69,39 @@ static void leave(struct vcpu *vcpu)
         os_wake(&vcpu->in_guest);
 }
 
-void core_guest_enter(struct vcpu *vcpu)
+/* Whether the world runs; else the vCPU is in guest state all the same, and has to leave it. */
+static inline bool try_enter(struct vcpu *vcpu)
+{
+    if (atomic_load_explicit(&vcpu->requests, memory_order_relaxed) & VCPU_REQ_WORLD)
+        atomic_fetch_and(&vcpu->requests, ~VCPU_REQ_WORLD);
+    atomic_store(&vcpu->in_guest, 1);
+    return !atomic_load(&vcpu->vm->world);
+}
+
+static __attribute__((noinline)) void wait_and_enter(struct vcpu *vcpu)
 {
     struct vm *vm = vcpu->vm;
 
-    if (vcpu->world_dropped) {
-        vcpu->world_dropped = false;
-        stop_world(vm, vcpu);
-        return;
-    }
-    for (;;) {
-        if (atomic_load_explicit(&vcpu->requests, memory_order_relaxed) & VCPU_REQ_WORLD)
-            atomic_fetch_and(&vcpu->requests, ~VCPU_REQ_WORLD);
-        atomic_store(&vcpu->in_guest, 1);
-        if (!atomic_load(&vm->world))
-            return;
+    do {
         leave(vcpu);
         atomic_fetch_add(&vm->world_waiters, 1);
         wait_while_1(&vm->world);
         atomic_fetch_sub(&vm->world_waiters, 1);
-    }
+    } while (!try_enter(vcpu));
+}
+
+static __attribute__((noinline)) void stop_again(struct vcpu *vcpu)
+{
+    vcpu->world_dropped = false;
+    stop_world(vcpu->vm, vcpu);
+}
+
+void core_guest_enter(struct vcpu *vcpu)
+{
+    if (vcpu->world_dropped)
+        stop_again(vcpu);
+    else if (!try_enter(vcpu))
+        wait_and_enter(vcpu);
 }
 
 void core_guest_leave(struct vcpu *vcpu)

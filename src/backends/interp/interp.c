@@ -241,16 +241,23 @@ void interp_fill_insn(struct vcpu *vcpu)
     struct x86_cpu *cpu = interp_cpu(vcpu);
     struct vcpu_exit *e = &vcpu->exit;
     uint64_t linear = cpu->seg[VMM_CS].base + cpu->rip, gpa;
-    struct core_page page = {0};
 
-    for (e->insn_len = 0; e->insn_len < 15; e->insn_len++, linear++) {
+    for (e->insn_len = 0; e->insn_len < 15;) {
+        struct core_page page;
+        uint32_t n, offset;
+
         if (!(cpu->efer & X86_EFER_LMA))
             linear = (uint32_t)linear;
-        if (!page.host || !(linear & ~MMU_PAGE_MASK))
-            if (!mmu_translate(&cpu->mmu, linear, &gpa) || !core_mem_page(vcpu->vm, gpa, &page) ||
-                !page.host)
-                return;
-        e->insn[e->insn_len] = page.host[linear & ~MMU_PAGE_MASK];
+        if (!mmu_translate(&cpu->mmu, linear, &gpa) || !core_mem_page(vcpu->vm, gpa, &page) ||
+            !page.host)
+            return;
+        offset = (uint32_t)(linear & ~MMU_PAGE_MASK);
+        n = (uint32_t)(MMU_PAGE_SIZE - offset);
+        if (n > 15u - e->insn_len)
+            n = 15u - e->insn_len;
+        memcpy(e->insn + e->insn_len, page.host + offset, n);
+        e->insn_len += n;
+        linear += n;
     }
 }
 

@@ -76,8 +76,8 @@ static bool walk_long(struct vmx_vcpu *v, struct vmx_site *site, uint64_t linear
         entry = __atomic_load_n(at, __ATOMIC_RELAXED);
         if (!(entry & P))
             return false;
-        site->entry[site->nentries] = at;
-        site->value[site->nentries++] = entry;
+        site->entry[level - 1] = at;
+        site->value[level - 1] = entry;
         if (level < 4 && level > 1 && (entry & PS)) {
             uint64_t mask = (1ull << shift) - 1;
 
@@ -104,14 +104,8 @@ static bool translate(struct vmx_vcpu *v, struct vmx_site *site, uint64_t linear
     return mmu_translate(&cpu->mmu, linear, gpa);
 }
 
-/* Of a 64-bit instruction only, whose address is RIP, and with all that it can have in its page. */
-static bool can_keep(const struct vmx_site *site, enum vmx_code code, unsigned n)
-{
-    return site->nentries && code == VMX_CODE64 && n >= sizeof(site->bytes);
-}
-
-static __attribute__((noinline)) const struct vmx_move *
-find(struct vmx_vcpu *v, struct vmx_site *site, uint64_t cr3, uint32_t ar)
+const struct vmx_move *vmx_find_move(struct vmx_vcpu *v, struct vmx_site *site, uint64_t cr3,
+                                     uint32_t ar)
 {
     struct x86_cpu *cpu = v->soft.cpu;
     enum vmx_code code = VMX_CODE64;
@@ -120,6 +114,8 @@ find(struct vmx_vcpu *v, struct vmx_site *site, uint64_t cr3, uint32_t ar)
     unsigned n;
 
     *site = (struct vmx_site){.cr3 = cr3};
+    for (unsigned i = 0; i < VMX_NENTRIES; i++)
+        site->entry[i] = &site->value[i];
     if (!(cpu->efer & X86_EFER_LMA) || !(ar & VMM_AR_L)) {
         linear = (uint32_t)(vmx_insn_read(VMX_GUEST_CS_BASE) + cpu->rip);
         code = ar & VMM_AR_DB ? VMX_CODE32 : VMX_CODE16;
@@ -136,32 +132,9 @@ find(struct vmx_vcpu *v, struct vmx_site *site, uint64_t cr3, uint32_t ar)
     memcpy(site->bytes, site->insn, n);
     if (!vmx_decode_move((const uint8_t *)site->bytes, n, code, &site->move))
         return NULL;
-    site->known = can_keep(site, code, n);
+    /* Of a 64-bit instruction only, whose address is RIP, and with all that it can have in its
+     * page. */
+    site->known = code == VMX_CODE64 && n >= sizeof(site->bytes);
     site->rip = cpu->rip;
     return &site->move;
-}
-
-/* Whether the instruction is where it was, and the same. */
-static inline bool holds(const struct vmx_site *site, uint64_t rip, uint64_t cr3, uint32_t ar)
-{
-    const uint64_t *bytes = (const uint64_t *)(const void *)site->insn;
-
-    if (!site->known || site->rip != rip || site->cr3 != cr3 || !(ar & VMM_AR_L))
-        return false;
-    for (unsigned i = 0; i < site->nentries; i++)
-        if (__atomic_load_n(site->entry[i], __ATOMIC_RELAXED) != site->value[i])
-            return false;
-    return bytes[0] == site->bytes[0] && bytes[1] == site->bytes[1];
-}
-
-const struct vmx_move *vmx_move_at_rip(struct vmx_vcpu *v)
-{
-    uint64_t cr3 = vmx_insn_read(VMX_GUEST_CR3);
-    uint32_t ar = (uint32_t)vmx_insn_read(VMX_GUEST_CS_AR);
-    struct vmx_site *site;
-
-    check_map(v);
-    vmx_need_rip(v);
-    site = &v->sites[v->soft.cpu->rip / 4 % VMX_NSITES];
-    return holds(site, v->soft.cpu->rip, cr3, ar) ? &site->move : find(v, site, cr3, ar);
 }

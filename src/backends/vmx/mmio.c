@@ -40,8 +40,7 @@ int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification)
     int r;
 
     /* The operand itself, either read or written. */
-    if ((qualification & (TRANSLATED | FETCH)) != TRANSLATED || cpu->event.valid ||
-        !(qualification & READ) != write)
+    if ((qualification & (TRANSLATED | FETCH)) != TRANSLATED || !(qualification & READ) != write)
         return VMX_INJECT_SOFT;
     m = vmx_move_at_rip(v);
     /* At the begin of a page it may be the rest of an access to memory in front of it. */

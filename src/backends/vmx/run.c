@@ -137,8 +137,15 @@ static inline bool ept_settled(const struct vmx_vcpu *v)
            (v->ept_seen && v->ept_gen == ept_generation(ept));
 }
 
-/* On another CPU than last time nothing is known of what it has cached. */
-static void settle(struct vmx_vcpu *v)
+/* The last look before each entry: nothing is due that has not been executed. On another CPU than
+ * last time nothing is known of what it has cached. */
+static inline bool settled(const struct vmx_vcpu *v)
+{
+    return v->soft.cpu->mmu.flush_gen == v->flush_seen && v->tlb.cpu == v->vmcs.cpu &&
+           vmx_tlb_settled(&v->tlb, v->vmcs.cpu) && ept_settled(v);
+}
+
+static void invalidate(struct vmx_vcpu *v)
 {
     if (!ept_settled(v) || (vmx_has_ept() && v->tlb.cpu != v->vmcs.cpu))
         invept(v);
@@ -150,18 +157,20 @@ static void settle(struct vmx_vcpu *v)
 }
 
 /* Emulators flush at each entry, so that what is missing would not be noticed there. */
-static __attribute__((noinline)) int not_settled(struct vmx_vcpu *v, const char *what)
+static int not_settled(struct vmx_vcpu *v, const char *what)
 {
     vmx_session_end(v);
     return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run",
                    "an %s that is due has not been executed before the entry", what);
 }
 
-static int check_settled(struct vmx_vcpu *v)
+/* Executes what is due, and looks again. */
+static __attribute__((noinline)) int settle(struct vmx_vcpu *v)
 {
-    if (v->soft.cpu->mmu.flush_gen != v->flush_seen || !vmx_tlb_settled(&v->tlb, v->vmcs.cpu))
-        return not_settled(v, "INVVPID");
-    return ept_settled(v) ? VMX_GO_ON : not_settled(v, "INVEPT");
+    invalidate(v);
+    if (settled(v))
+        return VMX_GO_ON;
+    return not_settled(v, ept_settled(v) ? "INVVPID" : "INVEPT");
 }
 
 static __attribute__((noinline)) int failed(struct vmx_vcpu *v, int result)
@@ -223,10 +232,11 @@ static int enter(struct vmx_vcpu *v)
     uint32_t vectoring;
     int result;
 
-    settle(v);
-    result = check_settled(v);
-    if (result != VMX_GO_ON)
-        return result;
+    if (!settled(v)) {
+        result = settle(v);
+        if (result != VMX_GO_ON)
+            return result;
+    }
     if (v->newer == VMX_G_RIP) { /* behind an instruction */
         vmx_insn_put(VMX_GUEST_RIP, v->soft.cpu->rip);
         v->newer = 0;
@@ -316,14 +326,17 @@ static int turn(struct vmx_vcpu *v, bool step)
     /* An access has been made: the rest of its instruction. */
     if (vcpu->restart && !step && vcpu->insn_budget == UINT64_MAX && !v->debug)
         return vmx_soft_one(v, true);
-    if (!v->checked && needs_soft(v, step)) {
+    if (v->checked) {
+        /* as it was before the last entry */
+    } else if (needs_soft(v, step)) {
         r = soft(v, CHUNK, step, true);
         return r == BACKEND_AGAIN && !step && vcpu->exit.reason == VMM_EXIT_NONE &&
                        vcpu->insn_budget
                    ? VMX_GO_ON
                    : r;
+    } else {
+        v->checked = vmx_has_ept();
     }
-    v->checked = vmx_has_ept();
     if (v->soft.cpu->activity != VMM_ACTIVE) {
         r = check_activity(v);
         if (r != VMX_GO_ON)

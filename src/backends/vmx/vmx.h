@@ -48,13 +48,14 @@ struct vmx_page_cache {
 
 /* Devices are accessed by few instructions, again and again: a move, where it is, and all that says
  * that it is still there. */
-#define VMX_NSITES 4u
+#define VMX_NSITES   4u
+#define VMX_NENTRIES 4u
 struct vmx_site {
     uint64_t rip, cr3;
     bool known;
-    unsigned nentries; /* of paging structures, in host memory */
-    const uint64_t *entry[4];
-    uint64_t value[4]; /* what they were */
+    const uint64_t
+        *entry[VMX_NENTRIES];     /* of paging structures, in host memory; or their `value` */
+    uint64_t value[VMX_NENTRIES]; /* what they were */
     const uint8_t *insn;
     uint64_t bytes[2];
     struct vmx_move move;
