@@ -195,6 +195,7 @@ struct gen {
     unsigned simd_of[X86_BLOCK_MAX + 1];   /* ... and which of simd loads that */
     bool held;                             /* group has been looked for */
     bool held_ret;                         /* the last op uses it: RET */
+    int32_t sp_due;                        /* the stack pointer has to move by this yet */
     struct gen_group group;                /* while held */
     struct gen_hold hold[GEN_HOLDS];       /* of the region's bases, at the current op */
     bool holds; /* some of them in this code: the TLB must not lose anything meanwhile */
@@ -458,6 +459,10 @@ void gen_find_x87(const struct gen *g, unsigned i, struct gen_insn *in);
 bool gen_branch(struct gen *g);
 /* Some of gen_insn. [stack.c] */
 bool gen_push(struct gen *g);
+/* In a group PUSH and POP leave the move of the stack pointer for later: makes it, before an op
+ * that needs the stack pointer. [stack.c] */
+bool gen_needs_sp(const struct gen *g);
+void gen_settle_sp(struct gen *g);
 bool gen_pop(struct gen *g);
 bool gen_leave(struct gen *g);
 /* System instructions. [sys.c] */

@@ -19,9 +19,41 @@ static void push_address(struct gen *g)
     gen_probe_off(g, &gen_stack, g->is64 ? 8 : 4, true);
 }
 
+/* In a group nothing can fault, so that moves of the stack pointer may wait. */
+static void move_sp(struct gen *g, int32_t by)
+{
+    if (g->held)
+        g->sp_due += by;
+    else
+        gen_sp(g, gen_host(g, VMM_RSP), by);
+}
+
 static void push_done(struct gen *g)
 {
-    gen_sp(g, gen_host(g, VMM_RSP), g->is64 ? -8 : -4);
+    move_sp(g, g->is64 ? -8 : -4);
+}
+
+void gen_settle_sp(struct gen *g)
+{
+    if (g->sp_due)
+        gen_sp(g, gen_host(g, VMM_RSP), g->sp_due);
+    g->sp_due = 0;
+}
+
+bool gen_needs_sp(const struct gen *g)
+{
+    uint8_t slot;
+
+    if (g->insn.mnemonic == ZYDIS_MNEMONIC_RET)
+        return true;
+    for (unsigned k = 0; k < g->insn.operand_count_visible; k++) {
+        const ZydisDecodedOperand *o = &g->opnd[k];
+
+        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && gen_reg_slot(o->reg.value, &slot) &&
+            slot == VMM_RSP)
+            return true;
+    }
+    return g->insn.mnemonic == ZYDIS_MNEMONIC_LEA && g->op->base == VMM_RSP;
 }
 
 /* A register's value in itself or RCX. */
@@ -87,26 +119,33 @@ bool gen_push(struct gen *g)
     return true;
 }
 
+/* The order matters to POP RSP. */
+static void pop_to(struct gen *g, uint8_t slot, struct em_rm from)
+{
+    unsigned reg = gen_host(g, slot) != H_NONE && slot != VMM_RSP ? gen_host(g, slot) : H_RCX;
+
+    stack_insn(g, OP_LOAD, reg, from);
+    move_sp(g, g->is64 ? 8 : 4);
+    if (reg == H_RCX)
+        gen_put(g, slot, reg);
+}
+
 bool gen_pop(struct gen *g)
 {
-    unsigned size = g->is64 ? 8 : 4, sp = gen_host(g, VMM_RSP);
+    unsigned size = g->is64 ? 8 : 4;
     uint8_t slot;
 
     if (!stack_size(g) || g->opnd[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
         !gen_reg_slot(g->opnd[0].reg.value, &slot))
         return false;
     if (g->held) {
-        stack_insn(g, OP_LOAD, H_RCX, gen_held(g, 0));
-        gen_sp(g, sp, (int32_t)size);
-        gen_put(g, slot, H_RCX);
+        pop_to(g, slot, gen_held(g, 0));
         return true;
     }
     gen_free_flags(g);
-    stack_insn(g, OP_LOAD, H_RAX, em_reg(sp));
+    stack_insn(g, OP_LOAD, H_RAX, em_reg(gen_host(g, VMM_RSP)));
     gen_probe(g, size, false);
-    stack_insn(g, OP_LOAD, H_RAX, em_at(H_RAX, 0));
-    gen_sp(g, sp, (int32_t)size);
-    gen_put(g, slot, H_RAX);
+    pop_to(g, slot, em_at(H_RAX, 0));
     return true;
 }
 

@@ -266,8 +266,11 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
     if (needs_look(group))
         gen_group_begins(g, nslow);
     g->held = true;
+    g->sp_due = 0;
     for (unsigned i = group->first; i <= group->last; i++) {
         gen_select(g, i);
+        if (gen_needs_sp(g))
+            gen_settle_sp(g);
         if (i == ret) {
             g->held_ret = true;
             if (!gen_branch(g))
@@ -279,6 +282,7 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
         gen_hold_follow(g, i);
         gen_track_flags(g, i);
     }
+    gen_settle_sp(g);
     return g->b->n;
 }
 
