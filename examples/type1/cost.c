@@ -34,7 +34,7 @@ static const struct insn insns[] = {
     {"IN", {0xba, 0x10, 0, 0, 0, 0xec}, 6, 1, false, 900},
     {"MMIO write", {0x89, 0x46, 4}, 3, 0, false, 950},
     {"MMIO read", {0x8b, 0x46, 4}, 3, 0, false, 950},
-    {"VMCALL", {0x0f, 0x01, 0xc1}, 3, 0, true, 0},
+    {"VMCALL", {0x0f, 0x01, 0xc1}, 3, 0, true, 2600},
     {"RDMSR", {0xb9, 0x77, 2, 0, 0, 0x0f, 0x32}, 7, 1, false, 0},
     {"RDTSC", {0x0f, 0x31}, 2, 0, false, 500},
     {"HLT", {0xf4}, 1, 0, true, 0},

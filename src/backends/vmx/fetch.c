@@ -138,3 +138,34 @@ const struct vmx_move *vmx_find_move(struct vmx_vcpu *v, struct vmx_site *site, 
     site->rip = cpu->rip;
     return &site->move;
 }
+
+/* What an instruction in front of RIP has been fetched from is known to be mapped: the page's
+ * rights and reserved bits need no look, as in walk_long. */
+static bool fill_fetched(struct vmx_vcpu *v)
+{
+    const struct x86_cpu *cpu = v->soft.cpu;
+    const unsigned at = cpu->rip & 0xfff, n = 15;
+    struct vcpu_exit *e = &v->vcpu->exit;
+    struct vmx_site site = {.cr3 = cpu->cr3};
+    const uint8_t *page;
+    uint64_t gpa;
+
+    if (!(cpu->efer & X86_EFER_LMA) || !(cpu->seg[VMM_CS].ar & VMM_AR_L) || at < n ||
+        at > 0x1000 - n)
+        return false;
+    check_map(v);
+    if (!walk_long(v, &site, cpu->rip, &gpa))
+        return false;
+    page = host_page(v, 0, gpa);
+    if (!page)
+        return false;
+    memcpy(e->insn, page + at, n);
+    e->insn_len = n;
+    return true;
+}
+
+void vmx_fill_insn(struct vmx_vcpu *v, bool behind)
+{
+    if (!behind || !fill_fetched(v))
+        interp_fill_insn(v->vcpu);
+}

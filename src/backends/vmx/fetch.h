@@ -16,6 +16,10 @@ static inline bool vmx_is_memory(struct vmx_vcpu *v, uint64_t gpa, struct core_p
     return vmx_find_memory(v, gpa, page);
 }
 
+/* With all registers pulled: the bytes at RIP into vcpu->exit. `behind`: RIP is the end of an
+ * instruction that the hardware has fetched. */
+void vmx_fill_insn(struct vmx_vcpu *v, bool behind);
+
 /* Whether the instruction is where it was, and the same. */
 static inline bool vmx_site_holds(const struct vmx_site *site, uint64_t rip, uint64_t cr3,
                                   uint32_t ar)

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backends/vmx/fetch.h"
 #include "backends/vmx/vmx.h"
 #include "core/internal.h"
 #include "core/irqchip.h"
@@ -29,7 +30,7 @@ int vmx_exits(struct vmx_vcpu *v, uint32_t reason)
     vmx_session_end(v);
     vmx_pull(v, VMX_G_REGS | VMX_G_SEGS | VMX_G_CONTROL);
     v->vcpu->exit.reason = reason;
-    interp_fill_insn(v->vcpu);
+    vmx_fill_insn(v, reason == VMM_EXIT_HYPERCALL);
     return BACKEND_EXIT;
 }
 
