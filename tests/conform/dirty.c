@@ -83,6 +83,47 @@ static void writes_of_the_guest(void)
     end();
 }
 
+/* More pages than a log of the hardware's holds (512); each has been mapped before. */
+#define MANY    1300u
+#define MANY_AT 0x800000u
+GUEST(many, 32,
+      "mov $0x800000, %edi\n"
+      "1: incl (%edi)\n"
+      "add $0x1000, %edi\n"
+      "cmp $0xd14000, %edi\n"
+      "jb 1b\n"
+      "hlt");
+
+static void many_pages(void)
+{
+    const uint64_t part = 700 * 4096, all = MANY * 4096;
+    static uint64_t bits[(MANY + 63) / 64];
+    uint64_t count;
+
+    begin(VMM_IRQCHIP_NONE, 0, 1);
+    OK(vm_mem_alloc(vm, MANY_AT, all, VMM_MEM_RWX, NULL));
+    LOAD(PROT32, many);
+    RUN(HLT);
+    OK(vm_dirty_start(vm));
+    for (int i = 0; i < 3; i++) {
+        run_again();
+        OK(vm_dirty_get(vm, MANY_AT, all, 0, bits, &count));
+        EQ(count, MANY);
+        OK(vm_dirty_get(vm, MANY_AT, all, 0, bits, &count));
+        EQ(count, 0);
+    }
+    /* In parts: what is not asked for stays. */
+    run_again();
+    OK(vm_dirty_get(vm, MANY_AT + part, all - part, 0, bits, &count));
+    EQ(count, MANY - 700);
+    run_again();
+    OK(vm_dirty_get(vm, MANY_AT, part, 0, bits, &count));
+    EQ(count, 700);
+    OK(vm_dirty_get(vm, MANY_AT + part, all - part, 0, bits, &count));
+    EQ(count, MANY - 700);
+    end();
+}
+
 static void keep(void)
 {
     start(GUEST_CODE(writes));
@@ -309,6 +350,7 @@ static void no_write_is_lost(void)
 
 static const struct conform_case cases[] = {
     CASE(writes_of_the_guest, "exactly the pages that the guest has written, once"),
+    CASE(many_pages, "more pages than a log of the hardware's holds"),
     CASE(keep, "VMM_DIRTY_KEEP leaves them dirty"),
     CASE(user_mode_writes, "writes of user mode, and frames on the kernel's stack"),
     CASE(ranges, "only the range is asked for and cleaned; holes are clean"),

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* test_vmx_run.c: what the engine decides between exits and entries: when INVVPID is due, which
- * events an entry takes, and which moves it executes itself, compared with Zydis. */
+ * events an entry takes, which moves it executes itself, compared with Zydis, and what it makes of
+ * the CPU's logs of written pages. */
 #include <Zydis/Zydis.h>
 #include <check.h>
 #include <stdio.h>
 
 #include "vmx/event.h"
 #include "vmx/move.h"
+#include "vmx/pml.h"
 #include "vmx/tlb.h"
 #include "vmx_fake.h"
 #include <vmm/regs.h>
@@ -269,6 +271,94 @@ START_TEST(common_moves)
 }
 END_TEST
 
+/* ---- page-modification logging ---- */
+
+/* As a CPU logs; false: it exits instead. */
+static bool fake_log(uint64_t *log, uint16_t *index, uint64_t gpa)
+{
+    if (*index >= VMX_PML_ENTRIES)
+        return false;
+    log[(*index)--] = gpa;
+    return true;
+}
+
+static uint8_t logged_pages[3 * VMX_PML_ENTRIES];
+static uint64_t logged_calls;
+
+static void on_logged(void *ctx, uint64_t gpa)
+{
+    ck_assert_ptr_eq(ctx, logged_pages);
+    logged_pages[gpa >> 12]++;
+    logged_calls++;
+}
+
+START_TEST(logs)
+{
+    const unsigned n = sizeof(logged_pages);
+    struct vmx_pml p = {0};
+    uint64_t log[VMX_PML_ENTRIES];
+    uint16_t index = VMX_PML_EMPTY;
+    unsigned sum = 0;
+
+    ck_assert_uint_eq(vmx_pml_count(index), 0);
+    memset(logged_pages, 0, n);
+    logged_calls = 0;
+    memset(log, 0xff, sizeof(log));
+    for (unsigned i = 0; i < n;) {
+        bool taken = fake_log(log, &index, (uint64_t)i << 12);
+
+        i += taken;
+        if (taken && i < n && rnd() % 300)
+            continue;
+        sum += vmx_pml_count(index);
+        vmx_pml_add(&p, log, vmx_pml_count(index));
+        memset(log, 0xff, sizeof(log)); /* what is old is not read again */
+        index = VMX_PML_EMPTY;
+    }
+    ck_assert_uint_eq(sum, n);
+    ck_assert(vmx_pml_take(&p, on_logged, logged_pages));
+    for (unsigned i = 0; i < n; i++)
+        ck_assert_uint_eq(logged_pages[i], 1);
+    ck_assert(vmx_pml_take(&p, on_logged, logged_pages));
+    ck_assert_uint_eq(logged_calls, n); /* once */
+    /* A full log, to its entry 0, behind which the index has wrapped. */
+    for (unsigned i = 0; i < VMX_PML_ENTRIES; i++)
+        ck_assert(fake_log(log, &index, (uint64_t)i << 12));
+    ck_assert(!fake_log(log, &index, 0));
+    ck_assert_uint_eq(index, 0xffff);
+    ck_assert_uint_eq(vmx_pml_count(index), VMX_PML_ENTRIES);
+    ck_assert_uint_eq(vmx_pml_count(0), VMX_PML_ENTRIES - 1);
+    vmx_pml_free(&p);
+}
+END_TEST
+
+/* A list that has become too long is not used in part, and is complete again behind that. */
+START_TEST(logs_that_are_lost)
+{
+    struct vmx_pml p = {0};
+    uint64_t log[VMX_PML_ENTRIES] = {0};
+
+    memset(logged_pages, 0, sizeof(logged_pages));
+    logged_calls = 0;
+    for (size_t n = 0; n < VMX_PML_MAX; n += VMX_PML_ENTRIES) {
+        ck_assert(!p.lost);
+        vmx_pml_add(&p, log, VMX_PML_ENTRIES);
+    }
+    ck_assert(!p.lost);
+    vmx_pml_add(&p, log, 0);
+    ck_assert(!p.lost);
+    vmx_pml_add(&p, log, 1);
+    ck_assert(!vmx_pml_take(&p, on_logged, logged_pages));
+    ck_assert_uint_eq(logged_calls, 0);
+    log[VMX_PML_EMPTY] = 0x2000;
+    vmx_pml_add(&p, log, 1);
+    ck_assert(vmx_pml_take(&p, on_logged, logged_pages));
+    ck_assert(logged_calls == 1 && logged_pages[2] == 1);
+    vmx_pml_free(&p);
+    ck_assert(!p.gpa && !p.n && !p.room);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("vmx_run");
@@ -280,6 +370,8 @@ int main(void)
     tcase_add_test(tc, resume_flag);
     tcase_add_test(tc, moves);
     tcase_add_test(tc, common_moves);
+    tcase_add_test(tc, logs);
+    tcase_add_test(tc, logs_that_are_lost);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

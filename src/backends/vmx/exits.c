@@ -41,6 +41,17 @@ static int on_ept_violation(struct vmx_vcpu *v)
                                                                     : VMX_GO_ON;
 }
 
+/* The end of the session empties the log; the write is made again. */
+static int on_pml_full(struct vmx_vcpu *v)
+{
+    uint64_t qualification = vmx_insn_read(VMX_EXIT_QUALIFICATION);
+
+    if (qualification & VMX_INTR_NMI_UNBLOCK)
+        block_nmi_again(v, qualification);
+    vmx_session_end(v);
+    return VMX_GO_ON;
+}
+
 /* With shadow page tables. */
 static int on_page_fault(struct vmx_vcpu *v, uint32_t intr)
 {
@@ -232,7 +243,7 @@ static int (*const handlers[VMX_NEXITS])(struct vmx_vcpu *v) = {
     [VMX_EXIT_VMFUNC] = on_insn,
     [VMX_EXIT_ENCLS] = on_insn,
     [VMX_EXIT_RDSEED] = on_insn,
-    [VMX_EXIT_PML_FULL] = on_impossible,
+    [VMX_EXIT_PML_FULL] = on_pml_full,
     [VMX_EXIT_XSAVES] = on_vector_insn,
     [VMX_EXIT_XRSTORS] = on_vector_insn,
     [VMX_EXIT_PCONFIG] = on_insn,

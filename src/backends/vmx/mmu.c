@@ -132,6 +132,7 @@ void vmx_mmu_fini(struct vmx_vm *vv)
     shadow_free(vv->mmu.shadow);
     ept_free(&vv->mmu.ept);
     vmx_identity_fini(&vv->mmu);
+    vmx_pml_free(&vv->mmu.pml);
     os_mutex_fini(&vv->mmu.lock);
 }
 
@@ -259,15 +260,27 @@ void vmx_dirty_stop(struct vm *vm)
         ept_unmap(&m->ept, 0, EPT_ALL);
         ept_track(&m->ept, false);
     }
+    vmx_pml_free(&m->pml);
     os_mutex_unlock(&m->lock);
 }
 
+static void page_logged(void *ctx, uint64_t gpa)
+{
+    struct vm *vm = ctx;
+
+    harvest(vm, &((struct vmx_vm *)vm->backend_data)->mmu, gpa & ~(PAGE - 1), PAGE);
+}
+
+/* The list has pages beside those that are asked for: they are marked for later. */
 int vmx_dirty_sync(struct vm *vm, uint64_t gpa, uint64_t len)
 {
     struct vmx_mmu *m = &((struct vmx_vm *)vm->backend_data)->mmu;
 
     os_mutex_lock(&m->lock);
-    harvest(vm, m, gpa, len);
+    if (!vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_PML) || !m->ept.ad)
+        harvest(vm, m, gpa, len);
+    else if (!vmx_pml_take(&m->pml, page_logged, vm))
+        harvest(vm, m, 0, EPT_ALL);
     os_mutex_unlock(&m->lock);
     return VMM_OK;
 }

@@ -7,6 +7,7 @@
 #include "mmu/ept.h"
 #include "mmu/shadow.h"
 #include "vmx/fields.h"
+#include "vmx/pml.h"
 
 #define VMX_VECTOR_PF 14
 
@@ -17,8 +18,9 @@ struct vmx_vcpu;
 /* Of a VM. One lock for both kinds would not do: EPT is changed under `lock` while vCPUs are in the
  * guest; shadow tables are with the world stopped, or by the only vCPU. */
 struct vmx_mmu {
-    struct os_mutex lock; /* of ept */
+    struct os_mutex lock; /* of ept and pml */
     struct ept ept;
+    struct vmx_pml pml;
     struct sink_x86 sink;
     struct shadow *shadow; /* NULL: EPT is used */
     /* With EPT but without unrestricted guest: page directories that map 4 GiB at themselves, for

@@ -289,6 +289,7 @@ static inline int begin(struct vmx_vcpu *v)
     put_tsc_offset(v);
     if (v->lent)
         vmx_apic_push(v);
+    vmx_pml_push(v);
     fpu_in(v);
     msrs_in(v);
     v->in_session = true;
@@ -348,10 +349,14 @@ void vmx_session_end_now(struct vmx_vcpu *v)
     v->in_session = false;
     msrs_out(v);
     fpu_out(v);
+    if (v->proc2 & VMX_PROC2_PML)
+        vmx_pml_collect(v);
     vmm_host->fpu_end(vmm_host->ctx);
     vmm_host->preempt_on(vmm_host->ctx);
     if (v->lent)
         vmx_apic_take_back(v);
     if (v->ept_seen)
         note_invept(v);
+    if (v->pml_count)
+        vmx_pml_drain(v);
 }

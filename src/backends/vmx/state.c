@@ -33,6 +33,7 @@ void vmx_state_init(struct vmx_vcpu *v)
         v->proc2 &= ~(uint32_t)VMX_PROC2_VPID;
     vmx_tsc_controls(v);
     vmx_apic_controls(v);
+    vmx_pml_controls(v);
     put(VMX_PIN_CTLS, v->pin);
     put(VMX_PROC_CTLS, v->proc);
     put(VMX_PROC2_CTLS, v->proc2);

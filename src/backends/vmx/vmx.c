@@ -93,6 +93,7 @@ static void vcpu_fini(struct vcpu *vcpu)
     vmx_pages.free(NULL, v->xsave);
     vmx_pages.free(NULL, v->msr_bits);
     vmx_apic_fini(v);
+    vmx_pml_fini(v);
     vmx_vpid_put(v->tlb.vpid);
     interp_vcpu_close(&v->soft);
     free(v);
@@ -118,6 +119,8 @@ static int vcpu_init(struct vcpu *vcpu)
     if (!err)
         err = vmx_apic_init(v);
     if (!err)
+        err = vmx_pml_init(v);
+    if (!err)
         err = interp_vcpu_open(&v->soft, vcpu);
     if (err) {
         vmx_vmcs_destroy(&vmx_machine, &v->vmcs);
@@ -126,6 +129,7 @@ static int vcpu_init(struct vcpu *vcpu)
         if (v->msr_bits)
             vmx_pages.free(NULL, v->msr_bits);
         vmx_apic_fini(v);
+        vmx_pml_fini(v);
         vmx_vpid_put(v->tlb.vpid);
         free(v);
         return err;

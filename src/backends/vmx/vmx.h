@@ -97,6 +97,8 @@ struct vmx_vcpu {
     uint8_t *vapic;                       /* virtual-APIC page; NULL: CR8 exits */
     uint32_t threshold, wanted_threshold; /* of the TPR: in the VMCS, and of this session */
     bool x2apic;                          /* the local APIC is in this mode in this session */
+    uint64_t *pml_log;                    /* a page; NULL: there is no page-modification logging */
+    unsigned pml_count;                   /* entries that are not in the VM's list yet */
     struct vmx_host_state host;
 
     /* The last exit. */
@@ -209,6 +211,23 @@ void vmx_apic_push(struct vmx_vcpu *v);
 void vmx_apic_used(struct vmx_vcpu *v);
 /* The MSR bitmap is made anew. */
 void vmx_apic_msrs(struct vmx_vcpu *v);
+
+/* ---- page-modification logging [pml.c] ---- */
+
+int vmx_pml_init(struct vmx_vcpu *v); /* 0 or VMM_E_NOMEM */
+void vmx_pml_fini(struct vmx_vcpu *v);
+void vmx_pml_controls(struct vmx_vcpu *v); /* as vmx_tsc_controls */
+void vmx_pml_switch(struct vmx_vcpu *v);
+/* At a session's begin, with the VMCS current. Tracking changes with the world stopped. */
+static inline void vmx_pml_push(struct vmx_vcpu *v)
+{
+    if (v->pml_log && vmx_vm_of(v)->mmu.ept.tracking != !!(v->proc2 & VMX_PROC2_PML))
+        vmx_pml_switch(v);
+}
+/* At its end: what was logged leaves the VMCS, which is current; then, with preemption on, it goes
+ * to the VM's list. */
+void vmx_pml_collect(struct vmx_vcpu *v);
+void vmx_pml_drain(struct vmx_vcpu *v);
 
 /* ---- sessions [session.c] ---- */
 
