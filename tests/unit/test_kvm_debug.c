@@ -54,6 +54,7 @@ START_TEST(breakpoints_are_taken_back)
     ck_assert_uint_eq(told.control, 0);
     RUN(HLT);
     ck_assert_uint_eq(tellings, 2);
+    kvm_end();
 }
 END_TEST
 
@@ -74,6 +75,7 @@ START_TEST(breakpoints_end_with_the_vcpu)
     load_on(vcpu, "\xf4", 1);
     RUN(HLT);
     ck_assert_uint_eq(tellings, 2);
+    kvm_end();
 }
 END_TEST
 
