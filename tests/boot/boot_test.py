@@ -207,7 +207,8 @@ class Boot:
             self.process.stdin.flush()
             self.case = dict(self.case, answer=None)
         if self.case.get("stop") and not self.missing():
-            self.process.terminate()
+            self.process.terminate()  # once: at its end it does not handle signals any more
+            self.case = dict(self.case, stop=False)
 
     def missing(self):
         """Expected texts that are not there in this order."""
