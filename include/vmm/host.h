@@ -16,10 +16,13 @@ extern "C" {
  * VMM_E_UNSUPPORTED or VMM_E_IO.
  *
  * While there are VMs, each CPU keeps its GDTR, IDTR, TR, its segment registers but FS and GS, and
- * the MSRs SYSENTER_*, EFER, PAT, STAR, LSTAR, CSTAR, FMASK and TSC_AUX.
+ * the MSRs SYSENTER_*, EFER, PAT, STAR, LSTAR, CSTAR, FMASK and TSC_AUX. A thread that is in
+ * vcpu_run finds FS, GS, their bases, KERNEL_GS_BASE and, between fpu_begin and fpu_end, CR0 on
+ * each CPU as they were when it came there first; its callbacks leave them so.
  *
  * Functions are called on any CPU that calls the library, with the interrupt flag as the caller has
- * it, and between preempt_off and preempt_on. Those marked "optional" may be NULL.
+ * it (while a guest runs the library holds interrupts back, for some hundred instructions at a
+ * time), and between preempt_off and preempt_on. Those marked "optional" may be NULL.
  */
 struct vmm_host_ops {
     uint32_t size;

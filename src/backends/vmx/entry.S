@@ -1,28 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/vmx/entry.S: VMLAUNCH, VMRESUME, and the way back. */
 #define HOST_RSP 0x6c14
-#define HOST_RIP 0x6c16
 
 	.text
 	.globl	vmx_enter
 	.hidden	vmx_enter
 	.type	vmx_enter, @function
-/* int vmx_enter(uint64_t gpr[16] in RDI, bool launched in ESI, const uint32_t *requests in RDX), with
- * interrupts off. 0 after an exit, 1 VMfailInvalid, 2 VMfailValid, 3 not tried, as *requests is not
- * 0. RSP (gpr[4]) is the VMCS's. */
+/* vmx_enter(uint64_t gpr[16] in RDI, bool launched in ESI, const uint32_t *requests in RDX, uint64_t
+ * *host_rsp in RCX), with interrupts off. EAX: 0 after an exit, 1 VMfailInvalid, 2 VMfailValid, 3 not
+ * tried, as *requests is not 0. RSP (gpr[4]) is the VMCS's. *host_rsp: what the VMCS has of the
+ * host's. All registers but RBP and RSP are lost. */
 vmx_enter:
-	pushq	%rbx
 	pushq	%rbp
-	pushq	%r12
-	pushq	%r13
-	pushq	%r14
-	pushq	%r15
 	pushq	%rdi
-	movl	$HOST_RSP, %eax
-	vmwrite	%rsp, %rax
-	leaq	.Lexit(%rip), %rcx
-	movl	$HOST_RIP, %eax
-	vmwrite	%rcx, %rax
+	cmpq	%rsp, (%rcx)
+	jne	.Lstack
 .Lfrom:	cmpl	$0, (%rdx)
 	jne	.Lback
 	testb	%sil, %sil		/* the loads below keep ZF */
@@ -41,22 +33,31 @@ vmx_enter:
 	movq	112(%rdi), %r14
 	movq	120(%rdi), %r15
 	movq	56(%rdi), %rdi
-	jnz	1f
-	vmlaunch
+	jz	1f
+	vmresume
 	jmp	2f
-1:	vmresume
+1:	vmlaunch
 .Lto:
 2:	movl	$1, %eax		/* no entry: CF or ZF */
 	movl	$2, %ecx
 	cmovzl	%ecx, %eax
-	popq	%rdi
 	jmp	3f
+
+.Lstack:
+	movq	%rsp, (%rcx)
+	movl	$HOST_RSP, %eax
+	vmwrite	%rsp, %rax
+	jmp	.Lfrom
 
 .Lback:	movl	$3, %eax
-	popq	%rdi
-	jmp	3f
+3:	popq	%rdi
+	popq	%rbp
+	ret
 
-.Lexit:	pushq	%rdi
+	.globl	vmx_exited
+	.hidden	vmx_exited
+vmx_exited:
+	pushq	%rdi
 	movq	8(%rsp), %rdi
 	movq	%rax, 0(%rdi)
 	movq	%rcx, 8(%rdi)
@@ -74,14 +75,8 @@ vmx_enter:
 	movq	%r14, 112(%rdi)
 	movq	%r15, 120(%rdi)
 	popq	%rdi
-	xorl	%eax, %eax
-3:	popq	%r15
-	popq	%r14
-	popq	%r13
-	popq	%r12
 	popq	%rbp
-	popq	%rbx
-	cld
+	xorl	%eax, %eax
 	ret
 	.size	vmx_enter, . - vmx_enter
 

@@ -65,7 +65,7 @@ static void deliver_event(struct vmx_vcpu *v)
     struct vmx_event out = event_of(e);
 
     if (e->has_cr2)
-        cpu->cr2 = e->cr2;
+        vmx_set_cr2(v, e->cr2);
     if (vmx_sets_rf(out.info, e->error) && !(cpu->rflags & X86_RF)) {
         cpu->rflags |= X86_RF;
         vmx_changed(v, VMX_G_FLAGS);

@@ -31,7 +31,7 @@ struct vmx_mmu {
 /* Of a vCPU. */
 struct vmx_mmu_vcpu {
     struct ept_cpu ept_cpu;
-    uint64_t host_efer; /* while the guest is in, where entries do not switch it */
+    uint64_t host_efer; /* of v->host_cpu */
     uint64_t same_rip;  /* page faults that were resolved at the same RIP ... */
     unsigned same;      /* ... so many in a row */
     bool flat;          /* the VMCS has paging on, by the identity tables; the guest has it off */

@@ -107,17 +107,17 @@ int vmx_soft_one(struct vmx_vcpu *v, bool fpu)
 
 /* ---- one entry ---- */
 
-/* The preemption timer ends the entry when the library's next timer is due. */
-static void set_timer(const struct vmx_vcpu *v)
+/* The preemption timer ends the entry when the library's next timer is due, which is no further
+ * away than the timer reaches (tsc_at in session.c). */
+static inline void set_timer(const struct vmx_vcpu *v)
 {
     uint64_t now, ticks;
 
-    if (!(v->pin & VMX_PIN_PREEMPTION_TIMER))
+    if (!v->timer_runs)
         return;
     now = vmx_insn_rdtsc();
     ticks = v->deadline > now ? v->deadline - now : 0;
-    ticks >>= vmx_timer_shift(&vmx_machine.caps);
-    vmx_insn_put(VMX_PREEMPTION_TIMER, ticks > UINT32_MAX ? UINT32_MAX : ticks);
+    vmx_insn_put(VMX_PREEMPTION_TIMER, ticks >> vmx_timer_shift(&vmx_machine.caps));
 }
 
 static __attribute__((noinline)) void invept(struct vmx_vcpu *v)
@@ -146,6 +146,14 @@ static inline bool settled(const struct vmx_vcpu *v)
            vmx_tlb_settled(&v->tlb, v->vmcs.cpu) && ept_settled(v);
 }
 
+/* All that invalidations have been asked for by, in one number: the parts only grow. While it is
+ * that of the last look, what that look has found still holds; session.c forgets it on another CPU.
+ */
+static inline uint64_t asked(const struct vmx_vcpu *v)
+{
+    return v->soft.cpu->mmu.flush_gen + v->tlb.due + ept_generation(&v->vv->mmu.ept);
+}
+
 static void invalidate(struct vmx_vcpu *v)
 {
     if (!ept_settled(v) || (vmx_has_ept() && v->tlb.cpu != v->vmcs.cpu))
@@ -165,12 +173,20 @@ static int not_settled(struct vmx_vcpu *v, const char *what)
                    "an %s that is due has not been executed before the entry", what);
 }
 
+#define MAX_ROUNDS 16 /* other vCPUs can take something away meanwhile */
+
 /* Executes what is due, and looks again. */
 static __attribute__((noinline)) int settle(struct vmx_vcpu *v)
 {
-    invalidate(v);
-    if (settled(v))
-        return VMX_GO_ON;
+    for (unsigned i = 0; i < MAX_ROUNDS; i++) {
+        uint64_t before = asked(v);
+
+        if (settled(v)) {
+            v->settled = before;
+            return VMX_GO_ON;
+        }
+        invalidate(v);
+    }
     return not_settled(v, ept_settled(v) ? "INVVPID" : "INVEPT");
 }
 
@@ -191,71 +207,71 @@ static __attribute__((noinline)) int failed(struct vmx_vcpu *v, int result)
     return vmx_fails(v, text);
 }
 
-static bool is_nmi(const struct vmx_vcpu *v)
+/* The host takes NMIs at once. */
+static void take_nmi(void)
 {
     const uint32_t mask = VMX_INTR_VALID | VMX_INTR_TYPE;
 
-    return v->reason == VMX_EXIT_EXCEPTION_NMI &&
-           ((uint32_t)vmx_insn_read(VMX_EXIT_INTR_INFO) & mask) ==
-               (VMX_INTR_VALID | VMX_TYPE_NMI << VMX_INTR_TYPE_SHIFT);
+    if (((uint32_t)vmx_insn_read(VMX_EXIT_INTR_INFO) & mask) ==
+        (VMX_INTR_VALID | VMX_TYPE_NMI << VMX_INTR_TYPE_SHIFT))
+        __asm__ volatile("int $2" ::: "memory");
 }
 
-/* From interrupts off to interrupts as they were, when the host takes what has ended the entry. Who
- * makes a request after the look at them sees `running`, and its kick ends the entry at once. */
-static int guest(struct vmx_vcpu *v)
+/* Interrupts are off: who makes a request after the look at them kicks a CPU that is in a session,
+ * and the kick ends the entry at once. */
+static inline int guest(struct vmx_vcpu *v)
 {
-    const bool switched = vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER);
-    struct x86_cpu *cpu = v->soft.cpu;
-    uint64_t flags, cr2;
+    uint64_t *gpr = v->soft.cpu->gpr, *host_rsp = &v->host_rsp;
+    const _Atomic uint32_t *requests = &v->vcpu->requests;
+    uint64_t launched = v->vmcs.launched;
     int result;
 
-    __asm__ volatile("pushfq\n\tpopq %0\n\tcli" : "=r"(flags)::"memory");
-    atomic_store(&v->running, v->vmcs.cpu + 1);
-    __asm__ volatile("mov %%cr2, %0" : "=r"(cr2));
-    if (cr2 != cpu->cr2)
-        __asm__ volatile("mov %0, %%cr2" ::"r"(cpu->cr2));
-    if (!switched)
-        vmx_efer_in(v);
-    result = vmx_enter(cpu->gpr, v->vmcs.launched, &v->vcpu->requests);
-    if (!switched)
-        vmx_efer_out(v);
-    __asm__ volatile("mov %%cr2, %0" : "=r"(cpu->cr2));
-    v->reason = result == VMX_OK ? (uint32_t)vmx_insn_read(VMX_EXIT_REASON) : 0;
-    if (result == VMX_OK && is_nmi(v))
-        __asm__ volatile("int $2" ::: "memory");
-    atomic_store_explicit(&v->running, 0, memory_order_release);
-    __asm__ volatile("pushq %0\n\tpopfq" ::"r"(flags) : "memory", "cc");
+    __asm__ volatile("call vmx_enter"
+                     : "=a"(result), "+D"(gpr), "+S"(launched), "+d"(requests), "+c"(host_rsp)
+                     :
+                     : "rbx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
     return result;
 }
 
-static int enter(struct vmx_vcpu *v)
+static __attribute__((noinline)) int not_entered(struct vmx_vcpu *v, int result)
+{
+    if (result != VMX_NOT_ENTERED)
+        return failed(v, result);
+    vmx_withdraw(v);
+    return VMX_GO_ON;
+}
+
+static inline int enter(struct vmx_vcpu *v)
 {
     uint32_t vectoring;
     int result;
 
-    if (!settled(v)) {
+    if (__builtin_expect(asked(v) != v->settled, 0)) {
         result = settle(v);
         if (result != VMX_GO_ON)
             return result;
     }
-    if (v->newer == VMX_G_RIP) { /* behind an instruction */
+    if (__builtin_expect(v->newer == VMX_G_RIP, 1)) { /* behind an instruction */
         vmx_insn_put(VMX_GUEST_RIP, v->soft.cpu->rip);
         v->newer = 0;
     } else {
         vmx_push(v);
     }
-    v->may_block_nmi |= v->nmi_injected;
-    v->nmi_injected = false;
+    if (v->nmi_injected) {
+        v->may_block_nmi = true;
+        v->nmi_injected = false;
+    }
     if (!vmx_has_ept())
         vmx_shadow_entering(v);
     set_timer(v);
     result = guest(v);
-    if (result == VMX_NOT_ENTERED) {
-        vmx_withdraw(v);
-        return VMX_GO_ON;
-    }
-    if (result != VMX_OK || (v->reason & VMX_EXIT_ENTRY_FAILED))
+    if (__builtin_expect(result != VMX_OK, 0))
+        return not_entered(v, result);
+    v->reason = (uint32_t)vmx_insn_read(VMX_EXIT_REASON);
+    if (__builtin_expect(v->reason & VMX_EXIT_ENTRY_FAILED, 0))
         return failed(v, result);
+    if (v->reason == VMX_EXIT_EXCEPTION_NMI)
+        take_nmi();
     v->vmcs.launched = true;
     v->valid = 0;
     v->flags = (uint32_t)vmx_insn_read(VMX_GUEST_RFLAGS);
@@ -350,7 +366,8 @@ static int turn(struct vmx_vcpu *v, bool step)
         v->checked = false;
         return VMX_GO_ON;
     }
-    if (calm(v))
+    v->calm = calm(v);
+    if (v->calm)
         return enter(v);
     r = vmx_inject(v);
     if (r == VMX_INJECT_SOFT)
@@ -381,10 +398,12 @@ int vmx_run(struct vcpu *vcpu, bool step)
     struct vmx_vcpu *v = vcpu->backend_data;
     int r;
 
-    v->checked = false;
-    do
+    v->checked = v->host_known = false;
+    do {
         r = turn(v, step);
-    while (r == VMX_GO_ON);
+        while (r == VMX_RESUME)
+            r = enter(v);
+    } while (r == VMX_GO_ON);
     vmx_session_end(v);
     vmx_timers_end(v);
     if (r == BACKEND_EXIT)

@@ -81,21 +81,31 @@ static void put_host_cpu(void)
         }                                                                                          \
     } while (0)
 
-static void put_host_thread(struct vmx_host_state *h)
+/* What can be another at each session ... */
+static inline void put_host_session(struct vmx_host_state *h)
 {
     uint64_t cr3;
+
+    __asm__ volatile("mov %%cr3, %0" : "=r"(cr3));
+    PUT_CHANGED(VMX_HOST_CR3, cr3, cr3);
+    PUT_CHANGED(VMX_HOST_CR4, cr4, vmx_insn_get_cr4());
+}
+
+/* ... and what a thread keeps on a CPU while it runs a vCPU (vmm/host.h). */
+static __attribute__((noinline)) void put_host_thread(struct vmx_vcpu *v)
+{
+    struct vmx_host_state *h = &v->host;
     uint32_t fs, gs;
 
+    v->host_known = true;
     __asm__ volatile("mov %%fs, %k0" : "=r"(fs));
     __asm__ volatile("mov %%gs, %k0" : "=r"(gs));
-    __asm__ volatile("mov %%cr3, %0" : "=r"(cr3));
     PUT_CHANGED(VMX_HOST_FS_SEL, fs, fs & 0xfff8);
     PUT_CHANGED(VMX_HOST_GS_SEL, gs, gs & 0xfff8);
     PUT_CHANGED(VMX_HOST_CR0, cr0, vmx_insn_get_cr0());
-    PUT_CHANGED(VMX_HOST_CR3, cr3, cr3);
-    PUT_CHANGED(VMX_HOST_CR4, cr4, vmx_insn_get_cr4());
     PUT_CHANGED(VMX_HOST_FS_BASE, fs_base, vmx_insn_rdmsr(MSR_FS_BASE));
     PUT_CHANGED(VMX_HOST_GS_BASE, gs_base, vmx_insn_rdmsr(MSR_GS_BASE));
+    v->host_msr[VMX_M_KERNEL_GS] = vmx_insn_rdmsr(MSR_KERNEL_GS);
 }
 
 static void read_host_msrs(struct vmx_vcpu *v)
@@ -108,17 +118,26 @@ static void read_host_msrs(struct vmx_vcpu *v)
         v->host_msr[VMX_M_TSC_AUX] = vmx_insn_rdmsr(MSR_TSC_AUX);
 }
 
+static __attribute__((noinline)) void come_to_cpu(struct vmx_vcpu *v)
+{
+    v->host_cpu = v->vmcs.cpu;
+    v->settled = UINT64_MAX;
+    put_host_cpu();
+    read_host_msrs(v);
+    v->mmu.host_efer = vmx_insn_rdmsr(MSR_EFER);
+    /* Values that these registers cannot have, so that each is written. */
+    v->host = (struct vmx_host_state){UINT64_MAX, UINT64_MAX, UINT64_MAX, 1ull << 62,
+                                      1ull << 62, UINT64_MAX, UINT64_MAX};
+    v->host_known = false;
+}
+
 static inline void put_host(struct vmx_vcpu *v)
 {
-    if (v->host_cpu != v->vmcs.cpu) {
-        v->host_cpu = v->vmcs.cpu;
-        put_host_cpu();
-        read_host_msrs(v);
-        /* Values that these registers cannot have, so that each is written. */
-        v->host = (struct vmx_host_state){UINT64_MAX, UINT64_MAX, UINT64_MAX, 1ull << 62,
-                                          1ull << 62, UINT64_MAX, UINT64_MAX};
-    }
-    put_host_thread(&v->host);
+    if (v->host_cpu != v->vmcs.cpu)
+        come_to_cpu(v);
+    if (!v->host_known)
+        put_host_thread(v);
+    put_host_session(&v->host);
 }
 
 /* ---- vector and x87 registers ---- */
@@ -196,7 +215,6 @@ static void msrs_in(struct vmx_vcpu *v)
     }
     if (cpu->efer & X86_EFER_LMA) {
         /* SWAPGS changes it without an exit, so it is always put back. */
-        v->host_msr[VMX_M_KERNEL_GS] = vmx_insn_rdmsr(MSR_KERNEL_GS);
         v->msrs_in |= 1u << VMX_M_KERNEL_GS;
         vmx_insn_wrmsr(MSR_KERNEL_GS, cpu->kernel_gs_base);
     }
@@ -222,39 +240,64 @@ static void msrs_out(struct vmx_vcpu *v)
     v->msrs_in = 0;
 }
 
-/* The host's EFER with the guest's SCE, and with NXE for the shadow tables; LMA and LME are the
- * entry's. Nothing is fetched by SYSCALL meanwhile. */
-void vmx_efer_in(struct vmx_vcpu *v)
+/* For CPUs whose entries and exits do not switch it: the host's EFER with the guest's SCE, and with
+ * NXE for the shadow tables; LMA and LME are the entry's. Interrupts are off, so that nothing is
+ * fetched by SYSCALL meanwhile. */
+static void efer_in(struct vmx_vcpu *v)
 {
-    uint64_t efer;
+    uint64_t efer = (v->mmu.host_efer & ~(uint64_t)X86_EFER_SCE) |
+                    (v->soft.cpu->efer & X86_EFER_SCE) | X86_EFER_NXE;
 
-    v->mmu.host_efer = vmx_insn_rdmsr(MSR_EFER);
-    efer = (v->mmu.host_efer & ~(uint64_t)X86_EFER_SCE) | (v->soft.cpu->efer & X86_EFER_SCE);
-    vmx_insn_wrmsr(MSR_EFER, efer | X86_EFER_NXE);
+    v->efer_in = efer != v->mmu.host_efer;
+    if (v->efer_in)
+        vmx_insn_wrmsr(MSR_EFER, efer);
 }
 
-void vmx_efer_out(const struct vmx_vcpu *v)
+/* ---- CR2 ---- */
+
+static inline uint64_t get_cr2(void)
 {
-    vmx_insn_wrmsr(MSR_EFER, v->mmu.host_efer);
+    uint64_t cr2;
+
+    __asm__ volatile("mov %%cr2, %0" : "=r"(cr2));
+    return cr2;
+}
+
+void vmx_set_cr2(struct vmx_vcpu *v, uint64_t cr2)
+{
+    v->soft.cpu->cr2 = cr2;
+    if (v->in_session)
+        __asm__ volatile("mov %0, %%cr2" ::"r"(cr2));
 }
 
 /* ---- time ---- */
 
-#define LONG 1000000000u /* ns; timers that are further away are looked at again then */
+#define NEVER UINT64_MAX
 
+/* Timers that are further away than the preemption timer reaches, or a second, are looked at again
+ * then. */
 static uint64_t tsc_at(uint64_t deadline)
 {
-    uint64_t now, ns;
+    uint64_t now, ns, ticks;
 
-    if (!vmx_uses(VMX_GROUP_PIN, VMX_PIN_PREEMPTION_TIMER))
-        return UINT64_MAX;
     if (deadline == UINT64_MAX)
-        return vmx_insn_rdtsc() + vmm_host->tsc_khz * (LONG / 1000000);
+        return NEVER;
     now = os_now();
     ns = deadline > now ? deadline - now : 0;
-    if (ns > LONG)
-        ns = LONG;
-    return vmx_insn_rdtsc() + ns * vmm_host->tsc_khz / 1000000;
+    if (ns > 1000000000)
+        ns = 1000000000;
+    ticks = ns * vmm_host->tsc_khz / 1000000;
+    return vmx_insn_rdtsc() + (ticks > UINT32_MAX ? UINT32_MAX : ticks);
+}
+
+/* At its end the timer is out of the way. */
+static inline void push_timer(struct vmx_vcpu *v)
+{
+    bool runs = (v->pin & VMX_PIN_PREEMPTION_TIMER) && v->deadline != NEVER;
+
+    if (v->timer_runs && !runs)
+        vmx_insn_put(VMX_PREEMPTION_TIMER, UINT32_MAX);
+    v->timer_runs = runs;
 }
 
 /* Whoever writes the TSC moves the offset, and so do pauses: never during a session. */
@@ -287,12 +330,19 @@ static inline int begin(struct vmx_vcpu *v)
     vmm_host->fpu_begin(vmm_host->ctx);
     put_host(v);
     put_tsc_offset(v);
+    push_timer(v);
     if (v->lent)
         vmx_apic_push(v);
     vmx_pml_push(v);
     fpu_in(v);
     msrs_in(v);
+    __asm__ volatile("pushfq\n\tpopq %0\n\tcli" : "=r"(v->host_flags)::"memory");
+    atomic_store(&v->running, v->vmcs.cpu + 1);
     v->in_session = true;
+    if (get_cr2() != v->soft.cpu->cr2)
+        vmx_set_cr2(v, v->soft.cpu->cr2);
+    if (!vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER))
+        efer_in(v);
     return 0;
 }
 
@@ -300,11 +350,20 @@ static inline int begin(struct vmx_vcpu *v)
 static __attribute__((noinline)) void look_at_timers(struct vmx_vcpu *v)
 {
     vmx_timers_end(v);
-    if (v->poll || !(v->pin & VMX_PIN_PREEMPTION_TIMER))
+    if (v->poll)
         core_poll_timers(v->vcpu);
     v->poll = false;
     v->deadline = tsc_at(core_timers_begin(v->vcpu));
     v->timed = true;
+}
+
+/* Without the preemption timer, what ends the guest's time is what happens to exit. */
+static inline bool timers_wait(struct vmx_vcpu *v)
+{
+    if (!(v->pin & VMX_PIN_PREEMPTION_TIMER) && v->timed && v->deadline != NEVER &&
+        vmx_insn_rdtsc() >= v->deadline)
+        v->poll = true;
+    return v->poll || !v->timed;
 }
 
 void vmx_timers_end(struct vmx_vcpu *v)
@@ -319,8 +378,7 @@ int vmx_session_begin_now(struct vmx_vcpu *v)
 {
     int err;
 
-    /* Without the preemption timer, what ends the guest's time is what happens to exit. */
-    if (v->poll || !v->timed || !(v->pin & VMX_PIN_PREEMPTION_TIMER))
+    if (timers_wait(v))
         look_at_timers(v);
     if (v->tpr_used)
         vmx_apic_lend(v);
@@ -347,6 +405,13 @@ static void note_invept(struct vmx_vcpu *v)
 void vmx_session_end_now(struct vmx_vcpu *v)
 {
     v->in_session = false;
+    v->soft.cpu->cr2 = get_cr2();
+    if (v->efer_in) {
+        v->efer_in = false;
+        vmx_insn_wrmsr(MSR_EFER, v->mmu.host_efer);
+    }
+    atomic_store_explicit(&v->running, 0, memory_order_release);
+    __asm__ volatile("pushq %0\n\tpopfq" ::"r"(v->host_flags) : "memory", "cc");
     msrs_out(v);
     fpu_out(v);
     if (v->proc2 & VMX_PROC2_PML)

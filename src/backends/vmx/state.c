@@ -50,6 +50,10 @@ void vmx_state_init(struct vmx_vcpu *v)
     if (vmx_has_ept())
         put(VMX_EPTP, ept_eptp(&vv->mmu.ept));
     put(VMX_LINK_POINTER, UINT64_MAX);
+    put(VMX_HOST_RIP, (uintptr_t)vmx_exited);
+    v->host_rsp = 0;
+    if (v->pin & VMX_PIN_PREEMPTION_TIMER)
+        put(VMX_PREEMPTION_TIMER, UINT32_MAX);
     put(VMX_GUEST_DEBUGCTL, 0);
     put(VMX_GUEST_DR7, X86_DR7_FIXED);
     put(VMX_GUEST_ACTIVITY, 0);

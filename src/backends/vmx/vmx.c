@@ -109,6 +109,7 @@ static int vcpu_init(struct vcpu *vcpu)
     if (!v)
         return VMM_E_NOMEM;
     v->vcpu = vcpu;
+    v->vv = vcpu->vm->backend_data;
     v->valid = v->newer = VMX_G_ALL;
     v->poll = true;
     v->host_cpu = VMX_NO_CPU;

@@ -64,6 +64,7 @@ struct vmx_site {
 struct vmx_vcpu {
     struct interp_vcpu soft; /* first: interp.h */
     struct vcpu *vcpu;
+    struct vmx_vm *vv;
     struct vmx_vmcs vmcs;
     struct vmx_mmu_vcpu mmu;
     struct vmx_tlb tlb;
@@ -79,18 +80,26 @@ struct vmx_vcpu {
     bool may_block_nmi;    /* the guest was entered with NMIs blocked, or with one */
     bool poll;             /* timers may be due */
     uint64_t flush_seen;   /* soft.cpu->mmu.flush_gen that the hardware's TLB knows of */
-    _Atomic uint32_t running; /* host CPU + 1 while in the guest: whom wake has to kick */
+    uint64_t settled;      /* what of invalidations had been asked for when none was due [run.c] */
+    bool calm;             /* nothing waited to be injected at the last entry */
+    _Atomic uint32_t running; /* host CPU + 1 in a session: whom wake has to kick */
 
     /* Controls as the VMCS has them. */
     uint32_t pin, proc, proc2, entry;
 
-    /* The session: preemption is off, VMCS, vector registers and MSRs are in the CPU. */
+    /* The session: preemption and interrupts are off, VMCS, vector registers, CR2 and MSRs are in
+     * the CPU. */
     bool in_session;
     bool timed;        /* core_timers_begin; `deadline` holds */
+    bool timer_runs;   /* each entry sets the preemption timer; else it is at its end, far away */
     uint64_t deadline; /* TSC at which the guest has to be left for the library's timers */
+    uint64_t host_flags;
+    uint64_t host_rsp; /* in the VMCS [entry.S] */
     uint64_t host_msr[VMX_NM];
     uint32_t msrs_in;    /* bit n: host_msr[n] is the host's, the CPU has the guest's */
-    uint32_t host_cpu;   /* `host` is of this CPU */
+    uint32_t host_cpu;   /* `host` is of this CPU ... */
+    bool host_known;     /* ... and what of it is the thread's has not changed */
+    bool efer_in;        /* the CPU's EFER is not the host's */
     uint64_t tsc_offset; /* in the VMCS */
     bool tpr_used;       /* the guest has accessed it: it is lent for each session */
     bool lent;
@@ -129,8 +138,11 @@ struct vmx_vm {
     uint64_t map_generation; /* of the memory map; changes with the world stopped */
 };
 
-/* Neither BACKEND_* nor VMM_E_*: nothing keeps the run loop from going on. */
-#define VMX_GO_ON (-2000)
+/* Neither BACKEND_* nor VMM_E_*: nothing keeps the run loop from going on; and of handlers that
+ * have changed general registers, RIP and the shadow only, in the session: nothing has to be looked
+ * at that the last entry has not found in order. */
+#define VMX_GO_ON  (-2000)
+#define VMX_RESUME (-2003)
 
 /* The host's CPUs, in VMX operation while there is a VM. [host.c] */
 extern struct vmx_machine vmx_machine;
@@ -160,7 +172,7 @@ extern const struct mmu_pages vmx_pages; /* [mmu.c] */
 
 static inline struct vmx_vm *vmx_vm_of(const struct vmx_vcpu *v)
 {
-    return v->vcpu->vm->backend_data;
+    return v->vv;
 }
 
 /* ---- registers [state.c] ---- */
@@ -248,9 +260,8 @@ static inline void vmx_session_end(struct vmx_vcpu *v)
         vmx_session_end_now(v);
 }
 
-/* Around an entry, for CPUs whose entries and exits do not switch IA32_EFER; interrupts are off. */
-void vmx_efer_in(struct vmx_vcpu *v);
-void vmx_efer_out(const struct vmx_vcpu *v);
+/* The guest's CR2 is the CPU's in a session. */
+void vmx_set_cr2(struct vmx_vcpu *v, uint64_t cr2);
 
 /* ---- CPUID [cpuid.c] ---- */
 
@@ -308,8 +319,10 @@ int vmx_fails(struct vmx_vcpu *v, const char *text);
 int vmx_exits(struct vmx_vcpu *v, uint32_t reason);
 
 /* Enters the guest and comes back, unless *requests is not 0: VMX_OK after an exit, VMX_FAIL_*, or
- * VMX_NOT_ENTERED. [entry.S] */
+ * VMX_NOT_ENTERED. Called by assembly only, as it keeps no register but RBP; vmx_exited is the
+ * host's RIP for exits. [entry.S] */
 #define VMX_NOT_ENTERED 3
-int vmx_enter(uint64_t *gpr, bool launched, const _Atomic uint32_t *requests);
+void vmx_enter(void);
+void vmx_exited(void);
 
 #endif
