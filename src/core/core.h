@@ -62,6 +62,13 @@ int core_mmio_access(struct vm *vm, struct vcpu *vcpu, uint64_t serial, uint64_t
                      bool write, uint64_t *value);
 int core_pio_access(struct vm *vm, struct vcpu *vcpu, uint64_t serial, uint16_t port, uint32_t size,
                     bool write, uint64_t *value);
+/* The same for an instruction that makes this access only, has not been aborted before, and is over
+ * when this returns CORE_IO_OK: the short way for engines. `how`: CORE_PORT, CORE_WRITE. What
+ * *value has beyond `size` is ignored. */
+#define CORE_PORT  1u
+#define CORE_WRITE 2u
+int core_only_access(struct vcpu *vcpu, uint64_t serial, unsigned how, uint64_t addr, uint32_t size,
+                     uint64_t *value);
 
 /*
  * MSRs that are not CPU state, and the policy: CORE_IO_*. `handled` false: the CPU's own. The

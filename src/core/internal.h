@@ -178,4 +178,33 @@ void core_devices_reset(struct vm *vm);
 /* vm_destroy: calls each stop, in reverse order of adding, and frees the devices. */
 void core_devices_stop(struct vm *vm);
 
+/* ---- guest state, the short way [world.c] ---- */
+
+/* Whether core_guest_out will do: the world is not stopped by this thread. */
+static inline bool core_guest_leaves(const struct vcpu *vcpu)
+{
+    return atomic_load_explicit(&vcpu->vm->world_self, memory_order_relaxed) != vcpu;
+}
+
+static inline void core_guest_out(struct vcpu *vcpu)
+{
+    atomic_store(&vcpu->in_guest, 0);
+    if (__builtin_expect(atomic_load(&vcpu->vm->world), 0))
+        os_wake(&vcpu->in_guest);
+}
+
+static inline void core_guest_in(struct vcpu *vcpu)
+{
+    atomic_store(&vcpu->in_guest, 1);
+    if (__builtin_expect(atomic_load(&vcpu->vm->world), 0))
+        core_guest_enter(vcpu); /* it waits, out of guest state */
+}
+
+/* Counts of a vCPU are changed by its thread only. */
+static inline void core_count(_Atomic uint64_t *n)
+{
+    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+}
+
 #endif

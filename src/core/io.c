@@ -434,3 +434,76 @@ int core_pio_access(struct vm *vm, struct vcpu *vcpu, uint64_t serial, uint16_t 
 
     return make_access(&a, value);
 }
+
+/* ---- the only access of an instruction ---- */
+
+/* What becomes of it when its callback has not just made it. Nothing is recorded before: an
+ * instruction that is over is not executed again. */
+static __attribute__((noinline)) int not_made(struct io_access *a, int r, uint64_t value)
+{
+    core_record_next(a->vcpu, a->serial); /* begins it */
+    if (r == VMM_IO_DEFER)
+        return defer(a);
+    defer_take(a->vcpu, &value);
+    return r == VMM_IO_EXIT ? leave_to_program(a) : finish(a, UINT64_MAX);
+}
+
+static __attribute__((noinline)) int make_other(struct vcpu *vcpu, uint64_t serial, unsigned how,
+                                                uint64_t addr, uint32_t size, uint64_t *value)
+{
+    if (how & CORE_PORT)
+        return core_pio_access(vcpu->vm, vcpu, serial, (uint16_t)addr, size, how & CORE_WRITE,
+                               value);
+    return core_mmio_access(vcpu->vm, vcpu, serial, addr, size, how & CORE_WRITE, value);
+}
+
+int core_only_access(struct vcpu *vcpu, uint64_t serial, unsigned how, uint64_t addr, uint32_t size,
+                     uint64_t *value)
+{
+    const bool write = how & CORE_WRITE;
+    const unsigned kind = how & CORE_PORT, unused = 64 - 8 * size;
+    struct io_reg *reg = vcpu->io_hit[kind];
+    uint32_t open = DEFER_OPEN;
+    uint64_t in = UINT64_MAX, offset;
+    struct io_call call;
+    int r;
+
+    if (__builtin_expect(!reg || !(reg->sizes[write] & size) || (addr & (size - 1)), 0))
+        return make_other(vcpu, serial, how, addr, size, value);
+    offset = addr - reg->base;
+    if (__builtin_expect(
+            offset > reg->len - size || vcpu->vm->doorbells[kind] || !core_guest_leaves(vcpu), 0))
+        return make_other(vcpu, serial, how, addr, size, value);
+    core_count(kind == IO_MMIO ? &vcpu->nmmio : &vcpu->npio);
+    io_call_begin(&call, reg);
+    atomic_store(&vcpu->defer, DEFER_OPEN);
+    core_guest_out(vcpu);
+    if (write)
+        r = reg->ops.write(reg->opaque, offset, size, *value << unused >> unused);
+    else
+        r = reg->ops.read(reg->opaque, offset, size, &in);
+    if (write && (reg->ops.flags & VMM_IO_POSTED))
+        r = VMM_IO_OK;
+    io_call_end(&call);
+    core_guest_in(vcpu);
+    if (__builtin_expect(r != VMM_IO_OK ||
+                             !atomic_compare_exchange_strong(&vcpu->defer, &open, DEFER_NONE),
+                         0)) {
+        struct io_access a = {vcpu->vm, vcpu, kind, write,
+                              serial,   addr, size, *value << unused >> unused};
+
+        if (r == VMM_IO_OK) {
+            uint64_t late;
+
+            defer_take(vcpu, &late);
+        } else {
+            r = not_made(&a, r, 0);
+            in = a.value;
+            if (r != CORE_IO_OK)
+                return r;
+        }
+    }
+    if (!write)
+        *value = in << unused >> unused;
+    return CORE_IO_OK;
+}

@@ -68,21 +68,8 @@ static void reg_free(struct io_reg *reg)
     free(reg);
 }
 
-void io_call_begin(struct io_call *call, struct io_reg *reg)
+void io_call_awaited(struct io_reg *reg, uint32_t before)
 {
-    atomic_fetch_add(&reg->calls, 1);
-    call->reg = reg;
-    call->slot = os_thread_slot();
-    call->outer = *call->slot;
-    *call->slot = call;
-}
-
-void io_call_end(struct io_call *call)
-{
-    struct io_reg *reg = call->reg;
-
-    *call->slot = call->outer;
-    uint32_t before = atomic_fetch_sub(&reg->calls, 1);
     if (before == (IO_ORPHAN | 1))
         reg_free(reg);
     else if (before & IO_LEAVES)
@@ -237,6 +224,10 @@ static int reg_set_ops(struct io_reg *reg, const char *op, const struct vmm_io_o
         return vm_fail(reg->vm, VMM_E_INVAL, op, "access sizes %u to %u", reg->min, reg->max);
     if (reg->max > top)
         reg->max = top;
+    for (uint32_t size = reg->min; size <= reg->max && size <= reg->len; size *= 2) {
+        reg->sizes[0] |= reg->ops.read ? size : 0;
+        reg->sizes[1] |= reg->ops.write ? size : 0;
+    }
     return 0;
 }
 

@@ -18,6 +18,7 @@ struct io_reg {
     uint64_t base; /* changed with the world stopped and vm->lock held */
     uint64_t len;
     uint32_t min, max; /* access sizes */
+    uint32_t sizes[2]; /* reads and writes that are one call: 1, 2, 4, 8 or'ed */
     struct vmm_io_ops ops;
     void *opaque;
     _Atomic uint32_t calls; /* also a futex word */
@@ -43,9 +44,29 @@ struct io_call {
 /* The first registration that ends behind `addr`, or NULL. In guest state or with vm->lock held. */
 struct io_reg *io_map_at_or_after(const struct io_map *map, uint64_t addr);
 
+/* Somebody waits for the calls that there were `before` the end of one. */
+void io_call_awaited(struct io_reg *reg, uint32_t before);
+
 /* Around a callback, out of guest state; io_call_begin while the registration cannot go away: in
  * guest state or with vm->lock held. */
-void io_call_begin(struct io_call *call, struct io_reg *reg);
-void io_call_end(struct io_call *call);
+static inline void io_call_begin(struct io_call *call, struct io_reg *reg)
+{
+    atomic_fetch_add(&reg->calls, 1);
+    call->reg = reg;
+    call->slot = os_thread_slot();
+    call->outer = *call->slot;
+    *call->slot = call;
+}
+
+static inline void io_call_end(struct io_call *call)
+{
+    struct io_reg *reg = call->reg;
+    uint32_t before;
+
+    *call->slot = call->outer;
+    before = atomic_fetch_sub(&reg->calls, 1);
+    if (__builtin_expect(before & (IO_ORPHAN | IO_LEAVES), 0))
+        io_call_awaited(reg, before);
+}
 
 #endif

@@ -79,10 +79,11 @@ int vmx_on_io(struct vmx_vcpu *v)
 
     if (a.string || !simple(v))
         return vmx_soft_one(v, false);
-    value = a.in ? 0 : x86_get_reg(cpu, VMM_RAX, a.size);
+    value = cpu->gpr[VMM_RAX];
     v->in_insn = true;
     vmx_session_end(v);
-    r = core_pio_access(v->vcpu->vm, v->vcpu, x86_serial(cpu), a.port, a.size, !a.in, &value);
+    r = core_only_access(v->vcpu, vmx_serial(v), CORE_PORT | (a.in ? 0 : CORE_WRITE), a.port,
+                         a.size, &value);
     if (r == CORE_IO_OK && a.in)
         x86_set_reg(cpu, VMM_RAX, a.size, value);
     return finish(v, r);

@@ -52,7 +52,7 @@ int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification)
     value = m->write ? store_value(cpu, m) : 0;
     v->in_insn = true;
     vmx_session_end(v);
-    r = core_mmio_access(v->vcpu->vm, v->vcpu, x86_serial(cpu), gpa, m->size, m->write, &value);
+    r = core_only_access(v->vcpu, vmx_serial(v), m->write ? CORE_WRITE : 0, gpa, m->size, &value);
     v->in_insn = false;
     if (r != CORE_IO_OK)
         return vmx_aborted(v);

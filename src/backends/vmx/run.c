@@ -68,6 +68,11 @@ static void take_pending_debug(struct vmx_vcpu *v)
         v->soft.cpu->pending_db |= vmx_insn_read(VMX_GUEST_PENDING_DEBUG) & (X86_DR6_BS | 15);
 }
 
+static void note_serial(struct vmx_vcpu *v)
+{
+    v->serial_base = x86_serial(v->soft.cpu) - v->soft.cpu->rep_serial;
+}
+
 /* Other vCPUs and this one have run in hardware since: what was decoded and cached may be old. */
 static int soft(struct vmx_vcpu *v, uint64_t limit, bool step, bool fpu)
 {
@@ -88,6 +93,7 @@ static int soft(struct vmx_vcpu *v, uint64_t limit, bool step, bool fpu)
     v->flush_seen = v->soft.cpu->mmu.flush_gen;
     vcpu->insn_budget = n;
     r = interp_run(vcpu, step);
+    note_serial(v);
     done = n - vcpu->insn_budget;
     vcpu->insn_budget = budget == UINT64_MAX ? budget : budget - done;
     vmx_changed(v, groups);
@@ -333,6 +339,7 @@ static inline bool calm(const struct vmx_vcpu *v)
            !v->vcpu->irq_window_wanted && !(v->proc & windows) && !core_intr_pending(v->vcpu);
 }
 
+/* VMX_RESUME: an entry is what comes next. */
 static int turn(struct vmx_vcpu *v, bool step)
 {
     struct vcpu *vcpu = v->vcpu;
@@ -368,13 +375,13 @@ static int turn(struct vmx_vcpu *v, bool step)
     }
     v->calm = calm(v);
     if (v->calm)
-        return enter(v);
+        return VMX_RESUME;
     r = vmx_inject(v);
     if (r == VMX_INJECT_SOFT)
         return vmx_soft_one(v, true);
     if (r == VMX_INJECT_TAKEN)
         return VMX_GO_ON;
-    return r == VMX_GO_ON ? enter(v) : r;
+    return r == VMX_GO_ON ? VMX_RESUME : r;
 }
 
 /* What all exits have in common. */
@@ -399,6 +406,7 @@ int vmx_run(struct vcpu *vcpu, bool step)
     int r;
 
     v->checked = v->host_known = false;
+    note_serial(v);
     do {
         r = turn(v, step);
         while (r == VMX_RESUME)

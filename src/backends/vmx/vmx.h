@@ -119,7 +119,8 @@ struct vmx_vcpu {
     struct vmx_page_cache pages[VMX_NPAGES]; /* by level of the walk */
     uint64_t nothing_at;                     /* a page that is not memory */
     struct vmx_site sites[VMX_NSITES];
-    bool in_insn; /* a callback may run on behalf of the instruction at RIP */
+    bool in_insn;         /* a callback may run on behalf of the instruction at RIP */
+    uint64_t serial_base; /* x86_serial less rep_serial: the software CPU has not run since */
 };
 
 /* The ticks of a VM. [tsc.c] */
@@ -199,6 +200,12 @@ static inline void vmx_changed(struct vmx_vcpu *v, uint32_t groups)
     v->newer |= groups;
     if (groups & ~(uint32_t)(VMX_G_RIP | VMX_G_BLOCKING))
         v->checked = false;
+}
+
+/* x86_serial of the software CPU, in the engine's own handlers. */
+static inline uint64_t vmx_serial(const struct vmx_vcpu *v)
+{
+    return v->serial_base + v->soft.cpu->rep_serial;
 }
 
 /* ---- time [tsc.c] ---- */
