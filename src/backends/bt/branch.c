@@ -214,7 +214,7 @@ static bool gen_ret(struct gen *g)
     if (g->held) {
         em_rm(&g->e, g->is64, OP_LOAD, H_RAX, gen_held(g, 0));
         put_flags_aside(g, !recipe);
-        if (g->region)
+        if (g->region && gen_needs_look(&g->group))
             gen_group_ends(g); /* apart, the address is loaded in another way */
     } else {
         if (recipe)

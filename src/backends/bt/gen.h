@@ -361,6 +361,15 @@ void gen_group_begins(struct gen *g, unsigned nslow);
 void gen_group_ends(struct gen *g);
 void gen_apart(struct gen *g);
 
+/* Whether there are any: not if a region holds all that the group needs. */
+static inline bool gen_needs_look(const struct gen_group *group)
+{
+    for (unsigned k = 0; k < group->n; k++)
+        if (!group->base[k].held)
+            return true;
+    return false;
+}
+
 /* The looks into the TLB for g->group; one for a base: RAX = the host address of its `lo`. */
 void gen_group_look(struct gen *g);
 void gen_look_off(struct gen *g, const struct gen_base *b);

@@ -241,14 +241,6 @@ static void need_simd(struct gen *g, const struct gen_group *group)
         gen_simd(g, need);
 }
 
-static bool needs_look(const struct gen_group *group)
-{
-    for (unsigned k = 0; k < group->n; k++)
-        if (!group->base[k].held)
-            return true;
-    return false;
-}
-
 /* The ops of a group; the one that cannot be written, or b->n: all are. */
 static unsigned write_group(struct gen *g, const struct gen_group *group)
 {
@@ -258,12 +250,12 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
     need_simd(g, group);
     if (group->first == group->last && (gen_flags_use_at(g, g->i) & GEN_READS) && !g->in_host)
         gen_save_flags(g);
-    if (needs_look(group))
+    if (gen_needs_look(group))
         gen_free_flags(g);
     nslow = g->nslow;
     g->group = *group;
     gen_group_look(g);
-    if (needs_look(group))
+    if (gen_needs_look(group))
         gen_group_begins(g, nslow);
     g->held = true;
     g->sp_due = 0;
@@ -307,7 +299,7 @@ static unsigned try_group(struct gen *g)
         g->held = false;
         gen_select(g, first);
         if (bad == g->b->n) {
-            if (!g->held_ret && needs_look(&group))
+            if (!g->held_ret && gen_needs_look(&group))
                 gen_group_ends(g);
             return group.last - first + 1;
         }
