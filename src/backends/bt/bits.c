@@ -39,8 +39,8 @@ static void keep_carry(struct gen *g)
 bool gen_bit_string(struct gen *g)
 {
     unsigned size = g->opnd[0].size / 8;
-    bool lock = g->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK, wide = size == 8;
-    bool test = g->insn.mnemonic == ZYDIS_MNEMONIC_BT;
+    bool lock = g->insn->attributes & ZYDIS_ATTRIB_HAS_LOCK, wide = size == 8;
+    bool test = g->insn->mnemonic == ZYDIS_MNEMONIC_BT;
     struct em_rm to = {.mem = true, .reg = H_RAX, .index = H_RCX};
     uint8_t slot;
 
@@ -68,7 +68,7 @@ bool gen_bit_string(struct gen *g)
     } else {
         em_insn(&g->e,
                 (struct em_op){
-                    .map = 1, .op = g->insn.opcode, .lock = lock, .wide = wide, .half = size == 2},
+                    .map = 1, .op = g->insn->opcode, .lock = lock, .wide = wide, .half = size == 2},
                 H_RCX, em_at(H_RAX, 0));
     }
     keep_carry(g);

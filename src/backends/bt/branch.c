@@ -98,7 +98,7 @@ static bool gen_jcc(struct gen *g, unsigned code)
 
 static bool is_near(const struct gen *g)
 {
-    return g->insn.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+    return g->insn->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
 }
 
 /* RAX = the target of an indirect branch. False: not possible. */
@@ -232,11 +232,11 @@ static bool gen_ret(struct gen *g)
 
 bool gen_branch(struct gen *g)
 {
-    int code = gen_condition(g->insn.mnemonic);
+    int code = gen_condition(g->insn->mnemonic);
 
     if (code >= 0)
         return gen_jcc(g, (unsigned)code);
-    switch (g->insn.mnemonic) {
+    switch (g->insn->mnemonic) {
     case ZYDIS_MNEMONIC_JMP:
         return gen_jmp(g);
     case ZYDIS_MNEMONIC_CALL:

@@ -20,12 +20,12 @@ static bool in_place(const struct gen *g, const struct copy *c, unsigned i)
 
     if (r->field != IN_RM || c->mem || (r->write && r->size == 4))
         return false;
-    if (r->read && r->write && (r->size < 8 || g->insn.mnemonic == ZYDIS_MNEMONIC_XCHG))
+    if (r->read && r->write && (r->size < 8 || g->insn->mnemonic == ZYDIS_MNEMONIC_XCHG))
         return false;
     for (unsigned k = 0; k < c->nr; k++)
         if (k != i && c->r[k].slot == r->slot)
             return false;
-    switch (g->insn.mnemonic) { /* to which memory is another matter */
+    switch (g->insn->mnemonic) { /* to which memory is another matter */
     case ZYDIS_MNEMONIC_BT:
     case ZYDIS_MNEMONIC_BTS:
     case ZYDIS_MNEMONIC_BTR:
@@ -111,7 +111,7 @@ static bool keeps_operand(const struct gen *g, const struct copy *c)
     for (unsigned i = 0; i < c->nr; i++)
         if (resident(g, &c->r[i]))
             return false;
-    switch (g->insn.mnemonic) {
+    switch (g->insn->mnemonic) {
     case ZYDIS_MNEMONIC_CMP:
     case ZYDIS_MNEMONIC_TEST:
     case ZYDIS_MNEMONIC_ADD:

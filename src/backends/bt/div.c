@@ -52,7 +52,7 @@ static void check(struct gen *g, bool wide, bool is_signed)
 /* The flags are undefined: they stay, unless they are to be what the handlers leave. */
 bool gen_div(struct gen *g)
 {
-    bool wide = g->opnd[0].size == 64, is_signed = g->insn.mnemonic == ZYDIS_MNEMONIC_IDIV;
+    bool wide = g->opnd[0].size == 64, is_signed = g->insn->mnemonic == ZYDIS_MNEMONIC_IDIV;
 
     if (g->opnd[0].size < 32 || gen_host(g, VMM_RDX) != H_RDX || !divisor(g, wide))
         return false;

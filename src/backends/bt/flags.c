@@ -207,7 +207,7 @@ static bool second(const struct gen *g, struct gen_recipe *r)
 /* What the current op executes again, and its operands; false: there is no way. */
 static bool find_recipe(const struct gen *g, struct gen_recipe *r)
 {
-    switch (g->insn.mnemonic) {
+    switch (g->insn->mnemonic) {
     case ZYDIS_MNEMONIC_CMP:
         r->what = EXT_CMP;
         return second(g, r);
@@ -222,7 +222,7 @@ static bool find_recipe(const struct gen *g, struct gen_recipe *r)
         return true;
     case ZYDIS_MNEMONIC_ADD:
     case ZYDIS_MNEMONIC_SUB:
-        r->what = g->insn.mnemonic == ZYDIS_MNEMONIC_ADD ? EXT_ADD : EXT_SUB;
+        r->what = g->insn->mnemonic == ZYDIS_MNEMONIC_ADD ? EXT_ADD : EXT_SUB;
         return second(g, r) && r->second != r->first;
     case ZYDIS_MNEMONIC_NEG:
         r->what = NEGATES;
@@ -231,8 +231,8 @@ static bool find_recipe(const struct gen *g, struct gen_recipe *r)
     case ZYDIS_MNEMONIC_SHL:
     case ZYDIS_MNEMONIC_SHR:
     case ZYDIS_MNEMONIC_SAR:
-        r->what = (uint8_t)(SHIFTS + g->insn.raw.modrm.reg);
-        r->opcode = g->insn.opcode;
+        r->what = (uint8_t)(SHIFTS + g->insn->raw.modrm.reg);
+        r->opcode = g->insn->opcode;
         r->first = IN_SAVED;
         r->second = IMMEDIATE;
         r->value = (int32_t)g->opnd[1].imm.value.u;

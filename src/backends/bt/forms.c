@@ -13,11 +13,11 @@ static struct operand reg(unsigned field, unsigned slot, unsigned size, bool rea
  * accumulator; MOV of an immediate. */
 bool gen_short(struct gen *g)
 {
-    unsigned op = g->insn.opcode, size = g->opnd[0].size / 8;
+    unsigned op = g->insn->opcode, size = g->opnd[0].size / 8;
     struct copy c = {.use = SETS, .nr = 1};
     uint8_t slot;
 
-    if (g->insn.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || g->insn.raw.modrm.offset ||
+    if (g->insn->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || g->insn->raw.modrm.offset ||
         g->opnd[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
         !gen_reg_slot(g->opnd[0].reg.value, &slot))
         return false;
@@ -54,7 +54,7 @@ bool gen_mov64(struct gen *g)
     uint8_t slot;
     unsigned host;
 
-    if (g->insn.raw.modrm.offset || g->insn.opcode < 0xb8 || g->insn.opcode > 0xbf ||
+    if (g->insn->raw.modrm.offset || g->insn->opcode < 0xb8 || g->insn->opcode > 0xbf ||
         !gen_reg_slot(g->opnd[0].reg.value, &slot) || g->opnd[0].size != 64)
         return false;
     host = gen_host(g, slot);
@@ -72,7 +72,7 @@ bool gen_xchg(struct gen *g)
     unsigned size = g->opnd[0].size / 8;
     uint8_t a, b;
 
-    if (g->insn.raw.modrm.offset || !gen_reg_slot(g->opnd[0].reg.value, &a) ||
+    if (g->insn->raw.modrm.offset || !gen_reg_slot(g->opnd[0].reg.value, &a) ||
         !gen_reg_slot(g->opnd[1].reg.value, &b))
         return false;
     c.op.wide = size == 8;
@@ -87,9 +87,9 @@ bool gen_cbw(struct gen *g)
 {
     struct copy c = {.nr = 2, .op = {.map = 1}};
 
-    if (g->insn.mnemonic == ZYDIS_MNEMONIC_CBW)
+    if (g->insn->mnemonic == ZYDIS_MNEMONIC_CBW)
         c.op.op = 0xbe, c.op.half = true;
-    else if (g->insn.mnemonic == ZYDIS_MNEMONIC_CWDE)
+    else if (g->insn->mnemonic == ZYDIS_MNEMONIC_CWDE)
         c.op.op = 0xbf;
     else
         c.op = (struct em_op){.op = 0x63, .wide = true};
@@ -101,9 +101,9 @@ bool gen_cbw(struct gen *g)
 bool gen_cwd(struct gen *g)
 {
     gen_get(g, H_RAX, VMM_RAX);
-    if (g->insn.mnemonic == ZYDIS_MNEMONIC_CWD)
+    if (g->insn->mnemonic == ZYDIS_MNEMONIC_CWD)
         em8(&g->e, 0x66);
-    if (g->insn.mnemonic == ZYDIS_MNEMONIC_CQO)
+    if (g->insn->mnemonic == ZYDIS_MNEMONIC_CQO)
         em8(&g->e, 0x48);
     em8(&g->e, 0x99);
     return true;
@@ -163,13 +163,13 @@ static bool wide_operand(struct gen *g, struct em_rm *rm, bool *byte_rex)
 bool gen_mul(struct gen *g)
 {
     struct em_op op = {
-        .op = g->insn.opcode, .wide = g->opnd[0].size == 64, .half = g->opnd[0].size == 16};
+        .op = g->insn->opcode, .wide = g->opnd[0].size == 64, .half = g->opnd[0].size == 16};
     struct em_rm rm;
 
     if (!wide_operand(g, &rm, &op.rex))
         return false;
     gen_get(g, H_RAX, VMM_RAX);
-    em_insn(&g->e, op, g->insn.raw.modrm.reg, rm);
+    em_insn(&g->e, op, g->insn->raw.modrm.reg, rm);
     gen_put(g, VMM_RAX, H_RAX);
     gen_flags_set(g);
     return true;
@@ -179,10 +179,10 @@ bool gen_cmpxchg(struct gen *g)
 {
     unsigned size = g->opnd[0].size / 8;
     struct em_op op = {.map = 1,
-                       .op = g->insn.opcode,
+                       .op = g->insn->opcode,
                        .wide = size == 8,
                        .half = size == 2,
-                       .lock = g->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK};
+                       .lock = g->insn->attributes & ZYDIS_ATTRIB_HAS_LOCK};
     uint8_t slot;
 
     if (g->opnd[0].type != ZYDIS_OPERAND_TYPE_MEMORY ||
@@ -204,7 +204,7 @@ bool gen_cmpxchg(struct gen *g)
 bool gen_carry(struct gen *g)
 {
     gen_need_flags(g);
-    em8(&g->e, g->insn.opcode);
+    em8(&g->e, g->insn->opcode);
     gen_flags_set(g);
     return true;
 }

@@ -183,34 +183,19 @@ struct gen {
     bool saved; /* ... the operand that it shifts in cpu->tier_saved */
 
     const struct gen_insn *all; /* of the block */
-    ZydisDecodedInstruction insn;
+    const ZydisDecodedInstruction *insn;
     const ZydisDecodedOperand *opnd;
     const uint8_t *code;  /* of the block */
     const uint8_t *bytes; /* of insn */
 
-    unsigned simd_now, nsimd; /* index into simd of what holds here; 0: nothing */
-    uint32_t simd_have;       /* BT_SIMD_* that are in the host everywhere in the region */
-    struct gen_simd simd[X86_BLOCK_MAX + 1];
-    uint32_t simd_need[X86_BLOCK_MAX + 1]; /* BT_SIMD_*, of each op ... */
-    unsigned simd_of[X86_BLOCK_MAX + 1];   /* ... and which of simd loads that */
-    bool held;                             /* group has been looked for */
-    bool held_ret;                         /* the last op uses it: RET */
-    int32_t sp_due;                        /* the stack pointer has to move by this yet */
-    struct gen_group group;                /* while held */
-    struct gen_hold hold[GEN_HOLDS];       /* of the region's bases, at the current op */
+    unsigned simd_now, nsimd;        /* index into simd of what holds here; 0: nothing */
+    uint32_t simd_have;              /* BT_SIMD_* that are in the host everywhere in the region */
+    bool held;                       /* group has been looked for */
+    bool held_ret;                   /* the last op uses it: RET */
+    int32_t sp_due;                  /* the stack pointer has to move by this yet */
+    struct gen_hold hold[GEN_HOLDS]; /* of the region's bases, at the current op */
     bool holds; /* some of them in this code: the TLB must not lose anything meanwhile */
-
-    bool leaves[X86_BLOCK_MAX];    /* what follows relies on what the op's slow path does not do */
-    bool saves[X86_BLOCK_MAX + 1]; /* it begins by keeping what a recipe needs */
-    bool is_inline[X86_BLOCK_MAX + 1];
-    const void *at[X86_BLOCK_MAX + 1];   /* code of inline ops ... */
-    bool host_at[X86_BLOCK_MAX + 1];     /* ... and in_host there */
-    unsigned simd_at[X86_BLOCK_MAX + 1]; /* ... and simd_now */
-    unsigned nslow;
-    struct gen_apart apart[X86_BLOCK_MAX];
-    unsigned napart;
-    struct gen_exit exit[BT_MAX_LINKS];
-    unsigned nexits;
+    unsigned nslow, napart, nexits;
 
     struct region *region;  /* NULL: the block stands for itself */
     struct bt_links *links; /* of what is written */
@@ -218,8 +203,31 @@ struct gen {
     int32_t page_delta;     /* of the block's page from tier_page */
     bool live_end;          /* the flags are needed behind the block */
 
-    struct gen_slow slow[GEN_MAX_SLOW]; /* the last member: often copied up to nslow */
+    /* Of each op. What is up to here is cleared before a block is written [gen_clear]. */
+    bool leaves[X86_BLOCK_MAX];    /* what follows relies on what the op's slow path does not do */
+    bool saves[X86_BLOCK_MAX + 1]; /* it begins by keeping what a recipe needs */
+    bool is_inline[X86_BLOCK_MAX + 1];
+    uint8_t simd_of[X86_BLOCK_MAX + 1];    /* which of simd loads ... */
+    uint32_t simd_need[X86_BLOCK_MAX + 1]; /* ... these BT_SIMD_* */
+    uint8_t simd_at[X86_BLOCK_MAX + 1];    /* simd_now where the code of inline ops is, ... */
+
+    bool host_at[X86_BLOCK_MAX + 1];   /* ... in_host ... */
+    const void *at[X86_BLOCK_MAX + 1]; /* ... and the place */
+
+    struct gen_group group; /* while held */
+    struct gen_exit exit[BT_MAX_LINKS];
+
+    /* Only the first ones are in use. */
+    struct gen_simd simd[X86_BLOCK_MAX + 1];
+    struct gen_apart apart[X86_BLOCK_MAX];
+    struct gen_slow slow[GEN_MAX_SLOW];
 };
+#define GEN_CLEARED offsetof(struct gen, host_at)
+
+static inline void gen_clear(struct gen *g)
+{
+    memset(g, 0, GEN_CLEARED);
+}
 
 /* The host register of a guest register in the code being written; H_NONE: it is in x86_cpu. */
 static inline unsigned gen_host(const struct gen *g, unsigned slot)

@@ -30,7 +30,7 @@ static bool byte_reg(const ZydisDecodedOperand *o, struct byte_reg *r)
 
 bool gen_has_high(const struct gen *g)
 {
-    for (unsigned i = 0; i < 2 && i < g->insn.operand_count_visible; i++) {
+    for (unsigned i = 0; i < 2 && i < g->insn->operand_count_visible; i++) {
         ZydisRegister r = g->opnd[i].reg.value;
 
         if (g->opnd[i].type == ZYDIS_OPERAND_TYPE_REGISTER && r >= ZYDIS_REGISTER_AH &&
@@ -146,12 +146,13 @@ static bool extend(struct gen *g, const struct byte_reg *s, bool sign)
 
 bool gen_high(struct gen *g)
 {
-    int kind = alu(g->insn.mnemonic);
+    int kind = alu(g->insn->mnemonic);
     struct byte_reg d, s;
 
-    if (g->insn.mnemonic == ZYDIS_MNEMONIC_MOVZX || g->insn.mnemonic == ZYDIS_MNEMONIC_MOVSX)
-        return byte_reg(&g->opnd[1], &s) && extend(g, &s, g->insn.mnemonic == ZYDIS_MNEMONIC_MOVSX);
-    if (kind < 0 || g->insn.operand_count_visible != 2 || !byte_reg(&g->opnd[0], &d))
+    if (g->insn->mnemonic == ZYDIS_MNEMONIC_MOVZX || g->insn->mnemonic == ZYDIS_MNEMONIC_MOVSX)
+        return byte_reg(&g->opnd[1], &s) &&
+               extend(g, &s, g->insn->mnemonic == ZYDIS_MNEMONIC_MOVSX);
+    if (kind < 0 || g->insn->operand_count_visible != 2 || !byte_reg(&g->opnd[0], &d))
         return false;
     if (g->opnd[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
         return with_immediate(g, kind, &d);

@@ -126,7 +126,7 @@ static bool reg_operand(struct copy *c, const ZydisDecodedOperand *o)
 
 static void opcode(const struct gen *g, struct copy *c)
 {
-    const ZydisDecodedInstruction *in = &g->insn;
+    const ZydisDecodedInstruction *in = g->insn;
 
     c->op.op = in->opcode;
     if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
@@ -156,14 +156,14 @@ static void opcode(const struct gen *g, struct copy *c)
 
 void gen_immediate(const struct gen *g, struct copy *c)
 {
-    c->imm = g->bytes + g->insn.raw.imm[0].offset;
-    c->nimm = g->insn.raw.imm[0].size / 8;
+    c->imm = g->bytes + g->insn->raw.imm[0].offset;
+    c->nimm = g->insn->raw.imm[0].size / 8;
 }
 
 /* The operands as they are; false: there is one that cannot be copied. */
 static bool operands(const struct gen *g, struct copy *c)
 {
-    for (unsigned i = 0; i < g->insn.operand_count_visible; i++) {
+    for (unsigned i = 0; i < g->insn->operand_count_visible; i++) {
         const ZydisDecodedOperand *o = &g->opnd[i];
 
         switch (o->type) {
@@ -206,7 +206,7 @@ static bool shift_sets_all(const struct gen_insn *in)
  * handlers use. */
 static bool leaves_undefined(const struct gen *g, const struct copy *c)
 {
-    switch (g->insn.mnemonic) {
+    switch (g->insn->mnemonic) {
     case ZYDIS_MNEMONIC_ROL:
     case ZYDIS_MNEMONIC_ROR:
     case ZYDIS_MNEMONIC_RCL:
@@ -240,7 +240,7 @@ static void without_flags(const struct gen *g, struct copy *c)
 {
     uint8_t pp;
 
-    switch (g->insn.mnemonic) {
+    switch (g->insn->mnemonic) {
     case ZYDIS_MNEMONIC_SHL:
         pp = 1;
         break;
@@ -268,10 +268,10 @@ static void without_flags(const struct gen *g, struct copy *c)
 
 static bool gen_modrm(struct gen *g)
 {
-    const struct row *row = &rows[g->insn.mnemonic];
-    struct copy c = {.use = row->use, .ext = g->insn.raw.modrm.reg};
+    const struct row *row = &rows[g->insn->mnemonic];
+    struct copy c = {.use = row->use, .ext = g->insn->raw.modrm.reg};
 
-    if (!row->known || !g->insn.raw.modrm.offset || !host_has(g, row->need) || !operands(g, &c))
+    if (!row->known || !g->insn->raw.modrm.offset || !host_has(g, row->need) || !operands(g, &c))
         return false;
     opcode(g, &c);
     if (c.op.vex && c.op.map < 2) /* LZCNT and TZCNT of other processors */
@@ -288,7 +288,7 @@ static bool gen_modrm(struct gen *g)
         c.use = OVERWRITES;
     if (c.count && c.use == OVERWRITES && g->bt->host.bmi2)
         without_flags(g, &c);
-    switch (g->insn.mnemonic) {
+    switch (g->insn->mnemonic) {
     case ZYDIS_MNEMONIC_BT:
     case ZYDIS_MNEMONIC_BTS:
     case ZYDIS_MNEMONIC_BTR:
@@ -301,13 +301,13 @@ static bool gen_modrm(struct gen *g)
         c.r[0].read = true; /* stays as it is if the source is 0 */
         break;
     case ZYDIS_MNEMONIC_IMUL:
-        if (g->insn.operand_count_visible == 1)
+        if (g->insn->operand_count_visible == 1)
             return false;
         break;
     default:
         break;
     }
-    c.no_split = c.mem && (c.op.lock || g->insn.mnemonic == ZYDIS_MNEMONIC_XCHG);
+    c.no_split = c.mem && (c.op.lock || g->insn->mnemonic == ZYDIS_MNEMONIC_XCHG);
     return gen_copy(g, &c);
 }
 
@@ -393,7 +393,7 @@ bool gen_insn(struct gen *g)
 {
     if (gen_has_high(g))
         return gen_high(g);
-    switch (g->insn.mnemonic) {
+    switch (g->insn->mnemonic) {
     case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_ENDBR32:
     case ZYDIS_MNEMONIC_ENDBR64:
@@ -438,13 +438,13 @@ bool gen_insn(struct gen *g)
     case ZYDIS_MNEMONIC_IDIV:
         return gen_div(g);
     case ZYDIS_MNEMONIC_IMUL:
-        return g->insn.operand_count_visible == 1 ? gen_mul(g) : gen_modrm(g);
+        return g->insn->operand_count_visible == 1 ? gen_mul(g) : gen_modrm(g);
     case ZYDIS_MNEMONIC_XCHG:
         return gen_xchg(g) || gen_modrm(g);
     case ZYDIS_MNEMONIC_MOV:
         return gen_modrm(g) || gen_short(g) || gen_mov64(g) || gen_sys(g);
     default:
-        return rows[g->insn.mnemonic].known
+        return rows[g->insn->mnemonic].known
                    ? gen_modrm(g) || gen_short(g)
                    : gen_string(g) || gen_sys(g) || gen_vec(g) || gen_x87(g);
     }

@@ -99,12 +99,12 @@ void bt_regions_end(struct bt *bt, struct bt_trans *t)
 static bool write_whole(struct gen *g, struct region *r, struct bt_region *br)
 {
     struct bt *bt = g->bt;
-    bool ok;
 
     br->links = (struct bt_links){.first = (struct bt_link *)(bt->rw + bt->size - bt->high)};
     for (unsigned i = 0; i < r->n; i++)
         r->block[i].nversions = 0;
     r->nedges = 0;
+    r->nsaved = 0;
     r->failed = r->conditional = false;
     r->hot_end = NULL;
     r->tail = NULL;
@@ -113,9 +113,7 @@ static bool write_whole(struct gen *g, struct region *r, struct bt_region *br)
     r->base.cold = (uint8_t *)&br->member[r->n];
     g->e = (struct em){bt->rw + bt->used, bt->rx - bt->rw};
     write_entry(g, br, r);
-    ok = region_write(g, r);
-    region_free_versions(r);
-    return ok;
+    return region_write(g, r);
 }
 
 bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *head)
@@ -134,7 +132,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         return false;
     r->n = r->ninsns = 0;
     r->linear = cpu->tier_page;
-    memset(&r->base, 0, offsetof(struct gen, slow));
+    gen_clear(&r->base);
     r->base.cpu = cpu;
     r->base.bt = bt;
     r->base.host = bt_host;
@@ -143,9 +141,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
     r->base.region = r;
     r->base.links = &br->links;
     r->base.b = head->block;
-    g = malloc(sizeof(*g));
-    if (!g)
-        return false;
+    g = &r->now;
     region_start(g, &r->base);
     region_collect(g, r, head);
     ok = r->n > 0;
@@ -172,6 +168,5 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         become(bt, br, r);
         cpu->count.regions++;
     }
-    free(g);
     return ok;
 }

@@ -9,10 +9,11 @@
 #define REGION_COPIES   48 /* blocks with those of unrolled loops */
 #define REGION_INSNS    256
 #define REGION_PAGES    4
-#define REGION_DEPTH    3         /* of calls */
-#define REGION_REACH    (1 << 28) /* pages are not further away from the head's */
-#define REGION_VERSIONS 7         /* of each block, and one more that takes all */
-#define REGION_FLAGS    3         /* of those, for the same holds */
+#define REGION_DEPTH    3          /* of calls */
+#define REGION_REACH    (1 << 28)  /* pages are not further away from the head's */
+#define REGION_VERSIONS 7          /* of each block, and one more that takes all */
+#define REGION_FLAGS    3          /* of those, for the same holds */
+#define REGION_SAVED    (1u << 20) /* bytes */
 #define REGION_EDGES    (REGION_COPIES * (REGION_VERSIONS + 1) * 2)
 
 /* Where the flags are when a block is entered. */
@@ -43,7 +44,7 @@ struct region_version {
     struct region_state state;
     const uint8_t *code; /* NULL: not written yet */
     unsigned look;       /* edge + 1 for when a look for holds fails, or 0 */
-    struct gen *gen;     /* as it was behind the block, for the slow paths */
+    size_t saved;        /* what `now` was behind the block, for the slow paths */
 };
 
 struct region_block {
@@ -128,7 +129,7 @@ struct region {
     uint8_t *hot_end;
     uint8_t *simd_site;                /* the entry: jumps when base.simd_have is not there, ... */
     const void *simd_back, *elsewhere; /* ... goes on, or with the head's own translation */
-    struct gen base;                   /* of all versions */
+    struct gen base, now;              /* of all versions; while one is written */
     struct gen_regs regs;
     struct region_edge *tail;    /* whose jump is the last thing written ... */
     struct region_version *next; /* ... and what had best follow */
@@ -138,6 +139,8 @@ struct region {
     int64_t taken;    /* ... and where it goes */
     bool conditional; /* there is one */
     bool failed;
+    size_t nsaved;
+    uint8_t saved[REGION_SAVED]; /* of what has been written */
 };
 
 /* Whether an edge inside the region leads back. */
@@ -173,9 +176,8 @@ void region_assign(struct gen *g, struct region *r);
 
 /* All of `base` but the slow paths, of which there are none yet. */
 void region_start(struct gen *g, const struct gen *base);
-/* Behind the entry, hot and cold; false: there is not enough room or memory. */
+/* Behind the entry, hot and cold; false: there is not enough room. */
 bool region_write(struct gen *g, struct region *r);
-void region_free_versions(struct region *r);
 
 /* ---- pages at fixed places [fixed.c] ---- */
 

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/bt/region_write.c: the code of a region: versions of its blocks, and edges. */
-#include <stdlib.h>
-
 #include "backends/bt/region.h"
 
 /*
@@ -24,7 +22,55 @@
 
 void region_start(struct gen *g, const struct gen *base)
 {
-    memcpy(g, base, offsetof(struct gen, slow));
+    memcpy(g, base, GEN_CLEARED);
+}
+
+/* ---- what the slow paths need ---- */
+
+/* The parts of struct gen that are in use. */
+struct part {
+    void *at;
+    size_t size;
+};
+
+enum { PARTS = 4 };
+
+static void find_parts(struct gen *g, struct part part[PARTS])
+{
+    part[0] = (struct part){g, offsetof(struct gen, group)};
+    part[1] = (struct part){g->simd + 1, g->nsimd * sizeof(g->simd[0])};
+    part[2] = (struct part){g->apart, g->napart * sizeof(g->apart[0])};
+    part[3] = (struct part){g->slow, g->nslow * sizeof(g->slow[0])};
+}
+
+static bool save_gen(struct region *r, struct gen *g, struct region_version *v)
+{
+    struct part part[PARTS];
+    size_t at = r->nsaved;
+
+    find_parts(g, part);
+    for (unsigned i = 0; i < PARTS; i++) {
+        if (part[i].size > REGION_SAVED - at)
+            return false;
+        memcpy(r->saved + at, part[i].at, part[i].size);
+        at += part[i].size;
+    }
+    v->saved = r->nsaved;
+    r->nsaved = at;
+    return true;
+}
+
+static void restore_gen(const struct region *r, struct gen *g, const struct region_version *v)
+{
+    struct part part[PARTS];
+    size_t at = v->saved;
+
+    for (unsigned i = 0; i < PARTS; i++) {
+        if (i < 2) /* the first part has the numbers of what is in the others */
+            find_parts(g, part);
+        memcpy(part[i].at, r->saved + at, part[i].size);
+        at += part[i].size;
+    }
 }
 
 /* ---- versions ---- */
@@ -404,8 +450,6 @@ static unsigned cells(const struct gen *g)
 static bool write_version(struct gen *g, struct region *r, struct region_block *rb,
                           struct region_version *v, unsigned *nslow)
 {
-    size_t head = offsetof(struct gen, slow);
-
     /* The jump to what comes here is the last thing that was written. */
     if (r->tail && r->tail->version == v && r->tail->written && r->tail->site + 4 == g->e.p) {
         g->e.p -= 5;
@@ -416,11 +460,7 @@ static bool write_version(struct gen *g, struct region *r, struct region_block *
     write_looks(g, r, rb, v);
     gen_write_ops(g);
     *nslow += g->nslow + cells(g);
-    v->gen = malloc(head + g->nslow * sizeof(g->slow[0]));
-    if (!v->gen)
-        return false;
-    memcpy(v->gen, g, head + g->nslow * sizeof(g->slow[0]));
-    return room_left(g, r, *nslow);
+    return save_gen(r, g, v) && room_left(g, r, *nslow);
 }
 
 static bool is_denied(const struct region_version *v)
@@ -498,10 +538,9 @@ static void write_edge(struct gen *g, struct region *r, struct region_edge *x)
 static void write_cold(struct gen *g, struct region *r, struct region_version *v, unsigned nslow)
 {
     uint8_t *p = g->e.p;
-    size_t head = offsetof(struct gen, slow);
     unsigned grouped = 0;
 
-    memcpy(g, v->gen, head + v->gen->nslow * sizeof(g->slow[0]));
+    restore_gen(r, g, v);
     g->e.p = p;
     for (unsigned i = 0; i < g->napart; i++)
         grouped += g->apart[i].last - g->apart[i].first + 1u;
@@ -558,11 +597,4 @@ bool region_write(struct gen *g, struct region *r)
             write_cold(g, r, &r->block[i].version[k], nslow);
     write_edges(g, r);
     return !r->failed;
-}
-
-void region_free_versions(struct region *r)
-{
-    for (unsigned i = 0; i < r->n; i++)
-        for (unsigned k = 0; k < r->block[i].nversions; k++)
-            free(r->block[i].version[k].gen);
 }

@@ -44,16 +44,16 @@ bool gen_needs_sp(const struct gen *g)
 {
     uint8_t slot;
 
-    if (g->insn.mnemonic == ZYDIS_MNEMONIC_RET)
+    if (g->insn->mnemonic == ZYDIS_MNEMONIC_RET)
         return true;
-    for (unsigned k = 0; k < g->insn.operand_count_visible; k++) {
+    for (unsigned k = 0; k < g->insn->operand_count_visible; k++) {
         const ZydisDecodedOperand *o = &g->opnd[k];
 
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && gen_reg_slot(o->reg.value, &slot) &&
             slot == VMM_RSP)
             return true;
     }
-    return g->insn.mnemonic == ZYDIS_MNEMONIC_LEA && g->op->base == VMM_RSP;
+    return g->insn->mnemonic == ZYDIS_MNEMONIC_LEA && g->op->base == VMM_RSP;
 }
 
 /* A register's value in itself or RCX. */

@@ -47,8 +47,8 @@ static void step(struct gen *g, unsigned slot, unsigned shift)
 
 static bool has_rep(const struct gen *g)
 {
-    for (unsigned i = 0; i < g->insn.raw.prefix_count; i++)
-        if ((g->insn.raw.prefixes[i].value & 0xfe) == 0xf2)
+    for (unsigned i = 0; i < g->insn->raw.prefix_count; i++)
+        if ((g->insn->raw.prefixes[i].value & 0xfe) == 0xf2)
             return true;
     return false;
 }
@@ -112,7 +112,7 @@ bool gen_string(struct gen *g)
     struct em *e = &g->e;
     uint8_t *none;
 
-    switch (g->insn.mnemonic) {
+    switch (g->insn->mnemonic) {
     case ZYDIS_MNEMONIC_MOVSB:
     case ZYDIS_MNEMONIC_MOVSW:
     case ZYDIS_MNEMONIC_MOVSD:
@@ -127,12 +127,12 @@ bool gen_string(struct gen *g)
     default:
         return false;
     }
-    if (!g->is64 || g->insn.meta.category != ZYDIS_CATEGORY_STRINGOP || g->op->asz != X86_A64 ||
+    if (!g->is64 || g->insn->meta.category != ZYDIS_CATEGORY_STRINGOP || g->op->asz != X86_A64 ||
         g->op->scale != X86_EA_FLAT || (movs && g->op->ea != X86_EA_FLAT))
         return false;
     if (!has_rep(g))
         return once(g, movs);
-    if (!(g->insn.attributes & ZYDIS_ATTRIB_HAS_REP))
+    if (!(g->insn->attributes & ZYDIS_ATTRIB_HAS_REP))
         return false;
     shift = (unsigned)__builtin_ctz(g->op->size);
 

@@ -283,7 +283,7 @@ static bool gen_pause(struct gen *g)
 
 static bool gen_fence(struct gen *g)
 {
-    em_bytes(&g->e, g->bytes, g->insn.length);
+    em_bytes(&g->e, g->bytes, g->insn->length);
     return true;
 }
 
@@ -311,7 +311,7 @@ bool gen_sys(struct gen *g)
     };
     x86_fn *handler = g->t->fn[g->i];
 
-    switch (g->insn.mnemonic) {
+    switch (g->insn->mnemonic) {
     case ZYDIS_MNEMONIC_CLD:
         return gen_cld(g);
     case ZYDIS_MNEMONIC_STD:

@@ -224,7 +224,7 @@ void gen_select(struct gen *g, unsigned i)
     g->i = i;
     g->op = &g->b->ops[i];
     g->bytes = g->code + g->op->off;
-    g->insn = g->all[i].insn;
+    g->insn = &g->all[i].insn;
     g->opnd = g->all[i].opnd;
 }
 
@@ -481,7 +481,7 @@ struct bt_trans *bt_translate(struct x86_cpu *cpu, struct bt *bt, struct x86_blo
     uint8_t bytes[X86_BLOCK_MAX * 15];
     x86_fn *entry;
 
-    memset(&g, 0, offsetof(struct gen, slow));
+    gen_clear(&g);
     g.cpu = cpu;
     g.bt = bt;
     g.b = b;

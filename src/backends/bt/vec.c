@@ -156,18 +156,18 @@ static bool implied_registers(ZydisMnemonic mnemonic)
 /* VZEROUPPER, VZEROALL: as many registers as the mode has. */
 static bool zero(struct gen *g)
 {
-    struct x86_dec d = {.cpu = g->cpu, .mode = g->b->mode, .insn = g->insn};
+    struct x86_dec d = {.cpu = g->cpu, .mode = g->b->mode, .insn = *g->insn};
 
     if (!g->is64 || !vec_may_execute(&d))
         return false;
     gen_simd(g, BT_SIMD_AVX | W_VEX);
-    EM(&g->e, 0xc5, g->insn.mnemonic == ZYDIS_MNEMONIC_VZEROALL ? 0xfc : 0xf8, 0x77);
+    EM(&g->e, 0xc5, g->insn->mnemonic == ZYDIS_MNEMONIC_VZEROALL ? 0xfc : 0xf8, 0x77);
     return true;
 }
 
 static bool emms(struct gen *g)
 {
-    struct x86_dec d = {.cpu = g->cpu, .mode = g->b->mode, .insn = g->insn};
+    struct x86_dec d = {.cpu = g->cpu, .mode = g->b->mode, .insn = *g->insn};
 
     if (!g->bt->host.xsave || !vec_may_execute(&d))
         return false;

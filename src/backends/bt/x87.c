@@ -113,7 +113,7 @@ static bool store_word(struct gen *g, unsigned op)
 
 static bool gen_control(struct gen *g)
 {
-    switch (g->insn.mnemonic) {
+    switch (g->insn->mnemonic) {
     case ZYDIS_MNEMONIC_FLDCW:
         return load_control(g);
     case ZYDIS_MNEMONIC_FNSTCW:
