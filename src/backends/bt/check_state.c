@@ -4,6 +4,7 @@
 
 #include "backends/bt/check.h"
 #include "core/x86/cache.h"
+#include "core/x86/xstate.h"
 
 /* Fields of x86_cpu that are copied; those with true are also compared as they are. */
 static const struct field {
@@ -177,8 +178,7 @@ bool check_differ(struct check *c, struct check_diffs *diffs)
         if (fields[i].compared)
             compare_bytes(diffs, fields[i].name, (const char *)t + fields[i].offset,
                           (const char *)p + fields[i].offset, fields[i].size);
-    /* Components that may be in use, of which the translator may know too many. */
-    note(diffs, "fpu.xinuse", t->fpu.xinuse, t->fpu.xinuse | p->fpu.xinuse);
+    note(diffs, "components in use", x86_xinuse(t), x86_xinuse(p)); /* fpu.xinuse may name more */
     compare_segments(diffs, t, p);
     compare_vectors(diffs, t, p);
     compare_event(diffs, &t->event, &p->event);

@@ -19,6 +19,7 @@
 #define X87_MASKS   0x3fu
 #define X87_PENDING (X87_ES << 16) /* FSW follows FCW */
 #define USE(bit)    (1u << (bit))
+#define HIGH_HALVES (X86_XCR0_AVX | USE(X86_XC_ZMM_HI))
 
 /* Offset of `reg` from RBP. */
 static int32_t vec_field(unsigned reg)
@@ -27,6 +28,11 @@ static int32_t vec_field(unsigned reg)
 }
 
 /* ---- moves of registers ---- */
+
+static void put_vzeroupper(struct em *e)
+{
+    EM(e, 0xc5, 0xf8, 0x77);
+}
 
 /* MOVUPS, VMOVDQU */
 static void move_low(struct em *e, unsigned bytes, bool store)
@@ -117,15 +123,16 @@ static void swap_mxcsr(struct em *e, int32_t to, int32_t from)
  * way. RDX: simd_lack. */
 static void put_store_low(struct em *e, const struct bt_features *host)
 {
-    uint8_t *clean, *done[3], *narrow;
+    uint8_t *clean, *done[3], *narrow[2];
     unsigned n = 0;
 
     if (host->avx) {
         uint8_t *dirty;
 
-        narrow = test_reg(e, H_RDX, BT_SIMD_AVX, CC_NZ);
+        narrow[0] = test_reg(e, H_RDX, BT_SIMD_AVX, CC_NZ);
         dirty = test_reg(e, H_RDX, BT_SIMD_W_AVX, CC_Z);
         done[n++] = test_reg(e, H_RDX, BT_SIMD_W_SSE, CC_NZ);
+        narrow[1] = test_field(e, BT_FIELD(fpu.xinuse), HIGH_HALVES, CC_Z);
         em_here(e, dirty);
         if (host->avx512) {
             uint8_t *ymm = test_field(e, BT_FIELD(fpu.xinuse), USE(X86_XC_ZMM_HI), CC_Z);
@@ -136,7 +143,8 @@ static void put_store_low(struct em *e, const struct bt_features *host)
         }
         move_low(e, 32, true);
         done[n++] = em_jmp_later(e);
-        em_here(e, narrow);
+        em_here(e, narrow[0]);
+        em_here(e, narrow[1]);
     }
     clean = test_reg(e, H_RDX, BT_SIMD_W_SSE, CC_NZ);
     move_low(e, 16, true);
@@ -220,7 +228,7 @@ static void put_store(struct em *e, const struct bt_features *host)
     }
     if (host->avx) {
         skip = test_reg(e, H_RDX, BT_SIMD_AVX, CC_NZ);
-        EM(e, 0xc5, 0xf8, 0x77); /* VZEROUPPER: SSE code of the host pays for upper halves */
+        put_vzeroupper(e); /* SSE code of the host pays for upper halves */
         em_here(e, skip);
     }
     em_rm(e, false, 0xc7, 0, GEN_FIELD(simd_lack));
@@ -270,18 +278,75 @@ static void put_allowed(struct em *e, const struct bt_features *host)
         em_here(e, out[--n]);
 }
 
+/* ZF: the upper 128 (`bytes` 16) or 256 bits (32) of the low sixteen registers are zero in memory.
+ */
+static void put_compare_high(struct em *e, unsigned bytes)
+{
+    const unsigned wide = bytes == 32;
+
+    for (unsigned r = 0; r < 16; r++) {
+        struct em_op op = {.vex = true, .map = 1, .op = 0xeb, .pp = 1, .vex_l = wide}; /* VPOR */
+
+        if (r == 0)
+            op.op = 0x6f; /* VMOVDQA */
+        em_insn(e, op, 0, em_at(H_RBP, vec_field(r) + (int32_t)bytes));
+    }
+    em_insn(e, (struct em_op){.vex = true, .map = 2, .op = 0x17, .pp = 1, .vex_l = wide}, 0,
+            em_reg(0)); /* VPTEST */
+}
+
+/*
+ * Upper halves that are zero are not in use. To load them would make no difference but for the time
+ * of legacy SSE instructions: processors keep the upper halves that these leave alone apart, or
+ * merge them, unless nothing has written to them since VZEROUPPER, as is the rule in programs.
+ */
+static void put_forget_zeros(struct em *e, const struct bt_features *host)
+{
+    const struct {
+        unsigned bit, bytes;
+    } part[] = {{X86_XC_ZMM_HI, 32}, {X86_XC_AVX, 16}};
+
+    for (unsigned i = host->avx512 ? 0 : 1; i < 2; i++) {
+        uint8_t *unused = test_field(e, BT_FIELD(fpu.xinuse), USE(part[i].bit), CC_Z), *used;
+
+        put_compare_high(e, part[i].bytes);
+        used = em_jcc_later(e, CC_NZ);
+        em_imm(e, false, EXT_AND, GEN_FIELD(fpu.xinuse), ~(int32_t)USE(part[i].bit));
+        em_here(e, used);
+        em_here(e, unused);
+    }
+    put_vzeroupper(e);
+}
+
+/* The low sixteen registers, with upper halves as far as they are in use, which are zero else. */
+static void put_load_low(struct em *e, bool zmm)
+{
+    const int32_t xinuse = BT_FIELD(fpu.xinuse);
+    uint8_t *other, *done[2];
+    unsigned n = 0;
+
+    if (zmm) {
+        other = test_field(e, xinuse, USE(X86_XC_ZMM_HI), CC_Z);
+        move_zmm(e, 0, false);
+        done[n++] = em_jmp_later(e);
+        em_here(e, other);
+    }
+    other = test_field(e, xinuse, X86_XCR0_AVX, CC_Z);
+    move_low(e, 32, false);
+    done[n++] = em_jmp_later(e);
+    em_here(e, other);
+    move_low(e, 16, false);
+    while (n)
+        em_here(e, done[--n]);
+}
+
 /* All registers. */
 static void put_load_avx512(struct em *e)
 {
     const int32_t xinuse = BT_FIELD(fpu.xinuse);
     uint8_t *other, *done;
 
-    other = test_field(e, xinuse, USE(X86_XC_ZMM_HI), CC_Z);
-    move_zmm(e, 0, false);
-    done = em_jmp_later(e);
-    em_here(e, other);
-    move_low(e, 32, false);
-    em_here(e, done);
+    put_load_low(e, true);
     other = test_field(e, xinuse, USE(X86_XC_HI16), CC_Z);
     move_zmm(e, 16, false);
     done = em_jmp_later(e);
@@ -304,9 +369,11 @@ static void put_load_avx512(struct em *e)
 static void put_load_levels(struct em *e, const struct bt_features *host)
 {
     const int32_t xinuse = BT_FIELD(fpu.xinuse);
-    uint8_t *done[2], *skip[3], *go;
+    uint8_t *done[2], *skip[2], *go;
     unsigned n = 0;
 
+    if (host->avx)
+        put_forget_zeros(e, host);
     if (host->avx512) {
         skip[0] = test_reg(e, H_RAX, BT_SIMD_AVX512, CC_Z);
         go = test_reg(e, H_RCX, BT_SIMD_AVX512, CC_NZ);
@@ -320,14 +387,11 @@ static void put_load_levels(struct em *e, const struct bt_features *host)
     if (host->avx) {
         skip[0] = test_reg(e, H_RAX, BT_SIMD_AVX, CC_Z);
         skip[1] = test_field(e, xinuse, USE(X86_XC_ZMM_HI), CC_NZ);
-        go = test_reg(e, H_RCX, BT_SIMD_AVX, CC_NZ);
-        skip[2] = test_field(e, xinuse, X86_XCR0_AVX, CC_Z);
-        em_here(e, go);
-        move_low(e, 32, false);
+        put_load_low(e, false);
         em_imm(e, false, EXT_AND, em_reg(H_RAX), BT_SIMD_SSE | BT_SIMD_AVX);
         done[n++] = em_jmp_later(e);
-        for (unsigned i = 0; i < 3; i++)
-            em_here(e, skip[i]);
+        em_here(e, skip[0]);
+        em_here(e, skip[1]);
     }
     move_low(e, 16, false);
     em_imm(e, false, EXT_AND, em_reg(H_RAX), BT_SIMD_SSE);
