@@ -1,16 +1,20 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # The snippets and the conformance list on the vmx backend in Bochs, beyond what ctest runs: on all
-# CPU models, with one and two CPUs, with features of VMX hidden so that each fallback runs, and
-# where the backend must refuse. Then Debian's cloud kernel as a guest of examples/type1.
+# CPU models, with one and two CPUs, with features of VMX hidden so that each fallback runs on each
+# model that has the feature, and where the backend must refuse. Then Debian's cloud kernel as a
+# guest of examples/type1. At the end a table of machines and models; status 0 if nothing has failed.
 #
-#   vmx.sh [--jobs N] [BUILD [PATTERN]]     runs whose name has PATTERN in it; all: half an hour
-#   vmx.sh --linux MODEL [BUILD]            only the kernel, on that model
+#   vmx.sh [--jobs N] [BUILD [PATTERN]]   runs whose name matches PATTERN (an expression); all of
+#                                         them: about an hour on two CPUs of 3 GHz
+#   vmx.sh --linux MODEL [BUILD]          only the kernel, on that model
+#   vmx.sh --table [BUILD]                only the table of the last results
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
-jobs=2 linux=
+jobs=2 linux='' only_table=''
 [ "${1:-}" = --jobs ] && { jobs=$2; shift 2; }
 [ "${1:-}" = --linux ] && { linux=$2; shift 2; }
+[ "${1:-}" = --table ] && { only_table=1; shift; }
 build=${1:-$root/build} pattern=${2:-}
 rom=$build/tests/freestanding
 logs=$build/tests/logs/vmx
@@ -19,20 +23,30 @@ mkdir -p "$logs" || exit 1
 
 models="core2_penryn_t9600 corei5_lynnfield_750 corei7_sandy_bridge_2600k corei7_haswell_4770
     corei7_skylake_x corei3_cnl tigerlake"
-# Each line is a machine that some CPU could be.
+# Each is a machine that some CPU could be. Where a model has nothing of it, there is no run.
 masks="ept unrestricted vpid timer tpr-shadow secondary efer,pat ack true xsaves,invpcid,rdtscp
     ept-2m,ept-1g ept-ad,pml invept-single,invvpid-single tsc-offset,tsc-scaling io-bitmaps,mtf
     apic-access,apic-registers,virtual-interrupts,x2apic unrestricted,vpid,timer,tpr-shadow"
+# Those for which the conformance list runs on all models, too.
+main_masks="ept unrestricted secondary"
 
-# one NAME TABLE MODEL EXPECT OPTIONS...: prints a line.
+# one MACHINE TABLE MODEL EXPECT OPTIONS...: prints a line, and keeps it for the table.
 one() {
-    local name=$1 table=$2 model=$3 expect=$4 begin=$SECONDS status=0
+    local machine=$1 table=$2 model=$3 expect=$4 begin=$SECONDS status=0 result counts name
     shift 4
-    python3 "$bochs" --memory 512 --timeout 600 --stall 120 --log "$logs/$name.tap" "$@" \
+    name=$table.$model.$machine
+    python3 "$bochs" --memory 512 --timeout 900 --stall 180 --log "$logs/$name.tap" "$@" \
         "$rom/$table.rom" "$model" "$expect" --backend vmx --format tap --timeout 2 \
         >"$logs/$name.out" 2>&1 || status=$?
-    echo "$name: $([ $status = 0 ] && echo ok || echo "FAILED (status $status)"), $((SECONDS - begin)) s:" \
-        "$(grep -E '^[0-9]+ passed' "$logs/$name.out")"
+    counts=$(grep -E '^[0-9]+ passed|^the CPU has none' "$logs/$name.out")
+    case $status:$counts in
+    0:the*) result='not there' ;;
+    0:*) result=passed ;;
+    77:*) result='no Bochs' ;;
+    *) result=FAILED ;;
+    esac
+    echo "$name: $result, $((SECONDS - begin)) s: $counts"
+    printf '%s\t%s\t%s\t%s\t%s\n' "$table" "$model" "$machine" "$result" "$counts" >"$logs/$name.result"
     [ $status = 0 ] || sed -n '/^[0-9]* passed/,$p' "$logs/$name.out" | tail -n +2 | sed 's/^/    /'
     return $status
 }
@@ -41,33 +55,37 @@ export bochs rom logs
 
 # The arguments of `one`, a run on each line.
 runs() {
-    local model mask table
+    local model mask
     for model in $models; do
-        echo "snippets.$model snippets $model vmx"
-        echo "conform.$model conform $model vmx"
+        echo "1-CPU snippets $model vmx"
+        echo "1-CPU conform $model vmx"
+        echo "2-CPUs conform $model vmx --cpus 2"
     done
     for model in corei7_skylake_x core2_penryn_t9600; do
-        echo "conform.$model.2 conform $model vmx --cpus 2"
-        echo "conform.$model.2-nmi conform $model vmx --cpus 2 --nmi"
+        echo "2-CPUs-NMI conform $model vmx --cpus 2 --nmi"
     done
-    for model in corei7_skylake_x corei7_haswell_4770 tigerlake; do
-        for mask in $masks; do
-            echo "snippets.$model-$mask snippets $model vmx --hide $mask"
+    for mask in $masks; do
+        for model in $models; do
+            echo "no-$mask snippets $model vmx --hide $mask"
         done
     done
     for mask in $masks; do
-        echo "conform.corei7_skylake_x-$mask conform corei7_skylake_x vmx --hide $mask"
+        for model in $models; do
+            case " $main_masks corei7_skylake_x " in
+            *" $mask "* | *" $model "*) echo "no-$mask conform $model vmx --hide $mask" ;;
+            esac
+        done
     done
     for model in $models; do
-        echo "locked.$model snippets $model 'disabled by the firmware' --lock"
+        echo "locked-off snippets $model 'disabled by the firmware' --lock"
+        echo "no-virtual-nmis snippets $model 'the CPU lacks' --hide virtual-nmis"
     done
-    echo "lacks snippets corei7_skylake_x 'the CPU lacks' --hide virtual-nmis"
-    echo "none snippets p4_prescott_celeron_336 'the CPU has no VMX'"
+    echo "no-VMX snippets p4_prescott_celeron_336 'the CPU has no VMX'"
 }
 
 # The kernel, to its init, which says what it sees and powers off.
 run_linux() {
-    local model=$1 guests=${VMM_GUESTS:-$root/guests} tree
+    local model=$1 guests=${VMM_GUESTS:-$root/guests} tree begin=$SECONDS
     tree=$(mktemp -d) || return 1
     VMM_GUESTS=$guests "$root/tests/boot/fetch.sh" cloud busybox >/dev/null ||
         { rm -rf "$tree"; return 77; }
@@ -78,21 +96,61 @@ run_linux() {
             --want 'guest: init of Linux version' --want 'guest: done' \
             "$build/examples/type1/type1.rom" "$model" vmx \
             console=ttyS0 loglevel=6 panic=-1 vmm.test=boot >"$logs/linux.$model.out" 2>&1
-    local status=$?
+    local status=$? result=passed
     rm -rf "$tree"
-    echo "linux.$model: $([ $status = 0 ] && echo ok || echo "FAILED (status $status)"), $SECONDS s"
+    [ $status = 0 ] || result="FAILED (status $status)"
+    echo "linux.$model: $result, $((SECONDS - begin)) s"
+    printf 'linux\t%s\t1-CPU\t%s\t\n' "$model" "${result%% *}" >"$logs/linux.$model.result"
     grep -aE 'guest: |# ' "$logs/linux.$model.tap" | sed 's/^/    /'
     return $status
 }
 
+# What has been run, as docs/backends.md has it.
+table() {
+    python3 - "$logs" $models <<'END'
+import glob, re, sys
+
+logs, models = sys.argv[1], sys.argv[2:]
+rows, order = {}, ["1-CPU", "2-CPUs", "2-CPUs-NMI"]
+for path in glob.glob(f"{logs}/*.result"):
+    with open(path) as f:
+        table, model, machine, result, counts = f.read().rstrip("\n").split("\t")
+    n = re.findall(r"\d+", counts)
+    text = {"passed": "passed", "not there": "-"}.get(result, result)
+    if result == "passed" and n and machine.startswith(("locked", "no-VMX", "no-virtual-nmis")):
+        text = "refused"
+    elif len(n) >= 4:
+        text = n[0] + (f", {n[1]} failed" if result == "FAILED" else "")
+        text += f", {n[3]} defects" if int(n[3]) > 1 else ", 1 defect" if int(n[3]) else ""
+    if model in models:
+        rows.setdefault((table, machine), {})[model] = text
+    else:
+        print(f"{model}, {machine}: {text}")
+print("| set | machine | " + " | ".join(models) + " |")
+print("|---|---|" + "---|" * len(models))
+for table, machine in sorted(rows, key=lambda r: (
+        r[0], order.index(r[1]) if r[1] in order else 3, not r[1].startswith("no-"), r[1])):
+    cells = [rows[table, machine].get(m, "") for m in models]
+    print(f"| {table} | {machine.replace('-', ' ', 1)} | " + " | ".join(cells) + " |")
+END
+}
+
+if [ -n "$only_table" ]; then
+    table
+    exit
+fi
 if [ -n "$linux" ]; then
     run_linux "$linux"
     exit
 fi
 failed=0
-runs | grep -F -- "$pattern" | xargs -d '\n' -P "$jobs" -I LINE bash -c 'one LINE' || failed=1
+[ -n "$pattern" ] || rm -f "$logs"/*.result
+runs | awk -v pattern="$pattern" '{ if (($2 "." $3 "." $1) ~ pattern) print }' |
+    xargs -d '\n' -P "$jobs" -I LINE bash -c 'one LINE' || failed=1
 if [ -z "$pattern" ]; then
     run_linux corei7_skylake_x || failed=1
     run_linux core2_penryn_t9600 || failed=1
 fi
+table
+echo "$([ $failed = 0 ] && echo passed || echo FAILED), $SECONDS s"
 exit $failed

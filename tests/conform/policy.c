@@ -136,12 +136,14 @@ static void dynamic_bits(void)
 
     start(VMM_IRQCHIP_PC);
     ask(1, 0, out);
-    EQ(out[1] >> 24, 0);     /* initial APIC id */
-    EQ(out[2] >> 27 & 1, 1); /* OSXSAVE is CR4's */
-    EQ(out[3] >> 9 & 1, 1);  /* APIC */
-    LOAD(LONG64, osxsave);
-    RUN(PIO);
-    EQ(gpr(VMM_RCX) >> 27 & 1, 0);
+    EQ(out[1] >> 24, 0);                    /* initial APIC id */
+    EQ(out[2] >> 27 & 1, out[2] >> 26 & 1); /* OSXSAVE is CR4's, which is set where XSAVE is */
+    EQ(out[3] >> 9 & 1, 1);                 /* APIC */
+    if (out[2] >> 26 & 1) {
+        LOAD(LONG64, osxsave);
+        RUN(PIO);
+        EQ(gpr(VMM_RCX) >> 27 & 1, 0);
+    }
     LOAD(LONG64, cpuid);
     start_at(vm_vcpu(vm, 1), LONG64, CODE, SNIP_STACK);
     cpu = vm_vcpu(vm, 1);

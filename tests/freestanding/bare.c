@@ -98,6 +98,22 @@ static int masked_rdmsr(void *ctx, uint32_t index, uint64_t *value)
     return fault;
 }
 
+/* Something is to be hidden of which the CPU has nothing: it is no other CPU than without that. */
+static bool hides_nothing(void)
+{
+    bool asked = false;
+
+    for (unsigned i = 0; i < NFEATURES; i++)
+        asked |= hidden[i];
+    for (uint32_t index = 0x480; index <= 0x491; index++) {
+        uint64_t value;
+
+        if (!read_msr(NULL, index, &value) && mask(index, value) != value)
+            return false;
+    }
+    return asked;
+}
+
 static void hide(char *names)
 {
     while (names) {
@@ -186,6 +202,10 @@ static void run(char *line)
     }
     read_msr = host_ops.rdmsr;
     host_ops.rdmsr = masked_rdmsr;
+    if (hides_nothing()) {
+        host_print("1..0 # SKIP the CPU has none of what is hidden\n# done, status 0\n");
+        host_exit(true);
+    }
     threads_init(ncpus, nmi);
     get_pages = host_ops.pages_alloc;
     host_ops.pages_alloc = pages_alloc;

@@ -49,9 +49,10 @@ static int vm_init(struct vm *vm)
     }
     vv->vm = vm;
     vv->map_generation = 1;
-    vmx_tsc_init(vv);
     vm->backend_data = vv;
     err = vmx_mmu_init(vv);
+    /* Last: the VM's clock begins behind this, and page tables take their time. */
+    vmx_tsc_init(vv);
     if (!err)
         return VMM_OK;
     vm_fini(vm);
