@@ -10,6 +10,11 @@ static void put_move(struct code *c, unsigned reg)
 {
     if (c->bits64)
         put8(c, 0x48);
+    if (percent(10)) {
+        put8(c, 0x81), put8(c, (percent(70) ? 0xc0u : 0xe8u) | reg);
+        put32(c, percent(70) ? 0x100u << below(4) : below(0x1100));
+        return;
+    }
     put8(c, 0x83), put8(c, (percent(70) ? 0xc0u : 0xe8u) | reg); /* ADD, SUB */
     put8(c, percent(70) ? 4u << below(5) : below(128));
 }
@@ -112,6 +117,13 @@ static void put_loop_item(struct code *c)
         else
             put_data_remapping(c);
         break;
+    case 6: /* PUSH RCX; MOV ECX, n; REP MOVSB or STOSB; POP RCX */
+        if (percent(20)) {
+            put8(c, 0x51), put8(c, 0xb9), put32(c, below(40));
+            put8(c, 0xf3), put8(c, percent(50) ? 0xa4 : 0xaa), put8(c, 0x59);
+            break;
+        }
+        /* fallthrough */
     default:
         put_loop_access(c, reg);
     }

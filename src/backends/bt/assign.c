@@ -227,6 +227,67 @@ static void choose(struct gen_regs *regs, const unsigned *uses)
     }
 }
 
+/* How often base k is used. */
+static unsigned uses_of_hold(const struct gen *g, const struct region *r, unsigned k,
+                             const uint8_t *depth)
+{
+    unsigned sum = 0;
+
+    for (unsigned i = 0; i < r->n; i++) {
+        const struct region_block *rb = &r->block[i];
+        unsigned d = depth[i] < MAX_DEPTH ? depth[i] : MAX_DEPTH;
+        unsigned n = (i ? frequency(g, rb->t) : ALWAYS) << d * LOOP_SHIFT;
+
+        if (rb->use[k].own.n)
+            sum += n * (rb->use[k].accesses + (rb->use[k].step != 0));
+    }
+    return sum;
+}
+
+/* What vector instructions can have for a base without more ado, and nobody needs otherwise. */
+static bool may_hold(unsigned slot, const unsigned *uses)
+{
+    return uses[slot] != NEVER && bt_host[slot] != H_R12;
+}
+
+static unsigned least_of_holds(const struct gen_regs *regs, const unsigned *uses)
+{
+    unsigned best = 16;
+
+    for (unsigned slot = 0; slot < 16; slot++)
+        if (regs->host[slot] != H_NONE && !(regs->in >> slot & 1) && may_hold(slot, uses) &&
+            (best == 16 || uses[slot] < uses[best]))
+            best = slot;
+    return best;
+}
+
+void region_assign_holds(struct gen *g, struct region *r)
+{
+    struct gen_regs *regs = &r->regs;
+    unsigned uses[16], of_hold[GEN_HOLDS] = {0};
+    uint8_t depth[REGION_COPIES];
+    uint32_t written;
+
+    count_all(g, r, uses, &written);
+    find_depths(r, depth);
+    for (unsigned k = 0; k < r->nbases; k++)
+        of_hold[k] = uses_of_hold(g, r, k, depth);
+    for (unsigned n = 0; n < r->nbases; n++) {
+        unsigned k = 0, slot = least_of_holds(regs, uses);
+
+        for (unsigned i = 1; i < r->nbases; i++)
+            if (of_hold[i] > of_hold[k])
+                k = i;
+        if (slot == 16 ||
+            (g->bt->shuffle ? g->bt->shuffle >> n & 1 : of_hold[k] < uses[slot] + PRICE))
+            return;
+        regs->hold[k] = regs->host[slot];
+        regs->host[slot] = H_NONE;
+        regs->out |= 1u << slot;
+        of_hold[k] = 0;
+    }
+}
+
 void region_assign(struct gen *g, struct region *r)
 {
     struct gen_regs *regs = &r->regs;
@@ -234,6 +295,7 @@ void region_assign(struct gen *g, struct region *r)
 
     memset(regs, 0, sizeof(*regs));
     memcpy(regs->host, bt_host, sizeof(regs->host));
+    memset(regs->hold, H_NONE, sizeof(regs->hold));
     count_all(g, r, uses, &regs->written);
     if (g->bt->shuffle) {
         g->bt->shuffle = g->bt->shuffle * 22695477 + 1;

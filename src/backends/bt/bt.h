@@ -109,7 +109,7 @@ static inline uint16_t *bt_mnemonics(const struct bt_trans *t)
 #define BT_MNEMONICS 2048 /* above all */
 
 /* Several blocks translated together. As struct bt_trans in front of its code. [region.c] */
-#define BT_REGION_CODE  (96u << 10) /* room that one may need */
+#define BT_REGION_CODE  (128u << 10) /* room that one may need */
 #define BT_REGION_LINKS 256
 #define BT_ENTRY_BYTES  5                    /* at `chain`: the count, ... */
 #define BT_COUNT_BYTES  (BT_ENTRY_BYTES + 6) /* ... and with the jump behind it */

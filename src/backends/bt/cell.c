@@ -221,6 +221,7 @@ void region_find_steady(struct gen *g, struct region *r)
             source[rb->all - r->insn + k] = find_source(g, k);
         rb->in_loop = false;
         rb->steady = rb->derived = 0;
+        rb->body = 0;
         size[i] = ~0u;
     }
     for (unsigned i = 0; i < r->n; i++)
@@ -238,6 +239,8 @@ void region_find_steady(struct gen *g, struct region *r)
                 if ((body >> k & 1) && (unsigned)__builtin_popcountll(body) < size[k]) {
                     size[k] = (unsigned)__builtin_popcountll(body);
                     r->block[k].in_loop = true;
+                    r->block[k].loop = (uint8_t)to;
+                    r->block[k].body = body;
                     r->block[k].steady = (uint16_t)~hard;
                     r->block[k].derived = (uint16_t)derived;
                 }

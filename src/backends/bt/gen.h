@@ -104,6 +104,7 @@ struct gen_base {
     bool held;     /* by the region: no look is needed */
     int32_t cell;  /* field that has a host address, but for the first base of a look, ... */
     int64_t from;  /* ... and the base's distance from there, at the beginning of the group */
+    uint8_t reg;   /* host register that has it instead, or H_NONE */
 };
 
 /* What an op does to memory off a base, and to general registers. */
@@ -128,7 +129,7 @@ struct gen_hold {
     bool write;
     uint8_t align, phase; /* the place `phase` bytes from the range's beginning is aligned */
     int16_t off;  /* of the base as it is now, from there. Denied: how far it has moved since */
-    uint16_t len; /* of the range: its host address is in cpu->tier_held */
+    uint16_t len; /* of the range: its host address is in gen_regs.hold or cpu->tier_held */
 };
 _Static_assert(sizeof(struct gen_hold) == 8, "compared as bytes");
 
@@ -151,9 +152,10 @@ struct gen_group {
  * calls of handlers, it is bt_host that says so.
  */
 struct gen_regs {
-    uint8_t host[16]; /* by slot, as bt_host */
-    uint32_t in, out; /* guest registers that have got a host register, or lost theirs */
-    uint32_t written; /* by the region's code */
+    uint8_t host[16];        /* by slot, as bt_host */
+    uint32_t in, out;        /* guest registers that have got a host register, or lost theirs */
+    uint32_t written;        /* by the region's code */
+    uint8_t hold[GEN_HOLDS]; /* of what is held: host registers of some in `out`, or H_NONE */
 };
 
 struct gen {
@@ -247,6 +249,8 @@ static inline struct em_rm gen_gpr(unsigned slot)
 /* From bt_host to the region's assignment, and back: moves only, which keep RAX, RCX and flags. */
 void gen_regs_enter(struct gen *g);
 void gen_regs_leave(struct gen *g);
+/* What the region holds in host registers, to memory and back, around calls of handlers. */
+void gen_holds_move(struct gen *g, unsigned op);
 
 /* ---- flags [flags.c] ---- */
 
@@ -342,7 +346,7 @@ void gen_put(struct gen *g, unsigned slot, unsigned reg);
 void gen_sp(struct gen *g, unsigned reg, int32_t n);
 
 /* While a group is held: the operand of the current op at `disp` from its base. Its register is
- * RAX, or RCX, which is loaded. */
+ * RAX, or RCX, which is loaded, or one that has what the region holds. */
 struct em_rm gen_held(struct gen *g, int64_t disp);
 
 /* ---- vector state [simd_state.c] ---- */
@@ -378,9 +382,10 @@ static inline bool gen_needs_look(const struct gen_group *group)
     return false;
 }
 
-/* The looks into the TLB for g->group; one for a base: RAX = the host address of its `lo`. */
+/* The looks into the TLB for g->group; one for a base, which may have a cell: RAX = the host
+ * address of its `lo`. */
 void gen_group_look(struct gen *g);
-void gen_look_off(struct gen *g, const struct gen_base *b);
+void gen_look_off(struct gen *g, const struct gen_base *b, bool cell);
 /* False: an op that no group goes over. */
 bool gen_effect(const struct gen *g, unsigned i, struct gen_effect *e);
 /* Finds the group that begins with the current op: false if there is none of two accesses. */
@@ -395,6 +400,7 @@ void gen_follow_base(struct gen *g);
 const struct gen_hold *gen_hold_of(const struct gen *g, const struct gen_base *b);
 bool gen_hold_covers(const struct gen_hold *h, const struct gen_base *b);
 int32_t gen_hold_cell(const struct gen *g, const struct gen_hold *h);
+unsigned gen_hold_reg(const struct gen *g, const struct gen_hold *h);
 /* General registers that op i changes, by other than constants. */
 uint32_t gen_changes(const struct gen *g, unsigned i);
 /* Behind op i, that is written; or handlers have been called. */
@@ -416,6 +422,10 @@ bool gen_has_fixed(const struct gen *g);
 /* Cells of such pages: so many for reading, and for writing. */
 #define GEN_FIXED_CELLS 128
 #define GEN_FIRST_FIXED (MMU_CELLS - 2 * GEN_FIXED_CELLS)
+static inline struct em_rm gen_hold_field(unsigned k)
+{
+    return em_at(H_RBP, BT_FIELD(tier_held) + (int32_t)k * 8);
+}
 static inline struct em_rm gen_cell_field(unsigned cell, size_t member)
 {
     return em_at(H_RBP, BT_FIELD(mmu.cell) + (int32_t)(cell * sizeof(struct mmu_cell) + member));

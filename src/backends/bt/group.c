@@ -305,6 +305,7 @@ bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group)
         b->from = hold ? hold->off : -b->lo;
         b->cell =
             hold ? gen_hold_cell(g, hold) : BT_FIELD(tier_hold) + (int32_t)(k ? k - 1 : 0) * 8;
+        b->reg = (uint8_t)(hold ? gen_hold_reg(g, hold) : H_NONE);
     }
     return group->n > 0;
 }
@@ -328,6 +329,8 @@ struct em_rm gen_held(struct gen *g, int64_t disp)
     gen_effect(g, g->i, &e);
     b = base_of(&g->group, &e);
     disp += b->delta + b->from;
+    if (b->reg != H_NONE)
+        return em_at(b->reg, (int32_t)disp);
     if (b == &g->group.base[0])
         return em_at(H_RAX, (int32_t)disp);
     em_rm(&g->e, true, OP_LOAD, H_RCX, em_at(H_RBP, b->cell));
@@ -363,7 +366,7 @@ static uint8_t in_register(struct gen *g, uint8_t slot, unsigned scratch)
     return (uint8_t)scratch;
 }
 
-void gen_look_off(struct gen *g, const struct gen_base *b)
+void gen_look_off(struct gen *g, const struct gen_base *b, bool cell)
 {
     struct em_rm m = {.mem = true, .disp = (int32_t)b->lo};
 
@@ -371,7 +374,10 @@ void gen_look_off(struct gen *g, const struct gen_base *b)
     m.index = in_register(g, b->index, H_RCX);
     m.scale = m.index == H_NONE ? 0 : b->scale;
     em_lea(&g->e, g->is64, H_RAX, m);
-    gen_probe_off(g, b, (unsigned)(b->hi - b->lo), b->write);
+    if (cell)
+        gen_probe_off(g, b, (unsigned)(b->hi - b->lo), b->write);
+    else
+        gen_probe(g, (unsigned)(b->hi - b->lo), b->write);
     check_phase(g, b);
 }
 
@@ -381,8 +387,8 @@ void gen_group_look(struct gen *g)
         const struct gen_base *b = &g->group.base[k];
 
         if (!b->held)
-            gen_look_off(g, b);
-        if (b->held ? !k : k)
+            gen_look_off(g, b, true);
+        if (b->reg == H_NONE && (b->held ? !k : k))
             em_rm(&g->e, true, b->held ? OP_LOAD : OP_STORE, H_RAX, em_at(H_RBP, b->cell));
     }
 }

@@ -7,7 +7,8 @@
  * and from which such accesses can be reached in other blocks while it changes by constants only,
  * begins with a look for the range of all of them (and the head of a loop over which it does not
  * change, for those in the loop). From there on, the versions of blocks differ by what is held: the
- * host address of a range, in cpu->tier_held. Accesses in it need no look and have no slow path.
+ * host address of a range, in a register or cpu->tier_held. Accesses in it need no look and have no
+ * slow path. When a base has moved on, what is held may slide after it [slide.c].
  *
  * When the look fails, as the range goes over the end of a page or may not be written to, a version
  * of the block is entered in which the base is denied: its accesses look for themselves, until the
@@ -21,6 +22,7 @@
 
 #define MAX_RANGE 512 /* bytes */
 #define MAX_BASES 24  /* that are considered */
+#define FAR       256 /* a loop that moves a base so far looks for other pages as a rule */
 
 /* ---- what ops do to bases ---- */
 
@@ -145,6 +147,18 @@ int32_t gen_hold_cell(const struct gen *g, const struct gen_hold *h)
     return BT_FIELD(tier_held) + (int32_t)(h - g->hold) * 8;
 }
 
+unsigned gen_hold_reg(const struct gen *g, const struct gen_hold *h)
+{
+    return g->regs ? g->regs->hold[h - g->hold] : H_NONE;
+}
+
+void gen_holds_move(struct gen *g, unsigned op)
+{
+    for (unsigned k = 0; k < GEN_HOLDS; k++)
+        if (g->regs->hold[k] != H_NONE)
+            em_rm(&g->e, true, op, g->regs->hold[k], gen_hold_field(k));
+}
+
 void gen_hold_drop(struct gen *g)
 {
     memset(g->hold, 0, sizeof(g->hold));
@@ -245,8 +259,10 @@ static struct region_use find_use(struct gen *g, const struct region_block *rb,
             break;
         }
         if (e.access &&
-            same_base(b, &(struct gen_base){.base = e.base, .index = e.index, .scale = e.scale}))
+            same_base(b, &(struct gen_base){.base = e.base, .index = e.index, .scale = e.scale})) {
             add_access(&u, &e);
+            u.accesses++;
+        }
         if (e.changes & regs_of(b)) {
             u.lost = true;
             break;
@@ -262,8 +278,9 @@ static struct region_use find_use(struct gen *g, const struct region_block *rb,
 
 /* ---- loops ---- */
 
-/* Whether base k is at every edge back to block `head` what it was when that was entered. */
-static bool is_invariant(const struct region *r, unsigned head, unsigned k)
+/* By how much base k has moved at every edge back to block `head` since that was entered, in the
+ * innermost loop; false: that is not known, or not the same. */
+static bool find_round(const struct region *r, unsigned head, unsigned k, int64_t *by)
 {
     enum { NOT_REACHED, REACHED, LOST } reached[REGION_COPIES] = {NOT_REACHED};
     int64_t at[REGION_COPIES] = {0};
@@ -284,10 +301,11 @@ static bool is_invariant(const struct region *r, unsigned head, unsigned k)
 
             if (to < 0)
                 continue;
-            if (to == (int)head) {
-                found = true;
-                if (lost || there)
+            if (to == (int)head && rb->body == r->block[head].body) {
+                if (lost || (found && there != *by))
                     return false;
+                found = true;
+                *by = there;
             } else if (r->rank[to] > i) {
                 if (lost || (reached[to] == REACHED && at[to] != there))
                     reached[to] = LOST;
@@ -319,7 +337,9 @@ static void find_all(struct region *r, unsigned k)
                 continue;
             if (!join(&u->all, next->all, u->delta))
                 u->all = was;
-            else if (!region_is_back(r, rb, &r->block[rb->to[e]]) && next->all.n > behind)
+            else if (region_is_back(r, rb, &r->block[rb->to[e]]))
+                behind = behind ? behind : 1;
+            else if (next->all.n > behind)
                 behind = next->all.n;
         }
         u->all.n = u->own.n + behind;
@@ -363,24 +383,32 @@ static unsigned list_bases(struct gen *g, const struct region *r, struct gen_bas
     return n;
 }
 
-static bool wants(const struct region_use *u)
+bool region_wants(const struct region_use *u)
 {
-    return u->own.n ? u->all.n > 1 || u->invariant : u->invariant && u->all.n;
+    return u->own.n ? u->all.n > 1 || u->invariant || u->step : u->invariant && u->all.n;
 }
 
 static bool is_wanted(struct gen *g, struct region *r, const struct gen_base *b)
 {
     unsigned k = r->nbases;
     bool wanted = false;
+    int64_t step[REGION_COPIES];
 
     for (unsigned i = 0; i < r->n; i++)
         r->block[i].use[k] = find_use(g, &r->block[i], b);
+    for (unsigned i = 0; i < r->n; i++) {
+        if (!find_round(r, i, k, &step[i]))
+            step[i] = 0;
+        else
+            r->block[i].use[k].invariant = !step[i];
+    }
     for (unsigned i = 0; i < r->n; i++)
-        r->block[i].use[k].invariant = is_invariant(r, i, k);
+        if (r->block[i].in_loop && step[r->block[i].loop] == (int16_t)step[r->block[i].loop])
+            r->block[i].use[k].step = (int16_t)step[r->block[i].loop];
     find_all(r, k);
     find_all(r, k);
     for (unsigned i = 0; i < r->n; i++)
-        wanted |= wants(&r->block[i].use[k]);
+        wanted |= region_wants(&r->block[i].use[k]);
     return wanted;
 }
 
@@ -405,7 +433,7 @@ void region_find_bases(struct gen *g, struct region *r)
 
 /* ---- states ---- */
 
-static bool covers(const struct gen_hold *h, const struct region_range *a)
+bool region_covers(const struct gen_hold *h, const struct region_range *a)
 {
     struct gen_base b = {
         .lo = a->lo, .hi = a->hi, .write = a->write, .align = a->align, .phase = a->phase};
@@ -421,7 +449,7 @@ void region_reduce_holds(const struct region *r, const struct region_block *to,
         bool keep = k < r->nbases && u->all.n;
 
         if (keep && hold[k].status == GEN_HELD)
-            keep = covers(&hold[k], u->own.n ? &u->own : &u->all);
+            keep = region_covers(&hold[k], u->own.n ? &u->own : &u->all);
         if (!keep)
             hold[k] = (struct gen_hold){0};
     }
@@ -455,7 +483,8 @@ void region_deny_holds(const struct region *r, struct gen_hold *hold)
 
 /* ---- looks ---- */
 
-static void look(struct gen *g, const struct region *r, unsigned k, const struct region_range *a)
+static void look(struct gen *g, const struct region *r, unsigned k, const struct region_range *a,
+                 bool far)
 {
     struct gen_base b = r->held[k];
 
@@ -464,12 +493,15 @@ static void look(struct gen *g, const struct region *r, unsigned k, const struct
     b.write = a->write;
     b.align = a->align;
     b.phase = a->phase;
-    gen_look_off(g, &b);
-    em_rm(&g->e, true, OP_STORE, H_RAX, em_at(H_RBP, BT_FIELD(tier_held) + (int32_t)k * 8));
+    gen_look_off(g, &b, !far);
+    if (g->regs && g->regs->hold[k] != H_NONE)
+        em_rr(&g->e, true, OP_LOAD, g->regs->hold[k], H_RAX);
+    else
+        em_rm(&g->e, true, OP_STORE, H_RAX, gen_hold_field(k));
     g->hold[k] = (struct gen_hold){.status = GEN_HELD,
                                    .write = a->write,
                                    .align = a->align,
-                                   .phase = (uint8_t)((a->phase - a->lo) & 63),
+                                   .phase = (uint8_t)(a->align > 1 ? (a->phase - a->lo) & 63 : 0),
                                    .off = (int16_t)-a->lo,
                                    .len = (uint16_t)(a->hi - a->lo)};
 }
@@ -485,11 +517,11 @@ unsigned region_looks(struct gen *g, const struct region *r, const struct region
     for (unsigned k = 0; k < r->nbases; k++) {
         const struct region_use *u = &rb->use[k];
 
-        if (g->hold[k].status != GEN_UNKNOWN || !wants(u))
+        if (g->hold[k].status != GEN_UNKNOWN || !region_wants(u))
             continue;
         if (!denied)
             gen_free_flags(g);
-        look(g, r, k, &u->all);
+        look(g, r, k, &u->all, u->step >= FAR || u->step <= -FAR);
         denied |= 1u << k;
         g->holds = true;
     }

@@ -20,6 +20,25 @@ static uint8_t *check_page(struct gen *g, const struct bt_page *page, int32_t de
     return em_jcc_later(&g->e, CC_NZ);
 }
 
+/* Calls of handlers: slow paths are many. */
+static void write_calls(struct gen *g, struct region *r)
+{
+    struct em *e = &g->e;
+
+    r->slow = em_rx(e);
+    em_rm(e, true, 0x8f, 0, GEN_FIELD(tier_back)); /* POP: stubs.slow may not come back */
+    gen_holds_move(g, OP_STORE);
+    gen_regs_leave(g);
+    em_call(e, g->bt->stubs.slow);
+    gen_regs_enter(g);
+    gen_holds_move(g, OP_LOAD);
+    em8(e, 0x3e); /* NOTRACK */
+    em_rm(e, false, 0xff, 4, GEN_FIELD(tier_back));
+    r->last = em_rx(e);
+    gen_regs_leave(g);
+    em_jmp(e, g->bt->stubs.tail);
+}
+
 /* The head's entry is the first instruction of its count; it becomes a jump. */
 static void write_entry(struct gen *g, struct bt_region *br, struct region *r)
 {
@@ -27,6 +46,7 @@ static void write_entry(struct gen *g, struct bt_region *br, struct region *r)
     struct em *e = &g->e;
     uint8_t *enough, *elsewhere[REGION_PAGES];
 
+    write_calls(g, r);
     br->entry = em_rx(e);
     for (unsigned k = 1; k < r->npages; k++)
         elsewhere[k] = check_page(g, r->page[k].page, r->page[k].delta);
@@ -150,13 +170,16 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         r->base.simd_have = region_simd(r);
         region_analyse(r);
         region_assign(&r->base, r);
-        region_find_bases(g, r);
-        region_find_fixed(g, r);
         region_find_steady(g, r);
+        region_find_bases(g, r);
+        region_assign_holds(&r->base, r);
+        region_find_fixed(g, r);
         *br = (struct bt_region){.head = head};
         ok = write_whole(g, r, br);
-        if (!ok && r->nbases) { /* it is shorter without */
-            r->nbases = 0;
+        while (!ok && r->nbases) { /* it is shorter without */
+            r->nbases /= 2;
+            region_assign(&r->base, r);
+            region_assign_holds(&r->base, r);
             ok = write_whole(g, r, br);
         }
     }

@@ -35,7 +35,9 @@ struct region_range {
 struct region_use {
     bool lost;      /* it changes in other ways than ... */
     bool invariant; /* the block is the head of a loop over which it does not change */
+    int16_t step;   /* by which each round of the innermost loop moves it, or 0 */
     int64_t delta;  /* ... by this */
+    unsigned accesses;
     struct region_range own, all; /* until it is lost: of the block, and those behind it */
 };
 
@@ -67,6 +69,8 @@ struct region_block {
     unsigned need;              /* instructions that are paid for when it is entered */
     struct region_use use[GEN_HOLDS];
     bool in_loop;
+    uint8_t loop;     /* head of the innermost loop, ... */
+    uint64_t body;    /* ... and its blocks */
     uint16_t steady;  /* registers that stay near what they were in the innermost loop ... */
     uint16_t derived; /* ... but not by constants only */
     unsigned nversions;
@@ -79,7 +83,10 @@ struct region_edge {
     struct region_state state;
     struct region_block *from, *to; /* to NULL: out of the region ... */
     struct region_version *version;
-    int64_t offset; /* ... to there */
+    int64_t offset;               /* ... to there */
+    int16_t slide[GEN_HOLDS];     /* by which what is held moves on the way, ... */
+    struct region_version *other; /* ... and where it goes if that is not possible */
+    bool slides, slid;            /* it does; it did not */
     bool checked;
     bool look;    /* has failed: the same block without what it would have held */
     bool refused; /* by the count, or for a request */
@@ -131,6 +138,7 @@ struct region {
     const void *simd_back, *elsewhere; /* ... goes on, or with the head's own translation */
     struct gen base, now;              /* of all versions; while one is written */
     struct gen_regs regs;
+    const uint8_t *slow, *last;  /* stubs.slow and stubs.tail with these registers */
     struct region_edge *tail;    /* whose jump is the last thing written ... */
     struct region_version *next; /* ... and what had best follow */
     struct region_block *next_block;
@@ -186,6 +194,19 @@ void region_find_fixed(struct gen *g, struct region *r);
 void region_check_fixed(struct gen *g, struct region *r);
 void region_fill_fixed(struct gen *g, struct region *r);
 
+/* ---- ranges that follow their bases [slide.c] ---- */
+
+/* Lets holds slide where an edge leads, and says by how much; `other` is what is left of them if
+ * they cannot. */
+bool region_find_slides(const struct region *r, const struct region_block *to,
+                        struct gen_hold *hold, struct gen_hold *other, int16_t *slide);
+/* The check of one, which clobbers flags, RAX and RCX: a jump if it is not possible; and the move
+ * itself. */
+uint8_t *region_check_slide(struct gen *g, unsigned k, const struct gen_hold *hold, int16_t by);
+void region_slide(struct gen *g, unsigned k, int16_t by);
+/* Which of them have a host register. [assign.c] */
+void region_assign_holds(struct gen *g, struct region *r);
+
 /* ---- bases that are held over blocks [held.c] ---- */
 
 void region_find_bases(struct gen *g, struct region *r);
@@ -200,6 +221,10 @@ void region_reduce_holds(const struct region *r, const struct region_block *to,
 void region_edge_holds(struct gen *g, struct gen_hold *hold);
 void region_round_holds(struct gen_hold *hold);
 void region_deny_holds(const struct region *r, struct gen_hold *hold);
+/* Whether a block begins with a look for a base. */
+bool region_wants(const struct region_use *u);
+/* Whether a range is held. */
+bool region_covers(const struct gen_hold *h, const struct region_range *a);
 /* At a block's beginning: the looks for what it wants, as bits; then, in the cold part, what
  * happens when one of them fails: returns the jump to the block without. */
 unsigned region_looks(struct gen *g, const struct region *r, const struct region_block *rb);

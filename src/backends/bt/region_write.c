@@ -220,6 +220,25 @@ static void pay(struct gen *g, struct region *r, struct region_edge *x)
     refused->site = em_jcc_later(&g->e, CC_L);
 }
 
+/* Moves what is held along with its bases. */
+static void slide_holds(struct gen *g, struct region *r, const struct region_edge *x)
+{
+    for (unsigned k = 0; k < r->nbases; k++) {
+        struct region_edge *slid;
+
+        if (!x->slide[k])
+            continue;
+        slid = new_edge(r, g);
+        *slid = (struct region_edge){
+            .state = x->state, .from = x->from, .to = x->to, .version = x->other, .slid = true};
+        slid->state.in_host = false;
+        slid->site = region_check_slide(g, k, &x->version->state.hold[k], x->slide[k]);
+    }
+    for (unsigned k = 0; k < r->nbases; k++)
+        if (x->slide[k])
+            region_slide(g, k, x->slide[k]);
+}
+
 /* What happens on an edge inside the region. */
 static void cross(struct gen *g, struct region *r, struct region_edge *x)
 {
@@ -233,15 +252,45 @@ static void cross(struct gen *g, struct region *r, struct region_edge *x)
         pay(g, r, x);
     else
         give_back(g, region_extra(x->from) - x->to->need, x->version->state.in_host);
+    if (x->slides)
+        slide_holds(g, r, x);
 }
 
 static bool is_empty(const struct region *r, const struct region_edge *x)
 {
     if (!x->to)
         return x->state.in_cc && !region_extra(x->from);
-    if (region_is_back(r, x->from, x->to) || region_extra(x->from) != x->to->need)
+    if (region_is_back(r, x->from, x->to) || region_extra(x->from) != x->to->need || x->slides)
         return false;
     return x->state.in_cc || !x->to->live || !x->version->state.in_cc;
+}
+
+/* The flags are not in the host's then: not where they would have to be stored. */
+static void find_slides(struct region *r, struct region_edge *x, struct region_state *s)
+{
+    struct region_state other = *s, moved = *s;
+
+    if (x->to->live && !s->in_cc && !s->recipe.len)
+        return;
+    if (!region_find_slides(r, x->to, moved.hold, other.hold, x->slide))
+        return;
+    moved.in_host = other.in_host = false;
+    *s = moved;
+    x->slides = true;
+    x->other = get_version(r, x->to, other);
+}
+
+/* There may be no version for that. */
+static void end_slides(const struct region *r, struct region_edge *x)
+{
+    bool any = false;
+
+    for (unsigned k = 0; k < r->nbases; k++) {
+        if (x->version->state.hold[k].status != GEN_HELD)
+            x->slide[k] = 0;
+        any |= x->slide[k] != 0;
+    }
+    x->slides = any;
 }
 
 /* The edge from the current block to `offset`. */
@@ -266,7 +315,9 @@ static struct region_edge *make_edge(struct gen *g, int64_t offset, bool checked
                 s.in_cc = true;
             region_round_holds(s.hold);
         }
+        find_slides(r, x, &s);
         x->version = get_version(r, x->to, s);
+        end_slides(r, x);
     }
     return x;
 }
@@ -413,7 +464,8 @@ static bool room_left(const struct gen *g, const struct region *r, unsigned nslo
     size_t used = (size_t)(r->hot_end ? r->hot_end - hot + (g->e.p - r->base.cold) : g->e.p - hot);
     size_t later;
 
-    later = (nslow + r->nedges) * (r->regs.out ? 192u : 128u) + 4096;
+    later =
+        nslow * 112u + r->nedges * (96u + 8u * (unsigned)__builtin_popcount(r->regs.out)) + 4096;
     return !r->failed && used + later < BT_REGION_CODE && g->links->n + 8 < BT_REGION_LINKS;
 }
 
@@ -517,7 +569,7 @@ static void write_edge(struct gen *g, struct region *r, struct region_edge *x)
     } else if (x->refused) {
         em_here(&g->e, x->site);
         leave(g, x, x->to->need);
-    } else if (x->look) {
+    } else if (x->look || x->slid) {
         em_here(&g->e, x->site);
         if (x->version->state.in_cc && x->to->live)
             store_flags(g, &x->state);

@@ -17,6 +17,9 @@ static void move_resident(struct gen *g, unsigned reg, unsigned op)
     for (unsigned slot = 0; slot < 16; slot++)
         if (gen_host(g, slot) == reg)
             em_rm(&g->e, true, op, reg, gen_gpr(slot));
+    for (unsigned k = 0; g->regs && k < GEN_HOLDS; k++)
+        if (g->regs->hold[k] == reg)
+            em_rm(&g->e, true, op, reg, em_at(H_RBP, BT_FIELD(tier_held) + (int32_t)k * 8));
 }
 
 /* RAX = the host address of [slot]; all of the operand is in its page. RCX is changed. */

@@ -2,7 +2,7 @@
 /* backends/bt/translate.c: from a block to host code. */
 #include <stdlib.h>
 
-#include "backends/bt/gen.h"
+#include "backends/bt/region.h"
 #include "core/x86/decode.h"
 
 #define NO_OP 0xff
@@ -42,14 +42,10 @@ static uint8_t *call_handlers(struct gen *g, unsigned what)
 
     what |= region_bits(g);
     adjust_state(g, EXT_ADD);
-    gen_regs_leave(g);
     trans_argument(g);
     em_const(&g->e, H_RCX, what);
     site = g->e.p - 4;
-    em8(&g->e, 0xe8);
-    g->e.p += 4;
-    em_patch(&g->e, g->e.p - 4, g->bt->stubs.slow);
-    gen_regs_enter(g);
+    em_call(&g->e, g->regs ? g->region->slow : g->bt->stubs.slow);
     adjust_state(g, EXT_SUB);
     return site;
 }
@@ -57,9 +53,8 @@ static uint8_t *call_handlers(struct gen *g, unsigned what)
 static void go_tail(struct gen *g)
 {
     adjust_state(g, EXT_ADD);
-    gen_regs_leave(g);
     trans_argument(g);
-    em_jmp(&g->e, g->bt->stubs.tail);
+    em_jmp(&g->e, g->regs ? g->region->last : g->bt->stubs.tail);
 }
 
 /* It looks into the second level of the TLB, or asks for a copy. */

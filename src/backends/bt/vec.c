@@ -82,15 +82,43 @@ static void put_registers(struct gen *g, const struct vec_copy *c)
         gen_put(g, VMM_RCX, H_RCX);
 }
 
+/* What stands before ModRM, for a base of R8 to R15. */
+static void put_high_base(struct gen *g, const struct vec_core *core)
+{
+    uint8_t code[sizeof(core->code) + 1];
+    unsigned n = core->modrm, at = 0;
+
+    memcpy(code, core->code, n);
+    if (code[0] == 0xc4 || code[0] == 0x62) { /* VEX, EVEX: B is inverted */
+        code[1] &= (uint8_t)~0x20u;
+    } else {
+        at = code[0] == 0x66 || (code[0] & 0xfe) == 0xf2; /* mandatory prefix */
+        if ((code[at] & 0xf0) != 0x40) {
+            memmove(code + at + 1, code + at, n++ - at);
+            code[at] = 0x40;
+        }
+        code[at] |= 1;
+    }
+    em_bytes(&g->e, code, n);
+}
+
 void gen_put_core(struct gen *g, const struct vec_core *core, struct em_rm rm)
 {
     unsigned rest = core->modrm + 1, modrm = core->code[core->modrm];
+    bool disp = rm.mem && (rm.disp || (rm.reg & 7) == H_RBP);
+    /* They would be scaled in EVEX. */
+    bool byte = rm.disp == (int8_t)rm.disp && core->code[0] != 0x62;
 
     if (rm.mem)
-        modrm = (modrm & ~7u) | rm.reg | (rm.disp ? 0x80 : 0);
-    em_bytes(&g->e, core->code, core->modrm);
+        modrm = (modrm & ~7u) | (rm.reg & 7) | (!disp ? 0 : byte ? 0x40 : 0x80);
+    if (rm.mem && rm.reg >= 8)
+        put_high_base(g, core);
+    else
+        em_bytes(&g->e, core->code, core->modrm);
     em8(&g->e, modrm);
-    if (rm.mem && rm.disp) /* 8 bits would be scaled in EVEX */
+    if (disp && byte)
+        em8(&g->e, (uint8_t)rm.disp);
+    else if (disp)
         em32(&g->e, (uint32_t)rm.disp);
     em_bytes(&g->e, core->code + rest, core->len - rest);
 }

@@ -303,6 +303,7 @@ struct x86_cpu {
     uint64_t link_key;           /* x86_link_key of the mode */
     uint64_t tier_held[8];       /* the tier's: host addresses over blocks */
 
+    uint64_t tier_back;    /* the tier's: where a region goes on behind handlers */
     uint64_t jump_key;     /* x86_jump_key of the mode, with SINGLE in such a block */
     struct x86_block *blk; /* current block */
     uint64_t rip;          /* exact outside blocks */
