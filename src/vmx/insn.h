@@ -175,11 +175,19 @@ static inline void vmx_insn_put(uint32_t field, uint64_t value)
 }
 int vmx_insn_invept(uint64_t type, const struct vmx_inv_operand *op);
 int vmx_insn_invvpid(uint64_t type, const struct vmx_inv_operand *op);
-void vmx_insn_cpuid(uint32_t leaf, uint32_t out[4]);
+void vmx_insn_cpuid_sub(uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+static inline void vmx_insn_cpuid(uint32_t leaf, uint32_t out[4])
+{
+    vmx_insn_cpuid_sub(leaf, 0, out);
+}
 uint64_t vmx_insn_get_cr0(void);
 uint64_t vmx_insn_get_cr4(void);
 void vmx_insn_set_cr4(uint64_t v);
+uint64_t vmx_insn_rdmsr(uint32_t index);
+void vmx_insn_wrmsr(uint32_t index, uint64_t value);
 uint64_t vmx_insn_rdtsc(void);
+uint64_t vmx_insn_xgetbv(void);
+void vmx_insn_xsetbv(uint64_t v);
 
 #endif
 #endif

@@ -74,6 +74,8 @@ static struct {
     uint32_t other; /* CPUs with another revision */
     int fail_pages; /* pages_alloc fails when it counts down to 0; negative: never */
     bool msrs_fault;
+    int fail_msrs;                /* the same of rdmsr */
+    uint64_t bias;                /* virtual less physical addresses */
     uint64_t invvpids[FAKE_CPUS]; /* executed */
 } fake;
 
@@ -94,7 +96,8 @@ static inline struct fake_vmcs *fake_vmcs_of(uint64_t phys, bool make)
 
 static inline bool fake_revision_ok(uint64_t phys)
 {
-    return *(const uint32_t *)(uintptr_t)phys == ((uint32_t)fake.model->basic & 0x7fffffff);
+    return *(const uint32_t *)(uintptr_t)(phys + fake.bias) ==
+           ((uint32_t)fake.model->basic & 0x7fffffff);
 }
 
 int vmx_insn_on(uint64_t phys)
@@ -180,11 +183,41 @@ int vmx_insn_invvpid(uint64_t type, const struct vmx_inv_operand *op)
     return VMX_OK;
 }
 
-void vmx_insn_cpuid(uint32_t leaf, uint32_t out[4])
+void vmx_insn_cpuid_sub(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
+    (void)subleaf;
     memset(out, 0, 16);
     if (leaf == 1 && fake.model)
         out[2] = 1u << 5;
+    if (leaf == 0)
+        out[0] = 1;
+    if (leaf == 0x80000000)
+        out[0] = 0x80000008;
+    if (leaf == 0x80000008)
+        out[0] = 39;
+}
+
+/* Sessions, which no test of a process begins. */
+uint64_t vmx_insn_rdmsr(uint32_t index)
+{
+    ck_abort_msg("RDMSR of %#x outside of the host's function", index);
+}
+
+void vmx_insn_wrmsr(uint32_t index, uint64_t value)
+{
+    (void)value;
+    ck_abort_msg("WRMSR of %#x outside of the host's function", index);
+}
+
+uint64_t vmx_insn_xgetbv(void)
+{
+    ck_abort_msg("XGETBV raises #UD");
+}
+
+void vmx_insn_xsetbv(uint64_t v)
+{
+    (void)v;
+    ck_abort_msg("XSETBV raises #UD");
 }
 
 uint64_t vmx_insn_get_cr0(void)
@@ -210,6 +243,12 @@ uint64_t vmx_insn_rdtsc(void)
 
 /* ---- the host ---- */
 
+static inline uint64_t fake_phys(void *ctx, const void *p)
+{
+    (void)ctx;
+    return (uintptr_t)p - fake.bias;
+}
+
 static inline void *fake_pages_alloc(void *ctx, size_t n)
 {
     void *p;
@@ -229,18 +268,12 @@ static inline void fake_pages_free(void *ctx, void *p, size_t n)
     (void)ctx;
     ck_assert_msg(!fake.in_interrupt, "pages are given back in an interrupt");
     for (unsigned i = 0; i < FAKE_VMCSS; i++)
-        if (fake.vmcs[i].phys == (uintptr_t)p) {
+        if (fake.vmcs[i].phys == fake_phys(NULL, p)) {
             ck_assert_msg(!fake.vmcs[i].active_on, "an active VMCS is freed");
             memset(&fake.vmcs[i], 0, sizeof(fake.vmcs[i]));
         }
     fake.pages -= (unsigned)n;
     free(p);
-}
-
-static inline uint64_t fake_phys(void *ctx, const void *p)
-{
-    (void)ctx;
-    return (uintptr_t)p;
 }
 
 static inline uint32_t fake_cpu_id(void *ctx)
@@ -259,7 +292,9 @@ static inline int fake_run_on_cpu(void *ctx, uint32_t cpu, void (*fn)(void *arg)
         return 1;
     fake.cpu = cpu;
     fake.in_interrupt = cpu != old;
+    fake.preempt++; /* interrupts are off */
     fn(arg);
+    fake.preempt--;
     fake.in_interrupt = false;
     fake.cpu = old;
     return 0;
@@ -282,7 +317,7 @@ static inline int fake_rdmsr(void *ctx, uint32_t index, uint64_t *value)
     const struct fake_model *m = fake.model;
 
     (void)ctx;
-    if (!m || fake.msrs_fault)
+    if (!m || fake.msrs_fault || (fake.fail_msrs >= 0 && fake.fail_msrs-- == 0))
         return 1;
     switch (index) {
     case VMX_MSR_FEATURE_CONTROL:
@@ -373,7 +408,7 @@ static inline void fake_reset(const struct fake_model *model, struct vmx_machine
     memset(&fake, 0, sizeof(fake));
     memset(fake_cpus, 0, sizeof(fake_cpus));
     fake.model = model;
-    fake.fail_pages = -1;
+    fake.fail_pages = fake.fail_msrs = -1;
     fake.tsc = 1000000;
     for (unsigned i = 0; i < FAKE_CPUS; i++) {
         fake.cr0[i] = 0x80050033;

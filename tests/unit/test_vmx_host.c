@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* test_vmx_host.c: VMs and vCPUs of the vmx engine on hosts that lack memory, MSRs or CPUs: they
+ * are refused with a reason, and nothing of them stays. */
+#include <check.h>
+#include <stdio.h>
+
+#include "backends/vmx/vmx.h"
+#include "freestanding/host.h"
+#include <vmm/vmm.h>
+
+/* Those of the fake are evaluated while allocations are counted and fail: Check's own allocate. */
+#undef ck_assert
+#undef ck_assert_msg
+#define ck_assert(expr)          ((expr) ? (void)0 : ck_abort_msg("%s", #expr))
+#define ck_assert_msg(expr, ...) ((expr) ? (void)0 : ck_abort_msg(__VA_ARGS__))
+#include "vmx_fake.h"
+
+const struct vmm_host_ops *vmm_host;
+const struct vmm_backend_ops *const vmm_backends[] = {&vmm_backend_vmx, NULL};
+
+/* ---- the host: that of vmx_fake.h with the functions that an engine wants ---- */
+
+static struct vmm_host_ops host;
+static struct vmm_error error;
+static void *slot;
+static int fail_heap; /* malloc and its like fail when it counts down to 0; negative: never */
+static long heap;
+static unsigned fpu_depth;
+static bool counting;
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void *__real_aligned_alloc(size_t alignment, size_t n);
+void __real_free(void *p);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+void *__wrap_aligned_alloc(size_t alignment, size_t n);
+void __wrap_free(void *p);
+
+static bool heap_fails(void)
+{
+    return counting && fail_heap >= 0 && fail_heap-- == 0;
+}
+
+static void *counted(void *p)
+{
+    heap += counting && p;
+    return p;
+}
+
+void *__wrap_malloc(size_t n)
+{
+    return heap_fails() ? NULL : counted(__real_malloc(n));
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return heap_fails() ? NULL : counted(__real_calloc(n, size));
+}
+
+void *__wrap_realloc(void *p, size_t n)
+{
+    if (heap_fails())
+        return NULL;
+    return p ? __real_realloc(p, n) : counted(__real_realloc(p, n));
+}
+
+void *__wrap_aligned_alloc(size_t alignment, size_t n)
+{
+    return heap_fails() ? NULL : counted(__real_aligned_alloc(alignment, n));
+}
+
+void __wrap_free(void *p)
+{
+    heap -= counting && p;
+    __real_free(p);
+}
+
+static void *pages_alloc(void *ctx, size_t n)
+{
+    bool was = counting;
+    void *p;
+
+    counting = false;
+    p = fake_pages_alloc(ctx, n);
+    counting = was;
+    return p;
+}
+
+static void pages_free(void *ctx, void *p, size_t n)
+{
+    bool was = counting;
+
+    counting = false;
+    fake_pages_free(ctx, p, n);
+    counting = was;
+}
+
+static void *phys_to_virt(void *ctx, uint64_t phys)
+{
+    (void)ctx;
+    return (void *)(uintptr_t)(phys + fake.bias);
+}
+
+static uint32_t cpu_count(void *ctx)
+{
+    (void)ctx;
+    return FAKE_CPUS;
+}
+
+static void **thread_slot(void *ctx)
+{
+    (void)ctx;
+    return &slot;
+}
+
+static void kick(void *ctx, uint32_t cpu)
+{
+    (void)ctx;
+    ck_assert_uint_lt(cpu, FAKE_CPUS);
+}
+
+static void fpu_begin(void *ctx)
+{
+    (void)ctx;
+    fpu_depth++;
+}
+
+static void fpu_end(void *ctx)
+{
+    (void)ctx;
+    fpu_depth--;
+}
+
+static uint64_t now(void *ctx)
+{
+    static uint64_t ns;
+
+    (void)ctx;
+    return ns += 100;
+}
+
+/* Physical addresses below 4 GiB, whatever the allocator gives. */
+static void start(const struct fake_model *model)
+{
+    struct vmx_machine none;
+    void *p = aligned_alloc(4096, 4096);
+
+    fake_reset(model, &none);
+    fake.bias = ((uintptr_t)p & ~0xffffull) - (1ull << 31);
+    free(p);
+    host = fake_host;
+    host.tsc_khz = 1000000;
+    host.pages_alloc = pages_alloc;
+    host.pages_free = pages_free;
+    host.phys_to_virt = phys_to_virt;
+    host.cpu_count = cpu_count;
+    host.thread_slot = thread_slot;
+    host.kick = kick;
+    host.fpu_begin = fpu_begin;
+    host.fpu_end = fpu_end;
+    host.now = now;
+    vmm_host = &host;
+    fail_heap = -1;
+    error = (struct vmm_error){.size = sizeof(error)};
+}
+
+/* Nothing is left of a VM that is no more, or was none. */
+static void check_clean(void)
+{
+    ck_assert_uint_eq(fake.pages, 0);
+    ck_assert_uint_eq(fake.preempt, 0);
+    ck_assert_uint_eq(fpu_depth, 0);
+    for (unsigned i = 0; i < FAKE_CPUS; i++) {
+        ck_assert(!fake.on[i]);
+        ck_assert_uint_eq(fake.cr4[i], 0x620);
+    }
+    for (unsigned i = 0; i < FAKE_VMCSS; i++)
+        ck_assert_uint_eq(fake.vmcs[i].phys, 0);
+    ck_assert_int_eq(heap, 0);
+}
+
+/* A VM with two vCPUs, of which the error is told. All of it is gone at the end. */
+static int create(void)
+{
+    const struct vm_config config = {
+        .size = sizeof(config), .max_vcpus = 2, .irqchip = VMM_IRQCHIP_PC, .error = &error};
+    struct vm *vm = NULL;
+    struct vcpu *vcpu[2] = {NULL};
+    int err;
+
+    error.text[0] = 0;
+    counting = true;
+    err = vm_create(&config, &vm);
+    ck_assert(!vm == (err != 0));
+    for (uint32_t i = 0; !err && i < 2; i++) {
+        err = vcpu_create(vm, i, NULL, &vcpu[i]);
+        ck_assert(!vcpu[i] == (err != 0));
+        if (err)
+            vm_last_error(vm, &error);
+    }
+    ck_assert(!vm_destroy(vm));
+    counting = false;
+    check_clean();
+    ck_assert_int_eq(!err, !error.text[0]);
+    return err;
+}
+
+/* ---- hosts without memory ---- */
+
+START_TEST(no_pages)
+{
+    unsigned failed = 0;
+
+    for (int n = 0;; n++) {
+        start(&fake_models[_i]);
+        fake.fail_pages = n;
+        int err = create();
+        if (fake.fail_pages >= 0 && !err)
+            break; /* all have been given */
+        ck_assert_msg(err == VMM_E_NOMEM, "page %d: %d %s", n, err, error.text);
+        failed++;
+        /* It is only this time. */
+        fake.fail_pages = -1;
+        ck_assert_int_eq(create(), 0);
+    }
+    ck_assert_uint_ge(failed, 2 /* VMXON */ + 2 * 3 /* VMCS, XSAVE, MSR bitmap */);
+}
+END_TEST
+
+START_TEST(no_heap)
+{
+    unsigned failed = 0;
+
+    for (int n = 0;; n++) {
+        start(&fake_models[_i]);
+        fail_heap = n;
+        int err = create();
+        if (fail_heap >= 0 && !err)
+            break;
+        fail_heap = -1;
+        if (!err) /* something is done without */
+            continue;
+        ck_assert_msg(err == VMM_E_NOMEM, "allocation %d: %d %s", n, err, error.text);
+        failed++;
+        ck_assert_int_eq(create(), 0);
+    }
+    ck_assert_uint_gt(failed, 10);
+}
+END_TEST
+
+/* ---- MSRs that fault ---- */
+
+/* Each access once: what the CPU must have is an error with a reason, what it may have is done
+ * without. */
+START_TEST(no_msr)
+{
+    unsigned failed = 0;
+
+    for (int n = 0;; n++) {
+        start(&fake_models[_i]);
+        fake.fail_msrs = n;
+        int err = create();
+        if (fake.fail_msrs >= 0)
+            break;
+        ck_assert_msg(!err || err == VMM_E_NODEV, "RDMSR %d: %d %s", n, err, error.text);
+        failed += err != 0;
+        ck_assert_int_eq(create(), 0);
+    }
+    ck_assert_uint_gt(failed, 5);
+}
+END_TEST
+
+static int no_wrmsr(void *ctx, uint32_t index, uint64_t value)
+{
+    (void)ctx;
+    (void)index;
+    (void)value;
+    return 1;
+}
+
+/* IA32_FEATURE_CONTROL is open and cannot be written; all MSRs fault; none of it is there. */
+START_TEST(msrs)
+{
+    start(&fake_models[_i]);
+    host.wrmsr = no_wrmsr;
+    ck_assert_int_eq(create(), VMM_E_NODEV);
+    ck_assert_ptr_nonnull(strstr(error.text, "FEATURE_CONTROL"));
+    fake.feature_control[0] = fake.feature_control[1] = 5; /* then nothing is to be written */
+    ck_assert_int_eq(create(), 0);
+    fake.msrs_fault = true;
+    ck_assert_int_eq(create(), VMM_E_NODEV);
+    start(NULL);
+    ck_assert_int_eq(create(), VMM_E_NODEV);
+    ck_assert_ptr_nonnull(strstr(error.text, "no VMX"));
+}
+END_TEST
+
+/* ---- CPUs ---- */
+
+START_TEST(cpus)
+{
+    /* One that cannot be reached, is locked, is another model, or in VMX operation already. */
+    for (uint32_t bad = 0; bad < FAKE_CPUS; bad++) {
+        start(&fake_models[_i]);
+        fake.lost = 1u << bad;
+        ck_assert_int_eq(create(), VMM_E_NODEV);
+        fake.lost = 0;
+        fake.feature_control[bad] = 1;
+        ck_assert_int_eq(create(), VMM_E_NODEV);
+        ck_assert_msg(strstr(error.text, "firmware"), "%s", error.text);
+        start(&fake_models[_i]);
+        fake.other = 1u << bad;
+        ck_assert_int_eq(create(), VMM_E_NODEV);
+        fake.other = 0;
+        fake.cr0[bad] = 0x80050013; /* without NE */
+        ck_assert_int_eq(create(), VMM_E_NODEV);
+        ck_assert_msg(strstr(error.text, "CR0"), "%s", error.text);
+        fake.cr0[bad] = 0x80050033;
+        ck_assert_int_eq(create(), 0);
+    }
+    start(&fake_models[_i]);
+    ck_assert_int_eq(create(), 0);
+}
+END_TEST
+
+/* CR4.VMXE that somebody else has set stays. */
+START_TEST(vmxe_stays)
+{
+    const struct vm_config config = {.size = sizeof(config)};
+    struct vm *vm;
+
+    start(&fake_models[_i]);
+    fake.cr4[1] |= 1u << 13;
+    ck_assert_int_eq(vm_create(&config, &vm), 0);
+    ck_assert(fake.on[0] && fake.on[1]);
+    ck_assert_int_eq(vm_destroy(vm), 0);
+    ck_assert_uint_eq(fake.cr4[0], 0x620);
+    ck_assert_uint_eq(fake.cr4[1], 0x2620);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("vmx_host");
+    TCase *tc = tcase_create("vmx_host");
+
+    tcase_add_loop_test(tc, no_pages, 0, FAKE_NMODELS);
+    tcase_add_loop_test(tc, no_heap, 0, FAKE_NMODELS);
+    tcase_add_loop_test(tc, no_msr, 0, FAKE_NMODELS);
+    tcase_add_loop_test(tc, msrs, 0, FAKE_NMODELS);
+    tcase_add_loop_test(tc, cpus, 0, FAKE_NMODELS);
+    tcase_add_loop_test(tc, vmxe_stays, 0, FAKE_NMODELS);
+    tcase_set_timeout(tc, 60);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
