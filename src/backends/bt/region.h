@@ -86,11 +86,13 @@ struct region_edge {
     int64_t offset;               /* ... to there */
     int16_t slide[GEN_HOLDS];     /* by which what is held moves on the way, ... */
     struct region_version *other; /* ... and where it goes if that is not possible */
-    bool slides, slid;            /* it does; it did not */
+    bool slides, slid;            /* it does; it comes to another page: */
+    uint8_t base;                 /* with this one, ... */
+    const void *back;             /* ... goes on there */
     bool checked;
     bool look;    /* has failed: the same block without what it would have held */
     bool refused; /* by the count, or for a request */
-    bool back;    /* a return or jump to RAX, which is another address than expected */
+    bool returns; /* a return or jump to RAX, which is another address than expected */
     int32_t pop;  /* of a return; 0: a jump */
     bool written; /* but for the jump at its end */
 };
@@ -203,6 +205,9 @@ bool region_find_slides(const struct region *r, const struct region_block *to,
 /* The check of one, which clobbers flags, RAX and RCX: a jump if it is not possible; and the move
  * itself. */
 uint8_t *region_check_slide(struct gen *g, unsigned k, const struct gen_hold *hold, int16_t by);
+/* What happens then: a look for the other page, as if base k came from there. Goes on behind if
+ * there is none. */
+void region_slide_over(struct gen *g, const struct region_edge *x);
 void region_slide(struct gen *g, unsigned k, int16_t by);
 /* Which of them have a host register. [assign.c] */
 void region_assign_holds(struct gen *g, struct region *r);

@@ -232,7 +232,11 @@ static void slide_holds(struct gen *g, struct region *r, const struct region_edg
         *slid = (struct region_edge){
             .state = x->state, .from = x->from, .to = x->to, .version = x->other, .slid = true};
         slid->state.in_host = false;
+        slid->state.hold[k] = x->version->state.hold[k];
+        slid->slide[k] = x->slide[k];
+        slid->base = (uint8_t)k;
         slid->site = region_check_slide(g, k, &x->version->state.hold[k], x->slide[k]);
+        slid->back = em_rx(&g->e);
     }
     for (unsigned k = 0; k < r->nbases; k++)
         if (x->slide[k])
@@ -360,7 +364,7 @@ static void expect(struct gen *g, int32_t pop)
     gen_page_address(g, H_RCX, rb->next[0]);
     em_rr(&g->e, true, OP_CMP, H_RAX, H_RCX);
     x = new_edge(r, g);
-    x->back = true;
+    x->returns = true;
     x->pop = pop;
     x->site = em_jcc_later(&g->e, CC_NZ);
     if (pop)
@@ -563,7 +567,7 @@ static void write_edge(struct gen *g, struct region *r, struct region_edge *x)
 {
     if (!x->site)
         return;
-    if (x->back) {
+    if (x->returns) {
         em_here(&g->e, x->site);
         leave_back(g, x);
     } else if (x->refused) {
@@ -571,6 +575,8 @@ static void write_edge(struct gen *g, struct region *r, struct region_edge *x)
         leave(g, x, x->to->need);
     } else if (x->look || x->slid) {
         em_here(&g->e, x->site);
+        if (x->slid)
+            region_slide_over(g, x);
         if (x->version->state.in_cc && x->to->live)
             store_flags(g, &x->state);
         em_jmp(&g->e, x->version->code);

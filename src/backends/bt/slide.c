@@ -5,9 +5,9 @@
 /*
  * In a loop that moves a pointer, each round accesses a range like that of the round before, some
  * bytes further. What is held slides there on the edge: if old and new range are in one page, the
- * host address moves by as much as the base; if not, the block is entered with a new look. Copies
- * of unrolled loops do the same among each other, if their ranges together are too large for one
- * look.
+ * host address moves by as much as the base; if not, a look finds the other page, out of line. A
+ * range that crosses from one page to the next is not held: the block is entered without. Copies of
+ * unrolled loops slide among each other, if their ranges together are too large for one look.
  */
 
 /* Where a held range begins once it serves `a`; false: it cannot. */
@@ -73,6 +73,43 @@ uint8_t *region_check_slide(struct gen *g, unsigned k, const struct gen_hold *ho
     em_rr(&g->e, false, OP_XOR, H_RAX, reg);
     em_imm(&g->e, false, EXT_CMP, em_reg(H_RAX), (int32_t)MMU_PAGE_SIZE);
     return em_jcc_later(&g->e, CC_NC);
+}
+
+static void locate(struct gen *g, const struct gen_base *b, int32_t disp)
+{
+    struct em_rm m = {.mem = true, .reg = H_NONE, .index = H_NONE, .disp = disp};
+
+    if (b->base != X86_ZERO) {
+        m.reg = (uint8_t)gen_host(g, b->base);
+        if (m.reg == H_NONE)
+            gen_get(g, m.reg = H_RAX, b->base);
+    }
+    if (b->index != X86_ZERO) {
+        m.index = (uint8_t)gen_host(g, b->index);
+        if (m.index == H_NONE)
+            gen_get(g, m.index = H_RCX, b->index);
+        m.scale = b->scale;
+    }
+    em_lea(&g->e, g->is64, H_RAX, m);
+}
+
+void region_slide_over(struct gen *g, const struct region_edge *x)
+{
+    const struct gen_hold *h = &x->state.hold[x->base];
+    struct em *e = &g->e;
+    struct gen_slow miss = {.write = h->write};
+
+    locate(g, &g->region->held[x->base], -h->off);
+    miss.retry = gen_look(e, g->bt, h->len, h->write);
+    miss.site = em_jcc_later(e, CC_A);
+    gen_look_found(e);
+    em_rm(e, true, OP_LEA, H_RAX, em_at(H_RAX, -x->slide[x->base]));
+    if (g->regs && g->regs->hold[x->base] != H_NONE)
+        em_rr(e, true, OP_LOAD, g->regs->hold[x->base], H_RAX);
+    else
+        em_rm(e, true, OP_STORE, H_RAX, gen_hold_field(x->base));
+    em_jmp(e, x->back);
+    gen_miss(g, &miss);
 }
 
 void region_slide(struct gen *g, unsigned k, int16_t by)
