@@ -49,6 +49,9 @@ static void put_loop_access(struct code *c, unsigned reg)
     } else if (percent(8)) {
         put8(c, 0x66), put8(c, 0x0f), put8(c, percent(70) ? 0x6f : 0x7f); /* MOVDQA */
         to = below(4);
+    } else if (percent(8)) { /* FADD, FLD, FST, FSTP, FILD, FIST, FISTP of 2 to 10 bytes */
+        put8(c, 0xd8 + below(8));
+        to = below(percent(80) ? 4 : 8);
     } else {
         put8(c, ops[below(sizeof(ops))]);
     }

@@ -19,6 +19,7 @@ void gen_group_begins(struct gen *g, unsigned nslow)
         .in_cc = g->in_cc,
         .recipe = g->recipe,
         .simd_now = g->simd_now,
+        .x87_due = g->x87_due,
     };
     for (unsigned j = nslow; j < g->nslow; j++)
         g->slow[j].group = (uint8_t)(g->napart + 1);
@@ -38,6 +39,7 @@ static void write_return(struct gen *g, const struct gen_apart *a)
     gen_select(g, a->last);
     gen_keep_flags(g, a->last, a->last);
     gen_spill_flags(g);
+    gen_x87_settle(g);
     gen_load_return(g);
     em_jmp(&g->e, a->back);
 }
@@ -76,6 +78,7 @@ static void write_apart(struct gen *g, unsigned index)
     g->in_cc = a->in_cc;
     g->recipe = a->recipe;
     g->simd_now = a->simd_now;
+    g->x87_due = a->x87_due;
     if (!write_all(g, a)) {
         for (unsigned i = a->first + 1u; i <= a->last; i++)
             g->is_inline[i] = false;

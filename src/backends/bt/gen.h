@@ -34,6 +34,7 @@ struct gen_slow {
     uint16_t size;     /* ... for an access of so many bytes; it goes on at `retry` behind that */
     bool hold;         /* a look in front of a block of a region has failed */
     bool completed;    /* the jump leads somewhere */
+    uint8_t x87_due;   /* as in struct gen */
     const void *retry; /* a look in line: where it goes on with another entry; or NULL */
     const void *found; /* a look: where it goes on with a copy, when the operand crosses into the
                           next page; or NULL */
@@ -45,6 +46,7 @@ struct gen_apart {
     bool in_cc;          /* behind the look ... */
     struct gen_recipe recipe;
     unsigned simd_now;
+    uint8_t x87_due;
     const void *back; /* ... and behind the group */
     bool back_host;
     const void *code; /* or NULL: handlers do it */
@@ -195,6 +197,7 @@ struct gen {
     bool held;                       /* group has been looked for */
     bool held_ret;                   /* the last op uses it: RET */
     int32_t sp_due;                  /* the stack pointer has to move by this yet */
+    uint8_t x87_due;                 /* op + 1 whose address is to be stored for x87 yet; or 0 */
     struct gen_hold hold[GEN_HOLDS]; /* of the region's bases, at the current op */
     bool holds; /* some of them in this code: the TLB must not lose anything meanwhile */
     unsigned nslow, napart, nexits;
@@ -481,6 +484,17 @@ uint64_t gen_vec_writes(const struct gen_insn *in);
 void gen_put_core(struct gen *g, const struct vec_core *core, struct em_rm rm);
 /* The same for x87 instructions. [x87.c] */
 bool gen_x87(struct gen *g);
+uint32_t gen_x87_needs(const struct gen *g, const struct gen_insn *in);
+bool gen_x87_may_group(const struct gen_insn *in);
+bool gen_x87_uses_flags(const struct gen_insn *in);
+/* The address of op `due` - 1, if that is one, becomes the instruction pointer: before anybody can
+ * see it. Changes RCX; no flags. */
+void gen_x87_point(struct gen *g, unsigned due);
+static inline void gen_x87_settle(struct gen *g)
+{
+    gen_x87_point(g, g->x87_due);
+    g->x87_due = 0;
+}
 void gen_find_x87(const struct gen *g, unsigned i, struct gen_insn *in);
 /* The same for the op that ends the block. [branch.c] */
 bool gen_branch(struct gen *g);

@@ -95,7 +95,7 @@ bool gen_effect(const struct gen *g, unsigned i, struct gen_effect *e)
 
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
             if (!gpr_slot(o->reg.value, &slot)) {
-                if (in->is_vec)
+                if (in->is_vec || in->is_x87)
                     continue;
                 return false;
             }

@@ -100,6 +100,7 @@ void gen_slow_if(struct gen *g, unsigned cc)
     s->completed = false;
     s->retry = s->found = NULL;
     s->recipe.len = 0;
+    s->x87_due = g->x87_due;
     if (!g->in_cc)
         s->recipe = g->recipe;
 }

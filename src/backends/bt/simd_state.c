@@ -507,6 +507,7 @@ void gen_simd(struct gen *g, uint32_t need)
         memcpy(s->test, &s->need, 4);
         return;
     }
+    gen_x87_settle(g);
     if (g->recipe.len && g->recipe.vec)
         gen_save_flags(g); /* its registers may not be there when it is needed */
     gen_free_flags(g);

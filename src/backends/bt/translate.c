@@ -87,13 +87,22 @@ static void leave_behind(struct gen *g, unsigned what)
     EM(&g->e, 0x0f, 0x0b); /* UD2: not reached */
 }
 
+/* What is left of the jumps to the slow path of op i. */
+static void leave_refused(struct gen *g, unsigned i, unsigned k, unsigned due)
+{
+    if (!refused_here(g, i))
+        return;
+    gen_x87_point(g, due);
+    leave_behind(g, BT_CALL(i, k));
+}
+
 /* The slow path of op i: all its jumps come here. The registers are those before the op. */
 void gen_write_slow(struct gen *g, unsigned i)
 {
     unsigned k = i + 1;
     const struct gen_recipe *recipe = NULL;
     uint8_t *missed[GEN_MAX_SLOW];
-    unsigned nmissed = 0;
+    unsigned nmissed = 0, due = 0;
     bool any = false;
 
     for (unsigned j = 0; j < g->nslow; j++)
@@ -106,6 +115,8 @@ void gen_write_slow(struct gen *g, unsigned i)
     for (unsigned j = 0; j < g->nslow; j++)
         if (g->slow[j].i == i) {
             any = true;
+            if (g->slow[j].x87_due)
+                due = g->slow[j].x87_due;
             if (!g->slow[j].recipe.len)
                 continue;
             recipe = &g->slow[j].recipe;
@@ -122,6 +133,7 @@ void gen_write_slow(struct gen *g, unsigned i)
         refused_here(g, i);
     if (i == X86_BLOCK_MAX || (g->b->ends && i == g->b->n - 1u)) {
         refused_here(g, i);
+        gen_x87_point(g, due);
         go_tail(g);
         return;
     }
@@ -129,22 +141,22 @@ void gen_write_slow(struct gen *g, unsigned i)
         k++;
     if (g->leaves[i]) {
         refused_here(g, i);
+        gen_x87_point(g, due);
         leave_behind(g, BT_CALL(i, k));
         return;
     }
+    gen_x87_point(g, due);
     call_handlers(g, BT_CALL(i, k) | (g->holds ? BT_HELD : 0));
     if (g->held_ret && k == g->b->n - 1u) {
         go_tail(g);
-        if (refused_here(g, i))
-            leave_behind(g, BT_CALL(i, k));
+        leave_refused(g, i, k, due);
         return;
     }
     gen_simd_again(g, k);
     if (g->host_at[k])
         gen_load_cc(g);
     em_jmp(&g->e, g->at[k]);
-    if (refused_here(g, i))
-        leave_behind(g, BT_CALL(i, k));
+    leave_refused(g, i, k, due);
 }
 
 /* ---- the block ---- */
@@ -155,10 +167,13 @@ bool gen_try(struct gen *g, bool last)
     bool in_host = g->in_host, in_cc = g->in_cc;
     unsigned nslow = g->nslow, nexits = g->nexits, simd_now = g->simd_now, nsimd = g->nsimd;
     struct gen_recipe recipe = g->recipe;
+    uint8_t x87_due = g->x87_due;
 
     g->at[g->i] = em_rx(&g->e);
     g->host_at[g->i] = in_host;
     g->simd_at[g->i] = simd_now;
+    if (last)
+        gen_x87_settle(g);
     gen_keep_flags(g, g->i, g->i);
     if (last ? gen_branch(g) : gen_insn(g)) {
         gen_track_flags(g, g->i);
@@ -174,6 +189,7 @@ bool gen_try(struct gen *g, bool last)
     g->lost.site = NULL;
     g->simd_now = simd_now;
     g->nsimd = nsimd;
+    g->x87_due = x87_due;
     g->simd_need[g->i] = 0;
     return false;
 }
@@ -231,7 +247,7 @@ static void need_simd(struct gen *g, const struct gen_group *group)
     uint32_t need = 0;
 
     for (unsigned i = group->first; i <= group->last; i++)
-        need |= gen_vec_needs(&g->all[i]);
+        need |= gen_vec_needs(&g->all[i]) | gen_x87_needs(g, &g->all[i]);
     if (need)
         gen_simd(g, need);
 }
@@ -260,6 +276,7 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
             gen_settle_sp(g);
         if (i == ret) {
             g->held_ret = true;
+            gen_x87_settle(g);
             if (!gen_branch(g))
                 return i;
         } else if (!gen_insn(g)) {
@@ -283,6 +300,7 @@ static unsigned try_group(struct gen *g)
     struct gen_recipe recipe = g->recipe;
     struct gen_group group;
     struct gen_hold hold[GEN_HOLDS];
+    uint8_t x87_due = g->x87_due;
 
     memcpy(hold, g->hold, sizeof(hold));
 
@@ -308,6 +326,7 @@ static unsigned try_group(struct gen *g)
         g->nslow = nslow;
         g->simd_now = simd_now;
         g->nsimd = nsimd;
+        g->x87_due = x87_due;
         memset(&g->simd_need[first], 0, (group.last - first + 1) * sizeof(g->simd_need[0]));
         if (bad == first)
             break;
@@ -364,11 +383,13 @@ unsigned gen_write_ops(struct gen *g)
             g->is_inline[g->i] = true;
             g->at[g->i] = em_rx(&g->e);
             g->host_at[g->i] = false;
+            gen_x87_settle(g);
             go_tail(g);
             return count;
         }
         if (!run) {
             gen_spill_flags(g);
+            gen_x87_settle(g);
             run = call_handlers(g, g->i);
             gen_simd_restore(g);
             first = i;
@@ -384,6 +405,7 @@ unsigned gen_write_ops(struct gen *g)
         g->is_inline[b->n] = true;
         g->at[b->n] = em_rx(&g->e);
         g->host_at[b->n] = g->in_host;
+        gen_x87_settle(g);
         gen_goto(g, (int64_t)g->t->offset + b->bytes);
     }
     return count;

@@ -5,8 +5,8 @@
 
 /*
  * Only while all exceptions are masked, so that none can be pending. The instruction and data
- * pointers are kept in x86_cpu, as the host's are those of the copy: behind each instruction, but
- * where the next one cannot fault and overwrites them.
+ * pointers are kept in x86_cpu, as the host's are those of the copy. That of the last instruction
+ * is stored at the block's end, or before a handler is called.
  */
 
 #define STATE (BT_SIMD_X87 | BT_SIMD_W_X87)
@@ -17,25 +17,30 @@
 
 /* ---- pointers ---- */
 
-static bool overwritten(const struct gen *g)
-{
-    const struct gen_insn *next = &g->all[g->i + 1];
-
-    return g->i + 1u < g->b->n && next->is_x87 && !next->x87_control && !next->vec.form.mem_size &&
-           !(g->b->ends && g->i + 2u == g->b->n);
-}
-
-/* FCS or FDS: a selector, or 0. Changes RCX. */
+/* FCS and FDS are 0, or FCS or FDS a selector. Changes RCX. */
 static void put_selector(struct gen *g, int32_t to, unsigned seg)
 {
     int32_t from = BT_FIELD(seg) + (int32_t)seg * (int32_t)sizeof(struct vmm_segment) +
                    (int32_t)offsetof(struct vmm_segment, selector);
 
-    if (g->cpu->feat.l7_ebx & NO_FCS)
-        em_const(&g->e, H_RCX, 0);
-    else
-        em_insn(&g->e, (struct em_op){.map = 1, .op = 0xb7}, H_RCX, em_at(H_RBP, from));
+    _Static_assert(offsetof(struct x86_cpu, fpu.fds) == offsetof(struct x86_cpu, fpu.fcs) + 2,
+                   "both are written");
+    if (g->cpu->feat.l7_ebx & NO_FCS) {
+        em_rm(&g->e, false, 0xc7, 0, GEN_FIELD(fpu.fcs));
+        em32(&g->e, 0);
+        return;
+    }
+    em_insn(&g->e, (struct em_op){.map = 1, .op = 0xb7}, H_RCX, em_at(H_RBP, from));
     em_insn(&g->e, (struct em_op){.op = OP_STORE, .half = true}, H_RCX, em_at(H_RBP, to));
+}
+
+void gen_x87_point(struct gen *g, unsigned due)
+{
+    if (!due)
+        return;
+    gen_page_address(g, H_RCX, (int64_t)g->t->offset + g->b->ops[due - 1].off);
+    em_rm(&g->e, true, OP_STORE, H_RCX, GEN_FIELD(fpu.fip));
+    put_selector(g, BT_FIELD(fpu.fcs), VMM_CS);
 }
 
 /* Changes RCX, and RAX unless FDP does not matter. No flags. */
@@ -44,19 +49,23 @@ static void put_pointers(struct gen *g, const struct vec_copy *c)
     if (c->form.mem_size && !(g->cpu->feat.l7_ebx & FDP_EXCP)) {
         gen_lea(g, H_RCX, g->op->asz == X86_A64);
         em_rm(&g->e, true, OP_STORE, H_RCX, GEN_FIELD(fpu.fdp));
-        put_selector(g, BT_FIELD(fpu.fds), g->op->seg);
+        if (!(g->cpu->feat.l7_ebx & NO_FCS))
+            put_selector(g, BT_FIELD(fpu.fds), g->op->seg);
     }
-    if (overwritten(g))
-        return;
-    gen_page_address(g, H_RCX, (int64_t)g->t->offset + g->op->off);
-    em_rm(&g->e, true, OP_STORE, H_RCX, GEN_FIELD(fpu.fip));
-    put_selector(g, BT_FIELD(fpu.fcs), VMM_CS);
+    g->x87_due = (uint8_t)(g->i + 1);
+}
+
+/* The operand's address without RAX, where a group has its own. */
+static bool has_registers(const struct gen *g)
+{
+    return (g->op->base == X86_ZERO || (g->op->base < 16 && gen_host(g, g->op->base) != H_NONE)) &&
+           (g->op->index == X86_ZERO || (g->op->index < 16 && gen_host(g, g->op->index) != H_NONE));
 }
 
 /* ---- instructions ---- */
 
 /* FCMOVcc reads flags; what FCOMI leaves as they are is the host's business. */
-static bool uses_flags(const struct gen_insn *in)
+bool gen_x87_uses_flags(const struct gen_insn *in)
 {
     return in->vec.form.flags || (in->insn.cpu_flags && in->insn.cpu_flags->tested);
 }
@@ -67,11 +76,13 @@ static bool gen_operation(struct gen *g, const struct gen_insn *in)
     struct em_rm rm = em_reg(0);
 
     gen_simd(g, STATE);
+    if (c->form.mem_size && g->held && !has_registers(g))
+        return false;
     if (c->form.mem_size && g->held)
         rm = gen_held(g, g->op->disp);
     else if (c->form.mem_size && !gen_mem(g, c->form.mem_size, c->form.store))
         return false;
-    if (uses_flags(in))
+    if (gen_x87_uses_flags(in))
         gen_need_flags(g);
     gen_put_core(g, &c->core, rm);
     if (c->form.flags)
@@ -148,6 +159,16 @@ void gen_find_x87(const struct gen *g, unsigned i, struct gen_insn *in)
     in->is_x87 = in->known && in->insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
                  ((in->insn.opcode & 0xf8) == 0xd8 || in->insn.mnemonic == ZYDIS_MNEMONIC_FWAIT) &&
                  is_valid(g, i, in);
+}
+
+uint32_t gen_x87_needs(const struct gen *g, const struct gen_insn *in)
+{
+    return in->is_x87 && g->bt->host.xsave ? STATE : 0;
+}
+
+bool gen_x87_may_group(const struct gen_insn *in)
+{
+    return !in->x87_control && !gen_x87_uses_flags(in);
 }
 
 bool gen_x87(struct gen *g)
