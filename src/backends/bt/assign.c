@@ -89,20 +89,10 @@ static void find_depths(const struct region *r, uint8_t *depth)
 
 static void count_register(ZydisRegister reg, unsigned n, unsigned *uses)
 {
-    unsigned id = (unsigned)ZydisRegisterGetId(reg);
+    uint8_t slot;
 
-    switch (ZydisRegisterGetClass(reg)) {
-    case ZYDIS_REGCLASS_GPR8:
-        uses[id < 4 ? id : id - 4] += n;
-        break;
-    case ZYDIS_REGCLASS_GPR16:
-    case ZYDIS_REGCLASS_GPR32:
-    case ZYDIS_REGCLASS_GPR64:
-        uses[id] += n;
-        break;
-    default:
-        break;
-    }
+    if (gen_gpr_slot(reg, &slot))
+        uses[slot] += n;
 }
 
 /* An instruction that one register in x86_cpu makes a handler's. */

@@ -78,6 +78,16 @@ void em_insn(struct em *e, struct em_op op, unsigned reg, struct em_rm rm)
     e->p = p;
 }
 
+void em_any_rm(struct em *e, bool wide, unsigned op, unsigned reg, struct em_rm rm)
+{
+    if (!rm.mem)
+        em_rr(e, wide, op, reg, rm.reg);
+    else if (rm.reg != H_NONE && rm.index == H_NONE && (rm.reg & 7) != H_RSP)
+        em_based(e, wide, op, reg, rm.reg, rm.disp);
+    else
+        em_insn(e, (struct em_op){.op = (uint8_t)op, .wide = wide}, reg, rm);
+}
+
 void em_lea(struct em *e, bool wide, unsigned reg, struct em_rm m)
 {
     if (m.reg == H_NONE || m.index != H_NONE || m.disp)
@@ -89,7 +99,7 @@ void em_lea(struct em *e, bool wide, unsigned reg, struct em_rm m)
 void em_imm(struct em *e, bool wide, unsigned ext, struct em_rm rm, int32_t imm)
 {
     if (imm == (int8_t)imm) {
-        em_rm(e, wide, OP_IMM8, ext, rm);
+        em_any_rm(e, wide, OP_IMM8, ext, rm);
         em8(e, (uint8_t)imm);
     } else if (!rm.mem && rm.reg == H_RAX) {
         if (wide)
@@ -97,7 +107,7 @@ void em_imm(struct em *e, bool wide, unsigned ext, struct em_rm rm, int32_t imm)
         em8(e, ext << 3 | 5);
         em32(e, (uint32_t)imm);
     } else {
-        em_rm(e, wide, OP_IMM32, ext, rm);
+        em_any_rm(e, wide, OP_IMM32, ext, rm);
         em32(e, (uint32_t)imm);
     }
 }

@@ -102,15 +102,50 @@ static inline struct em_rm em_at(unsigned base, int32_t disp)
 /* An instruction with ModRM; `reg` is the other register or the opcode's extension. */
 void em_insn(struct em *e, struct em_op op, unsigned reg, struct em_rm rm);
 
-/* op with 64-bit (wide) or 32-bit operands, one-byte opcode. */
+/*
+ * op with 64-bit (wide) or 32-bit operands, one-byte opcode. Most of what is written is of this
+ * kind: opcode, ModRM and displacement are one store, which may go over their end by some bytes.
+ */
+static inline void em_word(struct em *e, unsigned rex, uint64_t bytes, unsigned n)
+{
+    if (rex) {
+        bytes = bytes << 8 | 0x40 | rex;
+        n++;
+    }
+    memcpy(e->p, &bytes, 8);
+    e->p += n;
+}
+
 static inline void em_rr(struct em *e, bool wide, unsigned op, unsigned reg, unsigned rm)
 {
-    em_insn(e, (struct em_op){.op = (uint8_t)op, .wide = wide}, reg, em_reg(rm));
+    em_word(e, (wide ? 8u : 0) | reg >> 3 << 2 | rm >> 3,
+            op | (0xc0 | (reg & 7) << 3 | (rm & 7)) << 8, 2);
 }
+
+/* Memory at base + disp; not RSP or R12, which need a SIB byte. */
+static inline void em_based(struct em *e, bool wide, unsigned op, unsigned reg, unsigned base,
+                            int32_t disp)
+{
+    unsigned rex = (wide ? 8u : 0) | reg >> 3 << 2 | base >> 3;
+    uint64_t bytes = op | ((reg & 7) << 3 | (base & 7)) << 8;
+
+    if (disp != (int8_t)disp)
+        em_word(e, rex, bytes | 0x8000 | (uint64_t)(uint32_t)disp << 16, 6);
+    else if (disp || (base & 7) == H_RBP)
+        em_word(e, rex, bytes | 0x4000 | (uint64_t)(uint8_t)disp << 16, 3);
+    else
+        em_word(e, rex, bytes, 2);
+}
+
+void em_any_rm(struct em *e, bool wide, unsigned op, unsigned reg, struct em_rm rm);
 
 static inline void em_rm(struct em *e, bool wide, unsigned op, unsigned reg, struct em_rm rm)
 {
-    em_insn(e, (struct em_op){.op = (uint8_t)op, .wide = wide}, reg, rm);
+    /* Fields of the vCPU's state: most of this is known when it is compiled. */
+    if (__builtin_constant_p(rm.reg) && rm.mem && rm.reg == H_RBP && rm.index == H_NONE)
+        em_based(e, wide, op, reg, H_RBP, rm.disp);
+    else
+        em_any_rm(e, wide, op, reg, rm);
 }
 
 #define OP_ADD   0x03 /* reg += rm */

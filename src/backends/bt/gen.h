@@ -6,6 +6,7 @@
 #include <Zydis/Zydis.h>
 
 #include "backends/bt/bt.h"
+#include "core/x86/decode.h"
 #include "core/x86/vec_emit.h"
 
 #define GEN_MAX_SLOW (X86_BLOCK_MAX * 8 + 2 * GEN_HOLDS)
@@ -78,11 +79,27 @@ struct gen_simd {
     struct gen_recipe recipe;
 };
 
+/* What an op does to memory off a base, and to general registers. */
+struct gen_effect {
+    bool access;
+    uint8_t base, index, scale;
+    int64_t disp;
+    unsigned size;
+    uint8_t align; /* of a vector operand */
+    bool write;
+    uint8_t moves; /* register that changes by `by`, or GEN_NO_MOVE */
+    int64_t by;
+    uint32_t changes; /* registers that change in other ways */
+};
+#define GEN_NO_MOVE 0xff
+
 /* A decoded instruction. */
 struct gen_insn {
     bool known;
     uint8_t flags_use; /* what gen_flags_use says, ... */
-    uint32_t writes;   /* ... and gen_writes */
+    uint32_t writes;   /* ... and gen_writes, ... */
+    bool has_effect;   /* ... and gen_effect */
+    struct gen_effect effect;
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
     bool is_vec, is_x87; /* a vector or x87 instruction that can be copied, ... */
@@ -108,20 +125,6 @@ struct gen_base {
     int64_t from;  /* ... and the base's distance from there, at the beginning of the group */
     uint8_t reg;   /* host register that has it instead, or H_NONE */
 };
-
-/* What an op does to memory off a base, and to general registers. */
-struct gen_effect {
-    bool access;
-    uint8_t base, index, scale;
-    int64_t disp;
-    unsigned size;
-    uint8_t align; /* of a vector operand */
-    bool write;
-    uint8_t moves; /* register that changes by `by`, or GEN_NO_MOVE */
-    int64_t by;
-    uint32_t changes; /* registers that change in other ways */
-};
-#define GEN_NO_MOVE 0xff
 
 /* What a region knows of one of its bases. */
 enum { GEN_UNKNOWN, GEN_HELD, GEN_DENIED };
@@ -201,6 +204,7 @@ struct gen {
     struct gen_hold hold[GEN_HOLDS]; /* of the region's bases, at the current op */
     bool holds; /* some of them in this code: the TLB must not lose anything meanwhile */
     unsigned nslow, napart, nexits;
+    uint64_t slow_ops; /* bit n: perhaps there are some of op n */
 
     struct region *region;  /* NULL: the block stands for itself */
     struct bt_links *links; /* of what is written */
@@ -389,8 +393,13 @@ static inline bool gen_needs_look(const struct gen_group *group)
  * address of its `lo`. */
 void gen_group_look(struct gen *g);
 void gen_look_off(struct gen *g, const struct gen_base *b, bool cell);
-/* False: an op that no group goes over. */
-bool gen_effect(const struct gen *g, unsigned i, struct gen_effect *e);
+/* NULL: an op that no group goes over. */
+static inline const struct gen_effect *gen_effect(const struct gen *g, unsigned i)
+{
+    return g->all[i].has_effect ? &g->all[i].effect : NULL;
+}
+bool gen_find_effect(const struct gen *g, unsigned i, const struct gen_insn *in,
+                     struct gen_effect *e);
 /* Finds the group that begins with the current op: false if there is none of two accesses. */
 bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group);
 /* Follows the base over the current op, which is written. */
@@ -523,8 +532,22 @@ bool gen_div(struct gen *g);
 void gen_load_return(struct gen *g);
 /* The number of a condition in Jcc, -1 for other instructions. [branch.c] */
 int gen_condition(ZydisMnemonic m);
-/* The slot of a general register; false for others, and for AH, CH, DH and BH. [insn.c] */
-bool gen_reg_slot(ZydisRegister reg, uint8_t *slot);
+/* The slot of a general register; false for others. That of AH is RAX's. */
+static inline bool gen_gpr_slot(ZydisRegister reg, uint8_t *slot)
+{
+    unsigned id, size = x86_dec_gpr(reg, &id);
+
+    if (!size)
+        return false;
+    *slot = (uint8_t)(size == 1 && id >= 4 ? id - 4 : id);
+    return true;
+}
+
+/* The same; false for AH, CH, DH and BH, too. */
+static inline bool gen_reg_slot(ZydisRegister reg, uint8_t *slot)
+{
+    return (reg < ZYDIS_REGISTER_AH || reg > ZYDIS_REGISTER_BH) && gen_gpr_slot(reg, slot);
+}
 
 /* ---- ways into the block and out of it [ways.c] ---- */
 

@@ -11,24 +11,6 @@ static int64_t stack_word(const struct gen *g)
 
 /* ---- what an op does ---- */
 
-static bool gpr_slot(ZydisRegister reg, uint8_t *slot)
-{
-    unsigned id = (unsigned)ZydisRegisterGetId(reg);
-
-    switch (ZydisRegisterGetClass(reg)) {
-    case ZYDIS_REGCLASS_GPR8:
-        *slot = (uint8_t)(id < 4 ? id : id - 4);
-        return true;
-    case ZYDIS_REGCLASS_GPR16:
-    case ZYDIS_REGCLASS_GPR32:
-    case ZYDIS_REGCLASS_GPR64:
-        *slot = (uint8_t)id;
-        return true;
-    default:
-        return false;
-    }
-}
-
 static void stack_access(const struct gen *g, struct gen_effect *e, bool push)
 {
     int64_t size = stack_word(g);
@@ -51,7 +33,8 @@ static void find_move(const struct gen *g, const struct gen_insn *in, const stru
     unsigned bits = g->is64 ? 64 : 32;
     uint8_t slot;
 
-    if (d->type != ZYDIS_OPERAND_TYPE_REGISTER || d->size != bits || !gpr_slot(d->reg.value, &slot))
+    if (d->type != ZYDIS_OPERAND_TYPE_REGISTER || d->size != bits ||
+        !gen_gpr_slot(d->reg.value, &slot))
         return;
     switch (in->insn.mnemonic) {
     case ZYDIS_MNEMONIC_ADD:
@@ -79,9 +62,9 @@ static void find_move(const struct gen *g, const struct gen_insn *in, const stru
     e->changes &= ~(1u << slot);
 }
 
-bool gen_effect(const struct gen *g, unsigned i, struct gen_effect *e)
+bool gen_find_effect(const struct gen *g, unsigned i, const struct gen_insn *in,
+                     struct gen_effect *e)
 {
-    const struct gen_insn *in = &g->all[i];
     const struct x86_op *op = &g->b->ops[i];
     ZydisMnemonic m = in->insn.mnemonic;
     bool ret = m == ZYDIS_MNEMONIC_RET && in->insn.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
@@ -94,7 +77,7 @@ bool gen_effect(const struct gen *g, unsigned i, struct gen_effect *e)
         const ZydisDecodedOperand *o = &in->opnd[k];
 
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
-            if (!gpr_slot(o->reg.value, &slot)) {
+            if (!gen_gpr_slot(o->reg.value, &slot)) {
                 if (in->is_vec || in->is_x87)
                     continue;
                 return false;
@@ -244,7 +227,7 @@ uint32_t gen_find_writes(const struct gen_insn *in)
     for (unsigned k = 0; k < in->insn.operand_count; k++)
         if (in->opnd[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
             (in->opnd[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) &&
-            gpr_slot(in->opnd[k].reg.value, &slot))
+            gen_gpr_slot(in->opnd[k].reg.value, &slot))
             regs |= 1u << slot;
     return regs;
 }
@@ -273,19 +256,20 @@ bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group)
 {
     struct gen_group now = {.first = g->i};
     struct history h = {0};
-    struct gen_effect e;
+    const struct gen_effect *e;
 
     group->n = 0;
     for (unsigned i = g->i; i <= limit; i++) {
-        if (!gen_effect(g, i, &e) || (i == g->i && !e.access))
+        e = gen_effect(g, i);
+        if (!e || (i == g->i && !e->access))
             break;
-        if (e.access) {
-            struct gen_base *b = base_of(&now, &e);
+        if (e->access) {
+            struct gen_base *b = base_of(&now, e);
 
-            if (b ? !fits(b, &e) : !start_base(&now, &h, &e))
+            if (b ? !fits(b, e) : !start_base(&now, &h, e))
                 break;
             if (b)
-                take(b, &e);
+                take(b, e);
             else
                 b = &now.base[now.n - 1];
             if (b->accesses > 1 || covered(g, b)) { /* a look is saved */
@@ -293,7 +277,7 @@ bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group)
                 group->last = i;
             }
         }
-        follow(&now, &h, &e);
+        follow(&now, &h, e);
     }
     sort(group);
     for (unsigned k = 0; k < group->n; k++) {
@@ -312,22 +296,19 @@ bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group)
 
 void gen_follow_base(struct gen *g)
 {
-    struct gen_effect e;
+    const struct gen_effect *e = gen_effect(g, g->i);
 
-    if (!gen_effect(g, g->i, &e))
+    if (!e)
         return;
     for (unsigned k = 0; k < g->group.n; k++)
-        if (e.moves == g->group.base[k].base)
-            g->group.base[k].delta += e.by;
+        if (e->moves == g->group.base[k].base)
+            g->group.base[k].delta += e->by;
 }
 
 struct em_rm gen_held(struct gen *g, int64_t disp)
 {
-    const struct gen_base *b;
-    struct gen_effect e;
+    const struct gen_base *b = base_of(&g->group, gen_effect(g, g->i));
 
-    gen_effect(g, g->i, &e);
-    b = base_of(&g->group, &e);
     disp += b->delta + b->from;
     if (b->reg != H_NONE)
         return em_at(b->reg, (int32_t)disp);

@@ -33,8 +33,7 @@ static bool only_general(const struct gen_insn *in)
     for (unsigned k = 0; k < in->insn.operand_count_visible; k++) {
         ZydisRegister reg = in->opnd[k].reg.value;
 
-        if (in->opnd[k].type == ZYDIS_OPERAND_TYPE_REGISTER && !gen_reg_slot(reg, &slot) &&
-            ZydisRegisterGetClass(reg) != ZYDIS_REGCLASS_GPR8)
+        if (in->opnd[k].type == ZYDIS_OPERAND_TYPE_REGISTER && !gen_gpr_slot(reg, &slot))
             return false;
     }
     return true;
@@ -82,8 +81,10 @@ static bool find_effect(const struct gen *g, unsigned i, struct gen_effect *e)
 {
     const struct gen_insn *in = &g->all[i];
 
-    if (gen_effect(g, i, e))
+    if (in->has_effect) {
+        *e = in->effect;
         return true;
+    }
     *e = (struct gen_effect){.moves = GEN_NO_MOVE, .changes = gen_writes(in)};
     if (!in->known || !is_harmless(in))
         return false;

@@ -19,10 +19,8 @@ static bool byte_reg(const ZydisDecodedOperand *o, struct byte_reg *r)
 {
     unsigned id;
 
-    if (o->type != ZYDIS_OPERAND_TYPE_REGISTER ||
-        ZydisRegisterGetClass(o->reg.value) != ZYDIS_REGCLASS_GPR8)
+    if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || x86_dec_gpr(o->reg.value, &id) != 1)
         return false;
-    id = (unsigned)ZydisRegisterGetId(o->reg.value);
     r->high = id >= 4 && id < 8;
     r->slot = (uint8_t)(id < 4 ? id : id - 4);
     return true;

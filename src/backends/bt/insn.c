@@ -69,28 +69,9 @@ static bool host_has(const struct gen *g, unsigned need)
 
 static unsigned reg_size(ZydisRegister reg)
 {
-    switch (ZydisRegisterGetClass(reg)) {
-    case ZYDIS_REGCLASS_GPR8:
-        return 1;
-    case ZYDIS_REGCLASS_GPR16:
-        return 2;
-    case ZYDIS_REGCLASS_GPR32:
-        return 4;
-    case ZYDIS_REGCLASS_GPR64:
-        return 8;
-    default:
-        return 0;
-    }
-}
+    unsigned id;
 
-bool gen_reg_slot(ZydisRegister reg, uint8_t *slot)
-{
-    unsigned id = (unsigned)ZydisRegisterGetId(reg), size = reg_size(reg);
-
-    if (!size || (size == 1 && id >= 4 && id < 8))
-        return false;
-    *slot = (uint8_t)(size == 1 && id >= 8 ? id - 4 : id);
-    return true;
+    return x86_dec_gpr(reg, &id);
 }
 
 static bool reg_operand(struct copy *c, const ZydisDecodedOperand *o)

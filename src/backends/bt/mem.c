@@ -94,6 +94,7 @@ void gen_slow_if(struct gen *g, unsigned cc)
 
     s->site = em_jcc_later(&g->e, cc);
     s->i = (uint8_t)g->i;
+    g->slow_ops |= 1ull << g->i;
     s->group = 0;
     s->hold = false;
     s->cell = 0;

@@ -536,6 +536,7 @@ static void slow_if_refused(struct gen *g, unsigned i, struct gen_recipe recipe)
 {
     g->slow[g->nslow++] =
         (struct gen_slow){.site = em_jcc_later(&g->e, CC_C), .i = (uint8_t)i, .recipe = recipe};
+    g->slow_ops |= 1ull << i;
 }
 
 void gen_simd_loads(struct gen *g)

@@ -105,6 +105,8 @@ void gen_write_slow(struct gen *g, unsigned i)
     unsigned nmissed = 0, due = 0;
     bool any = false;
 
+    if (!(g->slow_ops >> i & 1))
+        return;
     for (unsigned j = 0; j < g->nslow; j++)
         if (g->slow[j].i == i && asks(&g->slow[j])) {
             gen_miss(g, &g->slow[j]);
@@ -200,10 +202,11 @@ static unsigned operand_count(const ZydisDecodedInstruction *in)
     return in->operand_count < 4 ? 4 : in->operand_count;
 }
 
-static void find_meaning(struct gen_insn *in)
+static void find_meaning(const struct gen *g, unsigned i, struct gen_insn *in)
 {
     in->flags_use = (uint8_t)gen_find_flags_use(in);
     in->writes = gen_find_writes(in);
+    in->has_effect = gen_find_effect(g, i, in, &in->effect);
 }
 
 void gen_decode(struct gen *g, struct gen_insn *all)
@@ -218,14 +221,14 @@ void gen_decode(struct gen *g, struct gen_insn *all)
                        d->insn.length == op->len;
         if (!all[i].known) {
             memset(&all[i], 0, sizeof(all[i]));
-            find_meaning(&all[i]);
+            find_meaning(g, i, &all[i]);
             continue;
         }
         all[i].insn = d->insn;
         memcpy(all[i].opnd, d->opnd, operand_count(&d->insn) * sizeof(d->opnd[0]));
         gen_find_vec(g, i, &all[i]);
         gen_find_x87(g, i, &all[i]);
-        find_meaning(&all[i]);
+        find_meaning(g, i, &all[i]);
     }
     g->all = all;
 }

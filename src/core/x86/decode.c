@@ -37,10 +37,10 @@ static const struct row table[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 
 uint8_t x86_dec_reg(ZydisRegister reg)
 {
-    unsigned id = (unsigned)ZydisRegisterGetId(reg);
+    unsigned id, size = x86_dec_gpr(reg, &id);
 
-    if (ZydisRegisterGetClass(reg) != ZYDIS_REGCLASS_GPR8)
-        return (uint8_t)id;
+    if (size != 1)
+        return size ? (uint8_t)id : (uint8_t)ZydisRegisterGetId(reg);
     /* AL-BL, AH-BH, SPL-DIL, R8B-R15B */
     if (id < 4)
         return (uint8_t)(id * 8);

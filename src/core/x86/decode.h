@@ -34,6 +34,28 @@ void x86_dec_mem(const struct x86_dec *d, unsigned i, struct x86_op *op);
 /* gpr slot of a general register operand; of AL-BH, SPL ... R15B the byte offset into gpr. */
 uint8_t x86_dec_reg(ZydisRegister reg);
 
+/* Size in bytes of a general register, and its number among those of that size; 0: another one. In
+ * Zydis' numbers they follow each other (AL-BL, AH-BH, SPL-R15B; AX-R15W, ...). */
+static inline unsigned x86_dec_gpr(ZydisRegister reg, unsigned *id)
+{
+    unsigned n = (unsigned)reg - ZYDIS_REGISTER_AL;
+
+    if (n > ZYDIS_REGISTER_R15 - ZYDIS_REGISTER_AL)
+        return 0;
+    if (n < ZYDIS_REGISTER_AX - ZYDIS_REGISTER_AL) {
+        *id = n;
+        return 1;
+    }
+    n -= ZYDIS_REGISTER_AX - ZYDIS_REGISTER_AL;
+    *id = n & 15;
+    return 2u << (n >> 4);
+}
+_Static_assert(ZYDIS_REGISTER_AX == ZYDIS_REGISTER_AL + 20 &&
+                   ZYDIS_REGISTER_EAX == ZYDIS_REGISTER_AX + 16 &&
+                   ZYDIS_REGISTER_RAX == ZYDIS_REGISTER_EAX + 16 &&
+                   ZYDIS_REGISTER_R15 == ZYDIS_REGISTER_RAX + 15,
+               "x86_dec_gpr");
+
 /* Immediate operand number `i`, sign-extended. */
 static inline uint64_t x86_dec_imm(const struct x86_dec *d, unsigned i)
 {
