@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,34 +13,12 @@
 
 static int to_parent = -1; /* in the child */
 
-static _Noreturn void leave(const struct outcome *out)
+_Noreturn void outcome_end(const struct outcome *out)
 {
     /* One write of less than PIPE_BUF: two threads that fail do not mix. */
     ssize_t sent = write(to_parent, out, sizeof(*out));
 
     _exit(sent == sizeof(*out) ? 0 : 2);
-}
-
-_Noreturn void outcome_fail(const char *file, int line, const char *format, ...)
-{
-    struct outcome out = {.result = OUTCOME_FAIL};
-    const char *slash = strrchr(file, '/');
-    va_list ap;
-    int n;
-
-    n = snprintf(out.text, sizeof(out.text), "%s:%d: ", slash ? slash + 1 : file, line);
-    va_start(ap, format);
-    vsnprintf(out.text + n, sizeof(out.text) - (size_t)n, format, ap);
-    va_end(ap);
-    leave(&out);
-}
-
-_Noreturn void outcome_not_offered(const char *what)
-{
-    struct outcome out = {.result = OUTCOME_NOT_OFFERED};
-
-    snprintf(out.text, sizeof(out.text), "%s", what);
-    leave(&out);
 }
 
 static _Noreturn void child(void (*run)(const void *), const void *arg, unsigned seconds)

@@ -26,4 +26,7 @@ _Noreturn void outcome_fail(const char *file, int line, const char *format, ...)
 /* The backend or the machine does not have what the case needs. */
 _Noreturn void outcome_not_offered(const char *what);
 
+/* With any outcome, which is the first thread's to end the case. */
+_Noreturn void outcome_end(const struct outcome *outcome);
+
 #endif

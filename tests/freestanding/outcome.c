@@ -2,7 +2,6 @@
 /* outcome.c: common/outcome.h without processes: a case is a thread, whose end is that of all that
  * it has started; the variables of cases are put back. Its VM is lost if it has not come to
  * destroying it. */
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -31,39 +30,17 @@ void outcome_resume(unsigned n)
     port_mute(n > 1);
 }
 
-static _Noreturn void end(const struct outcome *outcome)
+_Noreturn void outcome_end(const struct outcome *outcome)
 {
+    if (outcome->result == OUTCOME_NOT_OFFERED && thread_is_first()) {
+        host_print("Bail out! the driver of the tests wants %s\n", outcome->text);
+        host_exit(false);
+    }
     if (!atomic_flag_test_and_set(&now.taken)) {
         now.outcome = *outcome;
         atomic_store(&now.over, 1);
     }
     thread_exit();
-}
-
-_Noreturn void outcome_fail(const char *file, int line, const char *format, ...)
-{
-    struct outcome out = {.result = OUTCOME_FAIL};
-    const char *slash = strrchr(file, '/');
-    va_list ap;
-    int n;
-
-    n = snprintf(out.text, sizeof(out.text), "%s:%d: ", slash ? slash + 1 : file, line);
-    va_start(ap, format);
-    vsnprintf(out.text + n, sizeof(out.text) - (size_t)n, format, ap);
-    va_end(ap);
-    end(&out);
-}
-
-_Noreturn void outcome_not_offered(const char *what)
-{
-    struct outcome out = {.result = OUTCOME_NOT_OFFERED};
-
-    if (thread_is_first()) {
-        host_print("Bail out! the driver of the tests wants %s\n", what);
-        host_exit(false);
-    }
-    snprintf(out.text, sizeof(out.text), "%s", what);
-    end(&out);
 }
 
 static void run_case(void *arg)
@@ -72,7 +49,7 @@ static void run_case(void *arg)
 
     (void)arg;
     now.run(now.arg);
-    end(&passed);
+    outcome_end(&passed);
 }
 
 /* Copies the variables of cases out, or back. */

@@ -8,6 +8,7 @@
 #include "backends/kvm/kvm.h"
 #include "core/internal.h"
 #include "core/x86/control.h"
+#include "core/x86/cpuid_limit.h"
 #include "core/x86/xstate.h"
 
 /*
@@ -17,44 +18,15 @@
  * given.
  */
 
-enum { EAX, EBX, ECX, EDX };
-
-#define F1_ECX_X2APIC       (1u << 21)
-#define F1_ECX_MOVBE        (1u << 22)
-#define F1_ECX_TSC_DEADLINE (1u << 24)
-#define F1_ECX_HYPERVISOR   (1u << 31)
-#define F1_EDX_HTT          (1u << 28)
-
-/* Registers of features; `own` bits are the library's, whatever KVM has. */
-static const struct {
-    uint32_t leaf, subleaf;
-    int reg;
-    uint32_t own;
-} registers[] = {
-    {1, 0, ECX, F1_ECX_X2APIC | F1_ECX_TSC_DEADLINE | F1_ECX_HYPERVISOR},
-    {1, 0, EDX, X86_F1_EDX_APIC | X86_F1_EDX_MCE | X86_F1_EDX_MCA | X86_F1_EDX_MTRR | F1_EDX_HTT},
-    {7, 0, EBX, X86_F7_EBX_TSC_ADJUST},
-    {7, 0, ECX, 0},
-    {7, 0, EDX, 0},
-    {7, 1, EAX, 0},
-    {0xd, 0, EAX, 0},
-    {0xd, 0, EDX, 0},
-    {0xd, 1, EAX, 0},
-    {0x80000001, 0, ECX, 0},
-    {0x80000001, 0, EDX, 0},
-    {0x80000007, 0, EDX, 0},
-    {0x80000008, 0, EBX, 0},
-};
-#define NREGISTERS (sizeof(registers) / sizeof(registers[0]))
-
-static uint32_t entry_reg(const struct kvm_cpuid_entry2 *e, int reg)
+static uint32_t entry_reg(const struct kvm_cpuid_entry2 *e, unsigned reg)
 {
     const uint32_t regs[4] = {e->eax, e->ebx, e->ecx, e->edx};
 
     return regs[reg];
 }
 
-static uint32_t kvm_reg(const struct kvm_cpuid2 *table, uint32_t leaf, uint32_t subleaf, int reg)
+static uint32_t kvm_reg(const struct kvm_cpuid2 *table, uint32_t leaf, uint32_t subleaf,
+                        unsigned reg)
 {
     for (uint32_t i = 0; table && i < table->nent; i++) {
         const struct kvm_cpuid_entry2 *e = &table->entries[i];
@@ -64,13 +36,6 @@ static uint32_t kvm_reg(const struct kvm_cpuid2 *table, uint32_t leaf, uint32_t 
             return entry_reg(e, reg);
     }
     return 0;
-}
-
-static uint32_t *reg_of(struct vmm_cpuid *e, int reg)
-{
-    uint32_t *const regs[4] = {&e->eax, &e->ebx, &e->ecx, &e->edx};
-
-    return regs[reg];
 }
 
 /* ---- what KVM shows whatever it is given ---- */
@@ -141,38 +106,30 @@ static const struct kvm_cpuid2 *forced(int *err)
 
 /* Instructions that end in #UD instead of an internal error where KVM emulates CPL 0 and cannot do
  * everyday ones: nothing would repair them. */
-static uint32_t unrepaired(uint32_t leaf, uint32_t subleaf, int reg)
+static uint32_t unrepaired(uint32_t leaf, uint32_t subleaf, unsigned reg)
 {
     if (!(kvm_host()->bad & KVM_BAD_EMULATION))
         return 0;
-    if (leaf == 1 && reg == ECX)
-        return F1_ECX_MOVBE;
-    if (leaf == 7 && !subleaf && reg == ECX)
+    if (leaf == 1 && reg == X86_CPUID_ECX)
+        return X86_F1_ECX_MOVBE;
+    if (leaf == 7 && !subleaf && reg == X86_CPUID_ECX)
         return X86_F7_ECX_RDPID;
     return 0;
 }
 
 /* The software CPU speculates on nothing and says so in IA32_ARCH_CAPABILITIES; the host's does. */
-static uint32_t untrue(uint32_t leaf, uint32_t subleaf, int reg)
+static uint32_t untrue(uint32_t leaf, uint32_t subleaf, unsigned reg)
 {
-    return leaf == 7 && !subleaf && reg == EDX ? X86_F7_EDX_ARCH_CAP : 0;
+    return leaf == 7 && !subleaf && reg == X86_CPUID_EDX ? X86_F7_EDX_ARCH_CAP : 0;
 }
 
-static int limit_features(struct vmm_cpuid *e, const struct kvm_cpuid2 *extra)
+/* `ctx`: what it also shows, or NULL. */
+static uint32_t allowed(const void *ctx, uint32_t leaf, uint32_t subleaf, unsigned reg)
 {
-    const struct kvm_host *host = kvm_host();
+    uint32_t bits =
+        kvm_reg(kvm_host()->supported, leaf, subleaf, reg) | kvm_reg(ctx, leaf, subleaf, reg);
 
-    for (size_t i = 0; i < NREGISTERS; i++) {
-        uint32_t leaf = registers[i].leaf, subleaf = registers[i].subleaf, allowed;
-        int reg = registers[i].reg;
-
-        if (e->leaf != leaf || ((e->flags & VMM_CPUID_SUBLEAF) && e->subleaf != subleaf))
-            continue;
-        allowed = kvm_reg(host->supported, leaf, subleaf, reg) | kvm_reg(extra, leaf, subleaf, reg);
-        allowed &= ~unrepaired(leaf, subleaf, reg) & ~untrue(leaf, subleaf, reg);
-        *reg_of(e, reg) &= allowed | registers[i].own;
-    }
-    return 0;
+    return bits & ~unrepaired(leaf, subleaf, reg) & ~untrue(leaf, subleaf, reg);
 }
 
 static struct vmm_cpuid *find(struct vmm_cpuid *table, uint32_t n, uint32_t leaf, uint32_t subleaf)
@@ -257,7 +214,7 @@ static int offer_pv(struct vm *vm, struct vmm_cpuid *table, uint32_t *n)
     memcpy(&base->ebx, "KVMK", 4);
     memcpy(&base->ecx, "VMKV", 4);
     memcpy(&base->edx, "M\0\0\0", 4);
-    features &= kvm_reg(kvm_host()->supported, KVM_CPUID_FEATURES, 0, EAX);
+    features &= kvm_reg(kvm_host()->supported, KVM_CPUID_FEATURES, 0, X86_CPUID_EAX);
     table[(*n)++] = (struct vmm_cpuid){.leaf = KVM_CPUID_FEATURES, .eax = features};
     return 0;
 }
@@ -274,7 +231,7 @@ int kvm_default_cpuid(struct vm *vm, struct vmm_cpuid *entries, uint32_t *n)
     if (err)
         return err;
     for (uint32_t i = 0; i < count; i++)
-        limit_features(&table[i], extra);
+        x86_cpuid_limit(&table[i], allowed, extra);
     settle_xsave(table, &count);
     settle_leaf7(table, &count);
     settle_widths(table, count);
