@@ -67,6 +67,24 @@ void lapic_set_cr8(struct lapic *lapic, uint64_t cr8);
 uint32_t lapic_lend(struct lapic *lapic, atomic_uint *tpr, bool *x2apic);
 void lapic_take_back(struct lapic *lapic);
 
+/*
+ * For engines whose hardware delivers and ends interrupts, too, between lapic_lend and
+ * lapic_take_back: IRR, ISR and PPR go to a virtual-APIC page (SDM Vol. 3C 29.1). What arrives
+ * meanwhile is not in the page: it is told by core_vcpu_intr, and kept until the page comes back.
+ * The hardware tells of ends of the vectors in `level`, and lapic_ended of them here, after
+ * lapic_take_back. Of lapic_intr only the 8259s' part holds meanwhile (lapic_extint). OWNER.
+ */
+struct lapic_delivery {
+    uint8_t requested, serviced; /* the highest vectors of IRR and ISR; 0: none */
+    uint32_t waiting;            /* vectors in IRR */
+    uint64_t level[4];
+};
+void lapic_lend_delivery(struct lapic *lapic, uint8_t *page, struct lapic_delivery *out);
+/* Returns how many vectors are left of those in IRR. */
+uint32_t lapic_take_delivery(struct lapic *lapic, const uint8_t *page);
+void lapic_ended(struct lapic *lapic, uint8_t vector);
+bool lapic_extint(struct lapic *lapic);
+
 /* IA32_APIC_BASE (0x1b), IA32_TSC_DEADLINE (0x6e0) and the x2APIC MSRs (0x800-0x8ff).
  * Return 0, or -1 for #GP. `host` skips the checks that only guests need. OWNER. */
 int lapic_read_msr(struct lapic *lapic, uint32_t index, uint64_t *value);

@@ -227,7 +227,7 @@ int lapic_arbitration(struct lapic *l, uint32_t dest, bool logical)
 
 /* ---- acknowledge and end ---- */
 
-static bool extint(struct lapic *l)
+bool lapic_extint(struct lapic *l)
 {
     return (atomic_load(&l->extint_open) || atomic_load(&l->extint_msg)) &&
            atomic_load(&l->chip->pic.intr);
@@ -235,14 +235,14 @@ static bool extint(struct lapic *l)
 
 bool lapic_intr(struct lapic *l)
 {
-    return atomic_load(&l->intr) || extint(l);
+    return atomic_load(&l->intr) || lapic_extint(l);
 }
 
 int lapic_ack(struct lapic *l)
 {
     int vector = -1;
 
-    if (extint(l)) {
+    if (lapic_extint(l)) {
         atomic_store(&l->extint_msg, false);
         vector = pic_ack(l->chip);
     } else {
@@ -261,13 +261,9 @@ int lapic_ack(struct lapic *l)
     return vector;
 }
 
-int lapic_end(struct lapic *l)
+/* What the end of a level-triggered interrupt means to its source. Locked. */
+static int level_end(struct lapic *l, int vector)
 {
-    int vector = highest(l->isr);
-    if (vector < 0)
-        return -1;
-    clear_bit(l->isr, (uint8_t)vector);
-    lapic_update(l);
     if (!test_bit(l->tmr, (uint8_t)vector))
         return -1;
 
@@ -278,6 +274,27 @@ int lapic_end(struct lapic *l)
             lapic_local(l, LVT_LINT0);
     }
     return vector;
+}
+
+int lapic_end(struct lapic *l)
+{
+    int vector = highest(l->isr);
+    if (vector < 0)
+        return -1;
+    clear_bit(l->isr, (uint8_t)vector);
+    lapic_update(l);
+    return level_end(l, vector);
+}
+
+void lapic_ended(struct lapic *l, uint8_t vector)
+{
+    int eoi;
+
+    os_mutex_lock(&l->lock);
+    eoi = level_end(l, vector);
+    os_mutex_unlock(&l->lock);
+    if (eoi >= 0)
+        ioapic_eoi(l->chip, (uint8_t)eoi);
 }
 
 /* ---- task priority ---- */
@@ -329,6 +346,62 @@ void lapic_take_back(struct lapic *l)
     if (atomic_exchange(&l->lent_late, false) ||
         atomic_load_explicit(&l->tpr, memory_order_relaxed) != tpr)
         set_tpr(l, tpr);
+}
+
+/* ---- delivery by hardware ---- */
+
+#define PAGE_PPR 0xa0u
+#define PAGE_ISR 0x100u
+#define PAGE_IRR 0x200u
+
+static void put(uint8_t *page, uint32_t at, uint32_t value)
+{
+    memcpy(page + at, &value, sizeof(value));
+}
+
+static uint32_t get(const uint8_t *page, uint32_t at)
+{
+    uint32_t value;
+
+    memcpy(&value, page + at, sizeof(value));
+    return value;
+}
+
+void lapic_lend_delivery(struct lapic *l, uint8_t *page, struct lapic_delivery *out)
+{
+    int irr, isr;
+
+    os_mutex_lock(&l->lock);
+    irr = highest(l->irr);
+    isr = highest(l->isr);
+    out->requested = irr < 0 ? 0 : (uint8_t)irr;
+    out->serviced = isr < 0 ? 0 : (uint8_t)isr;
+    out->waiting = 0;
+    put(page, PAGE_PPR, lapic_ppr(l));
+    for (uint32_t i = 0; i < 8; i++) {
+        put(page, PAGE_ISR + i * 16, l->isr[i]);
+        put(page, PAGE_IRR + i * 16, l->irr[i]);
+        out->waiting += (uint32_t)__builtin_popcount(l->irr[i]);
+        l->irr[i] = 0;
+    }
+    for (uint32_t i = 0; i < 4; i++)
+        out->level[i] = l->tmr[2 * i] | (uint64_t)l->tmr[2 * i + 1] << 32;
+    os_mutex_unlock(&l->lock);
+}
+
+uint32_t lapic_take_delivery(struct lapic *l, const uint8_t *page)
+{
+    uint32_t left = 0;
+
+    os_mutex_lock(&l->lock);
+    for (uint32_t i = 0; i < 8; i++) {
+        l->isr[i] = get(page, PAGE_ISR + i * 16);
+        l->irr[i] |= get(page, PAGE_IRR + i * 16);
+        left += (uint32_t)__builtin_popcount(get(page, PAGE_IRR + i * 16));
+    }
+    lapic_update(l);
+    os_mutex_unlock(&l->lock);
+    return left;
 }
 
 /* ---- life cycle ---- */

@@ -349,10 +349,13 @@ GUEST(x2apic, 64,
       "rdmsr\n"
       "mov %eax, %ebx\n"
       "sti\n"
-      "mov $0x83f, %ecx\n" /* self IPI */
+      "mov $20, %esi\n"
+      "1: mov $0x83f, %ecx\n" /* self IPI */
       "mov $0x41, %eax\n"
       "wrmsr\n"
       "nop\n"
+      "dec %esi\n"
+      "jnz 1b\n"
       "cli\n"
       "out %al, $0x99\n");
 GUEST(on_x2apic, 64,
@@ -374,7 +377,7 @@ static void x2apic_mode(void)
     start(GUEST_CODE(x2apic), 0x41, GUEST_CODE(on_x2apic), 1);
     RUN(PIO);
     EQ(gpr(VMM_RBX), 0);
-    EQ(ram32(COUNT), 1);
+    EQ(ram32(COUNT), 20);
     end();
 }
 
@@ -581,9 +584,23 @@ static void on_eoi(void *opaque, uint32_t line)
     vm_irq_set(vm, line, 0);
 }
 
-static void eoi_callbacks(void)
+/* As `pin`, and then in x2APIC mode. */
+GUEST(x2apic_pin, 64,
+      APIC_ON "lea 0x11(%r8,%r8), %eax\n"
+              "mov %eax, (%r14)\n"
+              "mov %r10d, 0x10(%r14)\n"
+              "dec %eax\n"
+              "mov %eax, (%r14)\n"
+              "mov %r9d, 0x10(%r14)\n"
+              "mov $0x1b, %ecx\n"
+              "rdmsr\n"
+              "or $0x400, %eax\n"
+              "wrmsr\n" LOOP_HALTED);
+
+static void call_back(struct code code, struct code handler)
 {
-    START(pin, 0x41);
+    eois = 0;
+    start(code, 0x41, handler, 1);
     set_pin(18, 0x41 | PIN_LEVEL);
     OK(vm_irq_on_eoi(vm, 18, on_eoi, NULL));
     RESULT(vm_irq_on_eoi(vm, 18, on_eoi, NULL), VMM_E_EXIST);
@@ -602,6 +619,12 @@ static void eoi_callbacks(void)
     EQ(eois, 20);
     OK(vm_irq_set(vm, 18, 0));
     stop();
+}
+
+static void eoi_callbacks(void)
+{
+    call_back(GUEST_CODE(pin), GUEST_CODE(on_apic));
+    call_back(GUEST_CODE(x2apic_pin), GUEST_CODE(on_x2apic));
 }
 
 static void lower(struct device *d)

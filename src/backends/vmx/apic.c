@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* backends/vmx/apic.c: the task priority in the hardware's keeping: CR8 by the TPR shadow, and the
- * TPR of x2APIC mode. */
+/* backends/vmx/apic.c: what of the local APIC is in the hardware's keeping: CR8 by the TPR shadow;
+ * in x2APIC mode the TPR, and delivery and ends of interrupts. */
 #include "backends/vmx/vmx.h"
 #include "core/internal.h"
 #include "core/irqchip.h"
@@ -13,11 +13,17 @@
  * The local APIC is the library's (devices/lapic.c). For a session it lends its task priority to
  * the virtual-APIC page, where the guest reads and writes it without exits. What waits for a lower
  * priority is the TPR threshold's, which ends the entry; what arrives meanwhile ends it, too.
+ *
+ * With virtual-interrupt delivery it lends IRR and ISR as well in x2APIC mode: what waits at a
+ * session's begin is delivered without an exit and ended without one, but for level-triggered
+ * interrupts, of whose ends the IOAPIC hears by an exit.
  */
 
 #define MSR_X2APIC_TPR VMX_MSR_X2APIC_TPR
 #define VTPR           0x80u
-#define CR8_CONTROLS   ((uint32_t)VMX_PROC_CR8_LOAD | (uint32_t)VMX_PROC_CR8_STORE)
+#define X2APIC_CONTROLS                                                                            \
+    ((uint32_t)VMX_PROC2_VIRTUAL_X2APIC | (uint32_t)VMX_PROC2_VIRTUAL_INTERRUPTS)
+#define CR8_CONTROLS ((uint32_t)VMX_PROC_CR8_LOAD | (uint32_t)VMX_PROC_CR8_STORE)
 
 static atomic_uint *vtpr(const struct vmx_vcpu *v)
 {
@@ -42,12 +48,16 @@ void vmx_apic_fini(struct vmx_vcpu *v)
 /* Most guests never use it: the first access exits. */
 void vmx_apic_controls(struct vmx_vcpu *v)
 {
-    v->proc2 &= ~(uint32_t)VMX_PROC2_VIRTUAL_X2APIC;
+    v->proc2 &= ~(uint32_t)(VMX_PROC2_VIRTUAL_X2APIC | VMX_PROC2_VIRTUAL_INTERRUPTS);
     v->proc &= ~(uint32_t)VMX_PROC_TPR_SHADOW;
     v->threshold = 0;
     vmx_insn_put(VMX_TPR_THRESHOLD, 0);
     if (v->vapic)
         vmx_insn_put(VMX_VIRTUAL_APIC_ADDR, vmm_host->virt_to_phys(vmm_host->ctx, v->vapic));
+    for (unsigned i = 0; i < 4 && vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_VIRTUAL_INTERRUPTS); i++) {
+        v->eoi_exit[i] = 0;
+        vmx_insn_put(VMX_EOI_EXIT0 + 2 * i, 0);
+    }
 }
 
 void vmx_apic_used(struct vmx_vcpu *v)
@@ -64,20 +74,40 @@ static bool wants_x2apic(const struct vmx_vcpu *v)
            !vmx_has_msr_policy(v->vcpu, MSR_X2APIC_TPR);
 }
 
+/* In virtual-8086 mode for real mode, the hardware would take the wrong table of vectors. */
+static bool wants_delivery(const struct vmx_vcpu *v)
+{
+    return wants_x2apic(v) && vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_VIRTUAL_INTERRUPTS) &&
+           vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_UNRESTRICTED_GUEST) &&
+           !vmx_has_msr_policy(v->vcpu, VMX_MSR_X2APIC_EOI);
+}
+
 void vmx_apic_msrs(struct vmx_vcpu *v)
 {
     if ((v->proc2 & VMX_PROC2_VIRTUAL_X2APIC) && wants_x2apic(v))
         vmx_msr_bitmap_clear(v->msr_bits, MSR_X2APIC_TPR, true, true);
+    if ((v->proc2 & VMX_PROC2_VIRTUAL_INTERRUPTS) && wants_delivery(v))
+        vmx_msr_bitmap_clear(v->msr_bits, VMX_MSR_X2APIC_EOI, false, true);
 }
 
-static void set_x2apic(struct vmx_vcpu *v, bool on)
+static void set_x2apic(struct vmx_vcpu *v, uint32_t bits)
 {
     vmx_msr_bitmap_set(v->msr_bits, MSR_X2APIC_TPR, true, true);
-    v->proc2 &= ~(uint32_t)VMX_PROC2_VIRTUAL_X2APIC;
-    if (on)
-        v->proc2 |= VMX_PROC2_VIRTUAL_X2APIC;
+    vmx_msr_bitmap_set(v->msr_bits, VMX_MSR_X2APIC_EOI, true, true);
+    v->proc2 = (v->proc2 & ~X2APIC_CONTROLS) | bits;
     vmx_insn_put(VMX_PROC2_CTLS, v->proc2);
     vmx_apic_msrs(v);
+}
+
+static void put_delivery(struct vmx_vcpu *v)
+{
+    vmx_insn_put(VMX_GUEST_INTR_STATUS,
+                 v->delivery.requested | (uint64_t)v->delivery.serviced << 8);
+    for (unsigned i = 0; i < 4; i++)
+        if (v->eoi_exit[i] != v->delivery.level[i]) {
+            v->eoi_exit[i] = v->delivery.level[i];
+            vmx_insn_put(VMX_EOI_EXIT0 + 2 * i, v->eoi_exit[i]);
+        }
 }
 
 /* ---- sessions ---- */
@@ -93,11 +123,17 @@ void vmx_apic_lend(struct vmx_vcpu *v)
         v->wanted_threshold = lapic_lend(lapic, vtpr(v), &v->x2apic);
     else
         atomic_store_explicit(vtpr(v), (unsigned)v->soft.cpu->cr8 << 4, memory_order_relaxed);
+    v->delivers = lapic && wants_delivery(v);
+    if (v->delivers) {
+        v->wanted_threshold = 0; /* the hardware looks at what waits by itself */
+        lapic_lend_delivery(lapic, v->vapic, &v->delivery);
+    }
 }
 
 void vmx_apic_push(struct vmx_vcpu *v)
 {
-    bool on = v->proc2 & VMX_PROC2_VIRTUAL_X2APIC;
+    uint32_t bits = (wants_x2apic(v) ? (uint32_t)VMX_PROC2_VIRTUAL_X2APIC : 0) |
+                    (v->delivers ? (uint32_t)VMX_PROC2_VIRTUAL_INTERRUPTS : 0);
 
     if (!(v->proc & VMX_PROC_TPR_SHADOW)) {
         v->proc = (v->proc & ~CR8_CONTROLS) | VMX_PROC_TPR_SHADOW;
@@ -107,8 +143,10 @@ void vmx_apic_push(struct vmx_vcpu *v)
         v->threshold = v->wanted_threshold;
         vmx_insn_put(VMX_TPR_THRESHOLD, v->threshold);
     }
-    if (on != wants_x2apic(v))
-        set_x2apic(v, !on);
+    if ((v->proc2 & X2APIC_CONTROLS) != bits)
+        set_x2apic(v, bits);
+    if (v->delivers)
+        put_delivery(v);
 }
 
 void vmx_apic_take_back(struct vmx_vcpu *v)
@@ -116,8 +154,24 @@ void vmx_apic_take_back(struct vmx_vcpu *v)
     struct lapic *lapic = core_vcpu_lapic(v->vcpu);
 
     v->lent = false;
+    if (lapic && v->delivers) {
+        uint32_t n = v->delivery.waiting - lapic_take_delivery(lapic, v->vapic);
+
+        v->soft.cpu->count.irqs += n;
+        v->soft.cpu->rep_serial += n;
+    }
     if (lapic)
         lapic_take_back(lapic);
     else
         v->soft.cpu->cr8 = atomic_load_explicit(vtpr(v), memory_order_relaxed) >> 4 & 15;
+}
+
+/* The end of a level-triggered interrupt, behind the instruction. */
+int vmx_on_virtualized_eoi(struct vmx_vcpu *v)
+{
+    uint8_t vector = (uint8_t)vmx_insn_read(VMX_EXIT_QUALIFICATION);
+
+    vmx_session_end(v);
+    lapic_ended(core_vcpu_lapic(v->vcpu), vector);
+    return VMX_GO_ON;
 }

@@ -150,7 +150,7 @@ static int inject_waiting(struct vmx_vcpu *v, struct vmx_waiting *w)
 int vmx_inject(struct vmx_vcpu *v)
 {
     const struct x86_cpu *cpu = v->soft.cpu;
-    struct vmx_waiting w = {.interrupt = core_intr_pending(v->vcpu), .virtual_nmis = true};
+    struct vmx_waiting w = {.interrupt = vmx_intr_pending(v), .virtual_nmis = true};
 
     if (!cpu->event.valid && !cpu->later.valid && !cpu->pending_db && !cpu->nmi_pending &&
         !w.interrupt && !v->vcpu->irq_window_wanted) {

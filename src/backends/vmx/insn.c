@@ -112,7 +112,8 @@ static int msr(struct vmx_vcpu *v, bool write, uint64_t *value)
     bool handled = false, ok;
     int r;
 
-    if (index == VMX_MSR_X2APIC_TPR)
+    if (index == VMX_MSR_X2APIC_TPR ||
+        (index == VMX_MSR_X2APIC_EOI && vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_VIRTUAL_INTERRUPTS)))
         vmx_apic_used(v);
     if (!is_core_msr(index))
         vmx_pull(v, VMX_G_VMCS);

@@ -323,6 +323,8 @@ static int check_activity(struct vmx_vcpu *v)
     if (cpu->activity == VMM_WAIT_SIPI)
         return BACKEND_HALT;
     vmx_pull(v, VMX_G_FLAGS | VMX_G_BLOCKING);
+    if (v->lent && v->delivers)
+        vmx_session_end(v); /* what waits is in the virtual-APIC page */
     if (!interp_event_waits(&v->soft))
         return BACKEND_HALT;
     cpu->activity = VMM_ACTIVE;
@@ -336,7 +338,7 @@ static inline bool calm(const struct vmx_vcpu *v)
     const struct x86_cpu *cpu = v->soft.cpu;
 
     return !cpu->event.valid && !cpu->later.valid && !cpu->pending_db && !cpu->nmi_pending &&
-           !v->vcpu->irq_window_wanted && !(v->proc & windows) && !core_intr_pending(v->vcpu);
+           !v->vcpu->irq_window_wanted && !(v->proc & windows) && !vmx_intr_pending(v);
 }
 
 /* VMX_RESUME: an entry is what comes next. */

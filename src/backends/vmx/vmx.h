@@ -6,6 +6,7 @@
 
 #include "backends/interp/interp.h"
 #include "backends/vmx/mmu.h"
+#include "core/irqchip.h"
 #include "vmx/cpu.h"
 #include "vmx/move.h"
 #include "vmx/tlb.h"
@@ -106,8 +107,11 @@ struct vmx_vcpu {
     uint8_t *vapic;                       /* virtual-APIC page; NULL: CR8 exits */
     uint32_t threshold, wanted_threshold; /* of the TPR: in the VMCS, and of this session */
     bool x2apic;                          /* the local APIC is in this mode in this session */
-    uint64_t *pml_log;                    /* a page; NULL: there is no page-modification logging */
-    unsigned pml_count;                   /* entries that are not in the VM's list yet */
+    bool delivers; /* so that the hardware delivers and ends what waits in it */
+    struct lapic_delivery delivery;
+    uint64_t eoi_exit[4]; /* in the VMCS */
+    uint64_t *pml_log;    /* a page; NULL: there is no page-modification logging */
+    unsigned pml_count;   /* entries that are not in the VM's list yet */
     struct vmx_host_state host;
 
     /* The last exit. */
@@ -225,9 +229,17 @@ void vmx_apic_controls(struct vmx_vcpu *v); /* as vmx_tsc_controls */
 void vmx_apic_lend(struct vmx_vcpu *v);
 void vmx_apic_take_back(struct vmx_vcpu *v);
 void vmx_apic_push(struct vmx_vcpu *v);
-/* The guest accesses CR8, or this MSR. */
+/* The guest accesses CR8, or one of these MSRs. */
 #define VMX_MSR_X2APIC_TPR 0x808u
+#define VMX_MSR_X2APIC_EOI 0x80bu
 void vmx_apic_used(struct vmx_vcpu *v);
+/* Interrupts that wait for being injected. */
+static inline bool vmx_intr_pending(const struct vmx_vcpu *v)
+{
+    return v->lent && v->delivers ? lapic_extint(core_vcpu_lapic(v->vcpu))
+                                  : core_intr_pending(v->vcpu);
+}
+int vmx_on_virtualized_eoi(struct vmx_vcpu *v);
 /* The MSR bitmap is made anew. */
 void vmx_apic_msrs(struct vmx_vcpu *v);
 
