@@ -160,6 +160,122 @@ static void step_with_the_guests_tf(void)
     end();
 }
 
+/* What single steps by the CPU's own means would show in, or would miss: flags that are stored and
+ * loaded, repeated strings, shadows, faults, entries into the kernel. */
+#define FLAGS_AND_STRINGS                                                                          \
+    "mov $2, %ebp\n"                                                                               \
+    "1: pushf\n"                                                                                   \
+    "pop %rbx\n"                                                                                   \
+    "mov $3, %ecx\n"                                                                               \
+    "mov $0x3000, %esi\n"                                                                          \
+    "lea 0x40(%rsi), %edi\n"                                                                       \
+    "rep movsb\n"                                                                                  \
+    "lodsb\n"                                                                                      \
+    "mov %ss, %edx\n"                                                                              \
+    "mov %edx, %ss\n"                                                                              \
+    "push %rdx\n"                                                                                  \
+    "pop %rdx\n"                                                                                   \
+    "call 2f\n"                                                                                    \
+    "xor %ecx, %ecx\n"                                                                             \
+    "div %ecx\n" /* passed by its handler */                                                       \
+    "mov $1, %eax\n"                                                                               \
+    "xchg %eax, 0x3020\n"                                                                          \
+    "std\n"                                                                                        \
+    "pushf\n"                                                                                      \
+    "cld\n"                                                                                        \
+    "popf\n"                                                                                       \
+    "cld\n"                                                                                        \
+    "dec %ebp\n"                                                                                   \
+    "jnz 1b\n"                                                                                     \
+    "jmp 3f\n"                                                                                     \
+    "2: xor %eax, %eax\n"                                                                          \
+    "cpuid\n"                                                                                      \
+    "ret\n"                                                                                        \
+    "3: "
+#define IN_A_ROUND 28u /* instructions, with the two of its handler */
+GUEST(stepped, 64,
+      FLAGS_AND_STRINGS "sti\n"
+                        "nop\n"
+                        "cli\n"
+                        "hlt\n");
+GUEST(stepped_user, 64,
+      FLAGS_AND_STRINGS "syscall\n"
+                        "mov %r11, %r12\n"
+                        "hlt\n");
+GUEST(divide_passed, 64, "addq $2, (%rsp)\n iretq");
+GUEST(syscall_passed, 64, "mov %r11, 0x3038\n sysretq");
+
+/* Registers, and all that the guest writes to: data, stacks. */
+struct left {
+    struct vcpu_regs regs;
+    uint8_t data[4096], stack[4096], kernel_stack[4096];
+};
+
+static struct left what_is_left(void)
+{
+    struct left l = {.regs = get_regs(cpu)};
+
+    memcpy(l.data, ram + DATA, sizeof(l.data));
+    memcpy(l.stack, ram + SNIP_STACK - sizeof(l.stack), sizeof(l.stack));
+    memcpy(l.kernel_stack, ram + SNIP_KSTACK - sizeof(l.kernel_stack), sizeof(l.kernel_stack));
+    return l;
+}
+
+static void load_stepped(bool user)
+{
+    struct vcpu_regs regs;
+
+    load_on(cpu, user ? USER64 : LONG64, user ? GUEST_CODE(stepped_user) : GUEST_CODE(stepped));
+    PLACE(HANDLER, divide_passed);
+    PLACE(HANDLER + 0x800, syscall_passed);
+    gate(LONG64, 0, HANDLER);
+    regs = get_regs(cpu);
+    regs.star = (uint64_t)(SEL_UCODE64 - 16) << 48 | (uint64_t)SEL_CODE64 << 32;
+    regs.lstar = HANDLER + 0x800;
+    regs.sfmask = 0x700;
+    set_regs(cpu, &regs, VMM_REGS_MSR);
+}
+
+/* The HLT is one more step; in user mode it leads to the handler of #GP. */
+static unsigned step_to_the_halt(bool user)
+{
+    uint64_t last = user ? END_OF(stepped_user) : END_OF(stepped);
+    unsigned n = 0;
+
+    do {
+        STEP(STEP);
+        EQ(get_regs(cpu).rflags >> 8 & 1, 0);
+        n++;
+    } while (ex.rip != last - 1 && n < 1000);
+    return n;
+}
+
+static void steps_leave_no_trace(void)
+{
+    static struct left ran, stepped;
+
+    begin(VMM_IRQCHIP_NONE, 0, 1);
+    for (int user = 0; user < 2; user++) {
+        load_stepped(user);
+        RUN(HLT);
+        if (user)
+            EQ(halted_in(&ex), 13);
+        ran = what_is_left();
+        load_stepped(user);
+        EQ(step_to_the_halt(user), 2 + 2 * IN_A_ROUND + (user ? 4 : 3));
+        RUN(HLT);
+        stepped = what_is_left();
+        CHECK(!memcmp(ran.data, stepped.data, sizeof(ran.data)));
+        CHECK(!memcmp(ran.stack, stepped.stack, sizeof(ran.stack)));
+        CHECK(!memcmp(ran.kernel_stack, stepped.kernel_stack, sizeof(ran.kernel_stack)));
+        CHECK(!memcmp(ran.regs.gpr, stepped.regs.gpr, sizeof(ran.regs.gpr)));
+        EQ(stepped.regs.rip, ran.regs.rip);
+        EQ(stepped.regs.rflags, ran.regs.rflags);
+        EQ(stepped.regs.dr[6], ran.regs.dr[6]);
+    }
+    end();
+}
+
 /* ---- breakpoints ---- */
 
 static void breakpoints(void)
@@ -394,6 +510,8 @@ static const struct conform_case cases[] = {
     CASE(step_completes_an_access, "a step exits for an access, the next completes it",
          .caps = VMM_CAP_STEP),
     CASE(step_with_the_guests_tf, "the guest's own single steps", .caps = VMM_CAP_STEP),
+    CASE(steps_leave_no_trace, "stepping through a program leaves what running it leaves",
+         .caps = VMM_CAP_STEP),
     CASE(breakpoints, "a breakpoint exits before the instruction; running on passes it once",
          .caps = VMM_CAP_BREAKPOINT),
     CASE(four_breakpoints, "four breakpoints, told apart", .caps = VMM_CAP_BREAKPOINT),

@@ -277,6 +277,44 @@ static void priority_of_the_task(void)
     end();
 }
 
+/* The trap of a single step comes before the interrupt that its instruction has let through. */
+GUEST(stepped_priority, 64,
+      APIC_ON "mov $5, %eax\n"
+              "mov %rax, %cr8\n"
+              "movl $0x4041, 0x300(%r15)\n"
+              "xor %eax, %eax\n"
+              "sti\n"
+              "pushf\n"
+              "orl $0x100, (%rsp)\n"
+              "popf\n"
+              "mov %rax, %cr8\n"
+              "guest_stepped_priority_trap: nop\n"
+              "hlt\n");
+GUEST(on_stepped, 64,
+      "mov (%rsp), %rbx\n"
+      "mov 0x3010, %ecx\n"
+      "mov %dr6, %rdx\n"
+      "out %al, $0x99\n"
+      "andl $~0x100, 16(%rsp)\n"
+      "iretq\n");
+MARK(guest_stepped_priority_trap);
+
+static void single_step_of_the_priority(void)
+{
+    begin(VMM_IRQCHIP_PC, 0, 1);
+    load(GUEST_CODE(stepped_priority), 0x41, GUEST_CODE(on_apic));
+    PLACE(HANDLER + 0x800, on_stepped);
+    gate(LONG64, 1, HANDLER + 0x800);
+    RUN(PIO);
+    EQ(gpr(VMM_RBX), AT(stepped_priority, guest_stepped_priority_trap));
+    EQ(gpr(VMM_RCX), 0);
+    EQ(gpr(VMM_RDX) >> 14 & 1, 1);
+    run_start(&r, cpu);
+    WAIT(ram32(COUNT) == 1);
+    settled(1);
+    stop();
+}
+
 static void cr8_in_registers(void)
 {
     begin(VMM_IRQCHIP_PC, 0, 1);
@@ -809,6 +847,9 @@ static const struct conform_case cases[] = {
     CASE(highest_vector_first, "pending vectors are taken by priority; equal ones merge",
          .flags = CASE_MODES),
     CASE(priority_of_the_task, "CR8 holds back vectors of its class and below",
+         .flags = CASE_MODES),
+    CASE(single_step_of_the_priority,
+         "a single step over MOV to CR8 traps before the interrupt that comes of it",
          .flags = CASE_MODES),
     CASE(cr8_in_registers, "CR8 and the APIC base are registers of the vCPU", .flags = CASE_MODES),
     CASE(timer_once, "the local APIC's timer fires once", .flags = CASE_MODES),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* test_vmx_run.c: what the engine decides between exits and entries: when INVVPID is due, which
- * events an entry takes, which moves it executes itself, compared with Zydis, and what it makes of
- * the CPU's logs of written pages. */
+ * events an entry takes, which moves it executes itself and which instructions the hardware steps
+ * over, compared with Zydis, and what it makes of the CPU's logs of written pages. */
 #include <Zydis/Zydis.h>
 #include <check.h>
 #include <stdio.h>
@@ -9,6 +9,7 @@
 #include "vmx/event.h"
 #include "vmx/move.h"
 #include "vmx/pml.h"
+#include "vmx/step.h"
 #include "vmx/tlb.h"
 #include "vmx_fake.h"
 #include <vmm/regs.h>
@@ -271,6 +272,104 @@ START_TEST(common_moves)
 }
 END_TEST
 
+/* ---- single steps ---- */
+
+#define SEEN(set) ((set)->tested | (set)->modified | (set)->set_0 | (set)->set_1 | (set)->undefined)
+
+static bool writes(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *op,
+                   ZydisRegisterClass class, ZydisRegister reg)
+{
+    for (unsigned i = 0; i < insn->operand_count; i++)
+        if (op[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            (op[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) &&
+            (op[i].reg.value == reg || ZydisRegisterGetClass(op[i].reg.value) == class))
+            return true;
+    return false;
+}
+
+/* What Zydis says of instructions that TF, or the monitor trap flag, is to step over. */
+static void look_at_step(const uint8_t *code, unsigned n, enum vmx_code mode, unsigned *taken)
+{
+    const ZydisAccessedFlagsMask high = ZYDIS_CPUFLAG_TF | ZYDIS_CPUFLAG_IF | ZYDIS_CPUFLAG_IOPL |
+                                        ZYDIS_CPUFLAG_NT | ZYDIS_CPUFLAG_RF | ZYDIS_CPUFLAG_VM;
+    const ZydisInstructionAttributes repeats =
+        ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
+    enum vmx_step kind = vmx_step_kind(code, n, mode);
+    ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+    ZydisDecodedInstruction insn;
+    ZydisDecoder z;
+
+    ZydisDecoderInit(&z, modes[mode].mode, modes[mode].width);
+    if (kind == VMX_STEP_SOFT || !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&z, code, n, &insn, op)))
+        return;
+    ++taken[kind];
+    ck_assert_msg(!(insn.attributes & repeats) && insn.mnemonic != ZYDIS_MNEMONIC_WRMSR &&
+                      insn.mnemonic != ZYDIS_MNEMONIC_XBEGIN &&
+                      (insn.mnemonic != ZYDIS_MNEMONIC_MOV ||
+                       !writes(&insn, op, ZYDIS_REGCLASS_CONTROL, ZYDIS_REGISTER_CR0)),
+                  "%s", ZydisMnemonicGetString(insn.mnemonic));
+    if (kind != VMX_STEP_TF)
+        return;
+    ck_assert_msg(!insn.cpu_flags || !(SEEN(insn.cpu_flags) & high), "%s",
+                  ZydisMnemonicGetString(insn.mnemonic));
+    ck_assert_msg(
+        !writes(&insn, op, ZYDIS_REGCLASS_DEBUG, ZYDIS_REGISTER_SS) &&
+            insn.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR &&
+            insn.meta.category != ZYDIS_CATEGORY_INTERRUPT &&
+            insn.meta.category != ZYDIS_CATEGORY_SYSCALL &&
+            insn.meta.category != ZYDIS_CATEGORY_SYSRET &&
+            (insn.meta.category != ZYDIS_CATEGORY_SYSTEM || insn.mnemonic == ZYDIS_MNEMONIC_ARPL) &&
+            insn.meta.category != ZYDIS_CATEGORY_IO &&
+            insn.meta.category != ZYDIS_CATEGORY_IOSTRINGOP,
+        "%s", ZydisMnemonicGetString(insn.mnemonic));
+}
+
+START_TEST(steps)
+{
+    static const uint8_t prefixes[] = {0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x64, 0x41, 0x48};
+    unsigned taken[3] = {0};
+
+    for (unsigned i = 0; i < 400000; i++) {
+        uint8_t code[16];
+        unsigned at = 0;
+
+        for (unsigned k = 0; k < sizeof(code); k++)
+            code[k] = (uint8_t)rnd();
+        while (rnd() % 2 && at < 4)
+            code[at++] = prefixes[rnd() % sizeof(prefixes)];
+        if (rnd() % 2)
+            code[at] = 0x0f;
+        look_at_step(code, sizeof(code), (enum vmx_code)(i % 3), taken);
+    }
+    ck_assert_uint_gt(taken[VMX_STEP_TF], 50000);
+    ck_assert_uint_gt(taken[VMX_STEP_MTF], 5000);
+}
+END_TEST
+
+START_TEST(kinds_of_steps)
+{
+    static const struct {
+        uint8_t code[4], n;
+        enum vmx_step kind;
+    } known[] = {{{0x90}, 1, VMX_STEP_TF},         {{0xff, 0xc0}, 2, VMX_STEP_TF},
+                 {{0x48, 0x8b}, 2, VMX_STEP_TF},   {{0xe8}, 1, VMX_STEP_TF},
+                 {{0xa4}, 1, VMX_STEP_TF},         {{0xf3, 0xa4}, 2, VMX_STEP_SOFT},
+                 {{0x9c}, 1, VMX_STEP_MTF},        {{0x9d}, 1, VMX_STEP_MTF},
+                 {{0xcd, 0x80}, 2, VMX_STEP_MTF},  {{0x48, 0xcf}, 2, VMX_STEP_MTF},
+                 {{0x8e, 0xd0}, 2, VMX_STEP_MTF},  {{0x0f, 0x05}, 2, VMX_STEP_MTF},
+                 {{0x0f, 0x30}, 2, VMX_STEP_SOFT}, {{0x44, 0x0f, 0x22}, 3, VMX_STEP_SOFT},
+                 {{0x0f}, 1, VMX_STEP_SOFT},       {{0x66, 0x66}, 2, VMX_STEP_SOFT},
+                 {{0xff, 0x28}, 2, VMX_STEP_MTF},  {{0}, 0, VMX_STEP_SOFT}};
+
+    for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+        ck_assert_msg(vmx_step_kind(known[i].code, known[i].n, VMX_CODE64) == known[i].kind, "%u",
+                      i);
+    /* REX is INC and DEC elsewhere. */
+    ck_assert(vmx_step_kind((const uint8_t *)"\x48\x9c", 2, VMX_CODE32) == VMX_STEP_TF);
+    ck_assert(vmx_step_kind((const uint8_t *)"\x48\x9c", 2, VMX_CODE64) == VMX_STEP_MTF);
+}
+END_TEST
+
 /* ---- page-modification logging ---- */
 
 /* As a CPU logs; false: it exits instead. */
@@ -370,6 +469,8 @@ int main(void)
     tcase_add_test(tc, resume_flag);
     tcase_add_test(tc, moves);
     tcase_add_test(tc, common_moves);
+    tcase_add_test(tc, steps);
+    tcase_add_test(tc, kinds_of_steps);
     tcase_add_test(tc, logs);
     tcase_add_test(tc, logs_that_are_lost);
     suite_add_tcase(suite, tc);

@@ -74,10 +74,12 @@ static bool wants_x2apic(const struct vmx_vcpu *v)
            !vmx_has_msr_policy(v->vcpu, MSR_X2APIC_TPR);
 }
 
-/* In virtual-8086 mode for real mode, the hardware would take the wrong table of vectors. */
+/* In virtual-8086 mode for real mode, the hardware would take the wrong table of vectors. In single
+ * steps the software CPU delivers. */
 static bool wants_delivery(const struct vmx_vcpu *v)
 {
-    return wants_x2apic(v) && vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_VIRTUAL_INTERRUPTS) &&
+    return wants_x2apic(v) && !v->stepping &&
+           vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_VIRTUAL_INTERRUPTS) &&
            vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_UNRESTRICTED_GUEST) &&
            !vmx_has_msr_policy(v->vcpu, VMX_MSR_X2APIC_EOI);
 }
@@ -171,6 +173,7 @@ int vmx_on_virtualized_eoi(struct vmx_vcpu *v)
 {
     uint8_t vector = (uint8_t)vmx_insn_read(VMX_EXIT_QUALIFICATION);
 
+    vmx_take_trap(v);
     vmx_session_end(v);
     lapic_ended(core_vcpu_lapic(v->vcpu), vector);
     return VMX_GO_ON;

@@ -79,6 +79,12 @@ static int on_invlpg(struct vmx_vcpu *v)
 
 /* ---- events ---- */
 
+void vmx_take_trap(struct vmx_vcpu *v)
+{
+    if (v->flags & X86_TF)
+        v->soft.cpu->pending_db |= vmx_insn_read(VMX_GUEST_PENDING_DEBUG) & (X86_DR6_BS | 15);
+}
+
 static int on_exception(struct vmx_vcpu *v)
 {
     uint32_t intr = (uint32_t)vmx_insn_read(VMX_EXIT_INTR_INFO);
@@ -122,6 +128,7 @@ static int on_interrupt(struct vmx_vcpu *v)
 /* What had to wait for a lower task priority is delivered now. */
 static int on_task_priority(struct vmx_vcpu *v)
 {
+    vmx_take_trap(v);
     vmx_session_end(v);
     return VMX_GO_ON;
 }

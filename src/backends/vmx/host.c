@@ -14,6 +14,7 @@ struct vmx_machine vmx_machine;
 struct vmx_controls vmx_controls;
 unsigned vmx_phys_bits;
 uint64_t vmx_host_xcr0;
+bool vmx_mtf;
 
 /* VMs are made and destroyed by threads that may sleep: two at the same time wait. */
 static struct os_mutex mutex;
@@ -29,7 +30,8 @@ static const struct vmx_wish wish = {
                  [VMX_GROUP_EXIT] = VMX_EXITC_HOST_64 | VMX_EXITC_SAVE_DEBUG,
                  [VMX_GROUP_ENTRY] = VMX_ENTRY_LOAD_DEBUG},
     .wanted = {[VMX_GROUP_PIN] = VMX_PIN_PREEMPTION_TIMER,
-               [VMX_GROUP_PROC] = VMX_PROC_TSC_OFFSETTING | VMX_PROC_TPR_SHADOW,
+               [VMX_GROUP_PROC] =
+                   VMX_PROC_TSC_OFFSETTING | VMX_PROC_TPR_SHADOW | VMX_PROC_MONITOR_TRAP_FLAG,
                [VMX_GROUP_EXIT] = VMX_EXITC_SAVE_EFER | VMX_EXITC_LOAD_EFER | VMX_EXITC_LOAD_PAT,
                [VMX_GROUP_ENTRY] = VMX_ENTRY_LOAD_EFER | VMX_ENTRY_LOAD_PAT,
                [VMX_GROUP_PROC2] = VMX_PROC2_EPT | VMX_PROC2_UNRESTRICTED_GUEST | VMX_PROC2_VPID |
@@ -138,6 +140,8 @@ int vmx_host_get(char *why, size_t size)
         err = prepare(why, size);
         if (!err)
             err = all_on(why, size);
+        if (!err)
+            vmx_mtf = vmx_mtf_works();
     }
     users += !err;
     os_mutex_unlock(&mutex);

@@ -105,6 +105,7 @@ int vmx_soft_one(struct vmx_vcpu *v, bool fpu)
 {
     int r = soft(v, UINT64_MAX, true, fpu);
 
+    v->stepped |= r == BACKEND_STEPPED;
     if (r == BACKEND_STEPPED || (r == BACKEND_AGAIN && v->vcpu->exit.reason == VMM_EXIT_NONE &&
                                  !atomic_load(&v->vcpu->requests)))
         return VMX_GO_ON;
@@ -227,16 +228,7 @@ static void take_nmi(void)
  * and the kick ends the entry at once. */
 static inline int guest(struct vmx_vcpu *v)
 {
-    uint64_t *gpr = v->soft.cpu->gpr, *host_rsp = &v->host_rsp;
-    const _Atomic uint32_t *requests = &v->vcpu->requests;
-    uint64_t launched = v->vmcs.launched;
-    int result;
-
-    __asm__ volatile("call vmx_enter"
-                     : "=a"(result), "+D"(gpr), "+S"(launched), "+d"(requests), "+c"(host_rsp)
-                     :
-                     : "rbx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
-    return result;
+    return vmx_enter_with(v->soft.cpu->gpr, v->vmcs.launched, &v->vcpu->requests, &v->host_rsp);
 }
 
 static __attribute__((noinline)) int not_entered(struct vmx_vcpu *v, int result)
@@ -247,7 +239,7 @@ static __attribute__((noinline)) int not_entered(struct vmx_vcpu *v, int result)
     return VMX_GO_ON;
 }
 
-static inline int enter(struct vmx_vcpu *v)
+static inline __attribute__((always_inline)) int enter_guest(struct vmx_vcpu *v)
 {
     uint32_t vectoring;
     int result;
@@ -286,7 +278,19 @@ static inline int enter(struct vmx_vcpu *v)
     vectoring = (uint32_t)vmx_insn_read(VMX_IDT_VECTORING_INFO);
     if (vectoring & VMX_INTR_VALID)
         vmx_take_interrupted(v, vectoring);
-    return vmx_dispatch(v);
+    return VMX_EXITED;
+}
+
+int vmx_enter_guest(struct vmx_vcpu *v)
+{
+    return enter_guest(v);
+}
+
+static inline int enter(struct vmx_vcpu *v)
+{
+    int r = enter_guest(v);
+
+    return r == VMX_EXITED ? vmx_dispatch(v) : r;
 }
 
 /* ---- the loop ---- */
@@ -341,6 +345,15 @@ static inline bool calm(const struct vmx_vcpu *v)
            !v->vcpu->irq_window_wanted && !(v->proc & windows) && !vmx_intr_pending(v);
 }
 
+static int step_once(struct vmx_vcpu *v)
+{
+    int r = vmx_session_begin(v);
+
+    if (r)
+        return r;
+    return vmx_has_ept() || vmx_mmu_current(v) ? vmx_step_once(v) : VMX_GO_ON;
+}
+
 /* VMX_RESUME: an entry is what comes next. */
 static int turn(struct vmx_vcpu *v, bool step)
 {
@@ -354,6 +367,8 @@ static int turn(struct vmx_vcpu *v, bool step)
         return vmx_soft_one(v, true);
     if (v->checked) {
         /* as it was before the last entry */
+    } else if (step && !needs_soft(v, false) && vmx_step_ready(v)) {
+        return step_once(v);
     } else if (needs_soft(v, step)) {
         r = soft(v, CHUNK, step, true);
         return r == BACKEND_AGAIN && !step && vcpu->exit.reason == VMM_EXIT_NONE &&
@@ -408,6 +423,7 @@ int vmx_run(struct vcpu *vcpu, bool step)
     int r;
 
     v->checked = v->host_known = false;
+    v->stepping = step;
     note_serial(v);
     do {
         r = turn(v, step);

@@ -131,6 +131,13 @@ static __attribute__((noinline)) void come_to_cpu(struct vmx_vcpu *v)
     v->host_known = false;
 }
 
+void vmx_put_host(struct vmx_vcpu *v)
+{
+    come_to_cpu(v);
+    put_host_thread(v);
+    put_host_session(&v->host);
+}
+
 static inline void put_host(struct vmx_vcpu *v)
 {
     if (v->host_cpu != v->vmcs.cpu)

@@ -26,7 +26,7 @@ void vmx_state_init(struct vmx_vcpu *v)
     const struct vmx_vm *vv = vmx_vm_of(v);
 
     v->pin = vmx_controls.value[VMX_GROUP_PIN];
-    v->proc = vmx_controls.value[VMX_GROUP_PROC];
+    v->proc = vmx_controls.value[VMX_GROUP_PROC] & ~(uint32_t)VMX_PROC_MONITOR_TRAP_FLAG;
     v->proc2 = vmx_controls.value[VMX_GROUP_PROC2];
     v->entry = vmx_controls.value[VMX_GROUP_ENTRY];
     if (!v->tlb.vpid)

@@ -70,6 +70,8 @@ struct vmx_vcpu {
     struct vmx_mmu_vcpu mmu;
     struct vmx_tlb tlb;
     uint32_t valid, newer; /* VMX_G_*; newer is a part of valid: the other copy is out of date */
+    bool stepping;         /* vcpu_step */
+    bool stepped;          /* the software CPU has executed an instruction or delivered an event */
     bool ready;            /* the VMCS has its controls */
     bool debug;            /* the program has break- or watchpoints */
     bool ept_seen;         /* this session has done an INVEPT that ept_cpu does not know of ... */
@@ -158,6 +160,9 @@ extern uint64_t vmx_host_xcr0; /* the host's between fpu_begin and fpu_end; 0: n
 int vmx_host_probe(char *why, size_t size);
 int vmx_host_get(char *why, size_t size);
 void vmx_host_put(void);
+/* The monitor trap flag is there and ends steps. [mtf.c] */
+extern bool vmx_mtf;
+bool vmx_mtf_works(void);
 /* Numbers for VPIDs; 0: there is none left, or the CPU has no VPIDs. */
 uint16_t vmx_vpid_get(void);
 void vmx_vpid_put(uint16_t vpid);
@@ -271,6 +276,8 @@ static inline int vmx_session_begin(struct vmx_vcpu *v)
 }
 /* The library's timers need not be looked at by TSC any more: others do. */
 void vmx_timers_end(struct vmx_vcpu *v);
+/* Fills the host's state of the current VMCS, which is v->vmcs. */
+void vmx_put_host(struct vmx_vcpu *v);
 /* Before anything that calls back, waits or executes guest code in software. */
 void vmx_session_end_now(struct vmx_vcpu *v);
 static inline void vmx_session_end(struct vmx_vcpu *v)
@@ -324,6 +331,9 @@ int vmx_msr_policy(struct vcpu *vcpu);
 /* Whether the program has a say in this MSR. */
 bool vmx_has_msr_policy(const struct vcpu *vcpu, uint32_t index);
 
+/* Behind an instruction that has exited as a trap: its single step, which the exit has overtaken
+ * (SDM Vol. 3C 27.3.4). The software CPU, whose turn it is then, makes it a #DB. [exits.c] */
+void vmx_take_trap(struct vmx_vcpu *v);
 /* What an exit with v->reason asks for. [exits.c] */
 int vmx_dispatch(struct vmx_vcpu *v);
 
@@ -332,6 +342,15 @@ int vmx_dispatch(struct vmx_vcpu *v);
 int vmx_run(struct vcpu *vcpu, bool step); /* of backend.h */
 /* One instruction, or one event, by the software CPU. `fpu`: it may use vector or x87 registers. */
 int vmx_soft_one(struct vmx_vcpu *v, bool fpu);
+/* Enters the guest, in a session. VMX_EXITED: and leaves it, for vmx_dispatch; VMX_GO_ON: has not
+ * entered it. */
+#define VMX_EXITED (-2004)
+int vmx_enter_guest(struct vmx_vcpu *v);
+/* Whether the hardware steps over the instruction at RIP; out of a session, in a mode that the
+ * hardware runs. Then, in a session, one try: BACKEND_STEPPED, or VMX_GO_ON to look anew. [step.c]
+ */
+bool vmx_step_ready(struct vmx_vcpu *v);
+int vmx_step_once(struct vmx_vcpu *v);
 /* VMM_EXIT_ENTRY_FAIL with this text. */
 int vmx_fails(struct vmx_vcpu *v, const char *text);
 /* An exit to the program, with the bytes at RIP. */
@@ -343,5 +362,18 @@ int vmx_exits(struct vmx_vcpu *v, uint32_t reason);
 #define VMX_NOT_ENTERED 3
 void vmx_enter(void);
 void vmx_exited(void);
+#ifdef VMM_FREESTANDING
+static inline int vmx_enter_with(uint64_t *gpr, uint64_t launched, const _Atomic uint32_t *requests,
+                                 uint64_t *host_rsp)
+{
+    int result;
+
+    __asm__ volatile("call vmx_enter"
+                     : "=a"(result), "+D"(gpr), "+S"(launched), "+d"(requests), "+c"(host_rsp)
+                     :
+                     : "rbx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
+    return result;
+}
+#endif
 
 #endif
