@@ -54,10 +54,11 @@ static void *map(size_t len, unsigned prot, unsigned flags, int fd)
 }
 
 static size_t live_pages;
+static int fail_pages = -1; /* pages_alloc fails when it counts down to 0; negative: never */
 
 static void *pages_alloc(void *ctx, size_t n)
 {
-    void *p = map(n * 4096, 3, 0x22, -1);
+    void *p = fail_pages >= 0 && fail_pages-- == 0 ? NULL : map(n * 4096, 3, 0x22, -1);
 
     (void)ctx;
     live_pages += p ? n : 0;
@@ -227,7 +228,8 @@ static const uint8_t code[] = {
     0xf4,                                     /* hlt */
 };
 
-static bool make(struct vm **vm, struct vcpu **vcpu)
+/* 0 or the first error. */
+static int try_make(struct vm **vm, struct vcpu **vcpu)
 {
     static const struct vmm_io_ops mmio = {
         .size = sizeof(mmio), .name = "mmio", .read = mmio_read, .write = mmio_write};
@@ -238,18 +240,84 @@ static bool make(struct vm **vm, struct vcpu **vcpu)
         .size = sizeof(config), .select = VMM_SELECT_REQUIRE, .backends = names};
     struct vcpu_regs regs = {.size = sizeof(regs), .groups = VMM_REGS_GPR | VMM_REGS_SEG};
     uint8_t *ram;
+    int err;
 
-    if (vm_create(&config, vm) || vm_mem_alloc(*vm, 0, 0x10000, VMM_MEM_RWX, (void **)&ram) ||
-        mmio_register(*vm, 0xd0000, 0x1000, &mmio, NULL, NULL) ||
-        pio_register(*vm, 0x10, 1, &port, NULL, NULL) || vcpu_create(*vm, 0, NULL, vcpu))
-        return false;
+    if ((err = vm_create(&config, vm)) ||
+        (err = vm_mem_alloc(*vm, 0, 0x10000, VMM_MEM_RWX, (void **)&ram)) ||
+        (err = mmio_register(*vm, 0xd0000, 0x1000, &mmio, NULL, NULL)) ||
+        (err = pio_register(*vm, 0x10, 1, &port, NULL, NULL)) ||
+        (err = vcpu_create(*vm, 0, NULL, vcpu)))
+        return err;
     memcpy(ram + 0x1000, code, sizeof(code));
-    if (vcpu_get_regs(*vcpu, &regs))
-        return false;
+    err = vcpu_get_regs(*vcpu, &regs);
+    if (err)
+        return err;
     regs.rip = 0x1000;
     regs.seg[VMM_CS].base = 0;
     regs.seg[VMM_CS].selector = 0;
-    return !vcpu_set_regs(*vcpu, &regs);
+    return vcpu_set_regs(*vcpu, &regs);
+}
+
+static bool make(struct vm **vm, struct vcpu **vcpu)
+{
+    return !try_make(vm, vcpu);
+}
+
+/* Each call of pages_alloc fails once. How many did, or -1 if something else than that came of one.
+ */
+static int without_pages(void)
+{
+    for (int n = 0;; n++) {
+        struct vcpu *vcpu = NULL;
+        struct vm *vm = NULL;
+        int err;
+
+        fail_pages = n;
+        err = try_make(&vm, &vcpu);
+        if (fail_pages >= 0) { /* all have been given */
+            fail_pages = -1;
+            return vm_destroy(vm) || err ? -1 : n;
+        }
+        if (vm_destroy(vm) || (err && err != VMM_E_NOMEM))
+            return -1;
+    }
+}
+
+static void test_no_pages(void)
+{
+    int cold = without_pages(), warm;
+    size_t before = live_pages;
+
+    warm = without_pages(); /* the heap keeps its pages */
+    check(cold > 5 && warm > 1 && warm <= cold, "memory fails at each call");
+    check(live_pages == before, "nothing stays of what could not be made");
+}
+
+/* A struct without a function that it must have, or with one half of a pair. */
+static void test_missing_functions(void)
+{
+    void (**const required[])(void) = {
+#define AT(name) (void (**)(void)) & ops.name
+        AT(pages_alloc), AT(pages_free), AT(virt_to_phys), AT(phys_to_virt), AT(cpu_count),
+        AT(cpu_id),      AT(run_on_cpu), AT(preempt_off),  AT(preempt_on),   AT(thread_slot),
+        AT(rdmsr),       AT(wrmsr),      AT(fpu_begin),    AT(fpu_end),      AT(now),
+        AT(code_alloc),  AT(code_free)};
+#undef AT
+    const struct vmm_host_ops good = ops;
+    unsigned refused = 0;
+
+    for (unsigned i = 0; i < sizeof(required) / sizeof(required[0]); i++) {
+        *required[i] = NULL;
+        refused += vmm_host_init(&ops) == VMM_E_INVAL;
+        ops = good;
+    }
+    check(refused == sizeof(required) / sizeof(required[0]), "vmm_host_init without a function");
+    ops.size--;
+    check(vmm_host_init(&ops) == VMM_E_INVAL, "vmm_host_init with another size");
+    ops = good;
+    ops.tsc_khz = 0;
+    check(vmm_host_init(&ops) == VMM_E_INVAL, "vmm_host_init without a frequency");
+    ops = good;
 }
 
 static void test_guest(void)
@@ -342,11 +410,10 @@ int test_main(void)
     host_single(&ops);
     test_too_early();
     check(vmm_host_init(NULL) == VMM_E_INVAL, "vmm_host_init without a struct");
-    ops.now = NULL;
-    check(vmm_host_init(&ops) == VMM_E_INVAL, "vmm_host_init without a clock");
-    ops.now = now;
+    test_missing_functions();
     check(vmm_host_init(&ops) == VMM_OK, "vmm_host_init");
     check(vmm_host_init(&ops) == VMM_E_STATE, "vmm_host_init again");
+    test_no_pages();
     test_guest();
     test_no_code_memory();
     test_errors();
