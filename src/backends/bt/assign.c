@@ -148,7 +148,7 @@ static void count_all(const struct gen *g, const struct region *r, unsigned *use
         unsigned d = depth[i] < MAX_DEPTH ? depth[i] : MAX_DEPTH;
         unsigned n = (i ? frequency(g, rb->t) : ALWAYS) << d * LOOP_SHIFT;
 
-        for (unsigned k = 0; k < rb->t->block->n; k++) {
+        for (unsigned k = 0; k < rb->b->n; k++) {
             count_uses(&rb->all[k], n, uses);
             *written |= gen_writes(&rb->all[k]);
         }

@@ -197,7 +197,7 @@ static bool add_changes(const struct region *r, const struct source *source, uin
         const struct region_block *rb = &r->block[__builtin_ctzll(body)];
         const struct source *x = source + (rb->all - r->insn);
 
-        for (unsigned i = 0; i < rb->t->block->n; i++, x++) {
+        for (unsigned i = 0; i < rb->b->n; i++, x++) {
             *derived |= x->to;
             if (x->hard || (x->from & *hard))
                 *hard |= x->to;
@@ -215,7 +215,7 @@ void region_find_steady(struct gen *g, struct region *r)
     for (unsigned i = 0; i < r->n; i++) {
         struct region_block *rb = &r->block[i];
 
-        g->b = rb->t->block;
+        g->b = rb->b;
         g->all = rb->all;
         for (unsigned k = 0; k < g->b->n; k++)
             source[rb->all - r->insn + k] = find_source(g, k);

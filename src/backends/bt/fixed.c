@@ -109,9 +109,9 @@ void region_find_fixed(struct gen *g, struct region *r)
         return;
     for (unsigned b = 0; b < r->n; b++) {
         const struct region_block *rb = &r->block[b];
-        const struct x86_op *op = rb->t->block->ops;
+        const struct x86_op *op = rb->b->ops;
 
-        for (unsigned i = 0; i < rb->t->block->n; i++)
+        for (unsigned i = 0; i < rb->b->n; i++)
             if (find_place(&rb->all[i], &op[i], (int64_t)rb->t->offset + rb->page_delta, &at, &size,
                            &write))
                 add(r, at, op[i].base == X86_ZERO, write, rb->heat);

@@ -29,14 +29,14 @@ static bool may_follow(const struct region *r, unsigned i, int64_t target)
  * to the same function for good. */
 static void find_constant(const struct gen *g, const struct region *r, struct region_block *rb)
 {
-    const struct x86_op *op = &rb->t->block->ops[rb->t->block->n - 1];
+    const struct x86_op *op = &rb->b->ops[rb->b->n - 1];
     uint64_t linear =
         r->linear + (uint64_t)(int64_t)rb->page_delta + rb->t->offset + (uint64_t)(int64_t)op->disp;
     struct mmu_page page;
     uint64_t gpa, value;
 
     if (!g->is64 || op->base != X86_RIP0 || op->index != X86_ZERO || (linear & 7) ||
-        rb->all[rb->t->block->n - 1].opnd[0].type != ZYDIS_OPERAND_TYPE_MEMORY ||
+        rb->all[rb->b->n - 1].opnd[0].type != ZYDIS_OPERAND_TYPE_MEMORY ||
         !mmu_translate(&g->cpu->mmu, linear, &gpa) ||
         !g->cpu->env->mmu.page(g->cpu->env->mmu.ctx, gpa, &page) || !page.host)
         return;
@@ -52,7 +52,7 @@ static void find_constant(const struct gen *g, const struct region *r, struct re
 static void find_next(const struct gen *g, struct region *r, unsigned i)
 {
     struct region_block *rb = &r->block[i];
-    const struct x86_block *b = rb->t->block;
+    const struct x86_block *b = rb->b;
     const struct x86_op *last = &b->ops[b->n - 1];
     const struct gen_insn *in = &rb->all[b->n - 1];
     int64_t target = (int64_t)rb->t->offset + (int64_t)last->imm;
@@ -136,6 +136,7 @@ static bool add_block(struct gen *g, struct region *r, struct bt_trans *t, int64
     memset(rb, 0, offsetof(struct region_block, bytes));
     memset(&rb->all, 0, sizeof(*rb) - offsetof(struct region_block, all));
     rb->t = t;
+    rb->b = b;
     rb->page_delta = (int32_t)page;
     rb->up = up;
     rb->heat = heat;
@@ -220,6 +221,74 @@ static void look_at(const struct gen *g, struct region *r, struct region_block *
         *best = (struct candidate){rb, k, t, at, heat};
 }
 
+/* ---- blocks that begin in others ---- */
+
+/*
+ * Blocks go on up to a branch, so that the one in front of a loop has all of its first round, too.
+ * In a region such blocks end where another one begins: then all rounds are the same code.
+ */
+
+/* Where block i goes over the beginning of another one: the op, or 0. */
+static unsigned find_cut(const struct region *r, unsigned i)
+{
+    const struct region_block *rb = &r->block[i];
+
+    for (unsigned k = 1; k < rb->b->n && !rb->calls; k++) {
+        int at = find_block(r, (int64_t)rb->page_delta + rb->t->offset + rb->b->ops[k].off, rb->up);
+
+        if (at >= 0 && at != (int)i && r->block[at].page_delta == rb->page_delta)
+            return k;
+    }
+    return 0;
+}
+
+static void cut(struct region_block *rb, unsigned n)
+{
+    struct x86_block *b = (struct x86_block *)(void *)rb->cut;
+
+    memcpy(b, rb->b, sizeof(*b) + n * sizeof(b->ops[0]));
+    b->bytes = rb->b->ops[n].off;
+    b->n = (uint8_t)n;
+    b->ends = false;
+    rb->b = b;
+    rb->calls = rb->returns = rb->jumps = false;
+    rb->nnext = 1;
+    rb->next[0] = (int64_t)rb->t->offset + b->bytes;
+    rb->next_up[0] = rb->up;
+}
+
+/* The blocks that can be reached from block i. */
+static void reach(const struct region *r, unsigned i, uint64_t *reached)
+{
+    *reached |= UINT64_C(1) << i;
+    for (unsigned k = 0; k < r->block[i].nnext; k++) {
+        const struct region_block *rb = &r->block[i];
+        int to = find_block(r, rb->page_delta + rb->next[k], rb->next_up[k]);
+
+        if (to >= 0 && !(*reached >> to & 1))
+            reach(r, (unsigned)to, reached);
+    }
+}
+
+static void cut_blocks(struct region *r)
+{
+    for (unsigned i = 0; i < r->n; i++) {
+        struct region_block *rb = &r->block[i];
+        struct region_block was;
+        unsigned n = find_cut(r, i);
+        uint64_t before = 0, after = 0;
+
+        if (!n)
+            continue;
+        was = *rb;
+        reach(r, 0, &before);
+        cut(rb, n);
+        reach(r, 0, &after);
+        if (after != before)
+            *rb = was;
+    }
+}
+
 /* Blocks that have been translated already, the hottest first. */
 void region_collect(struct gen *g, struct region *r, struct bt_trans *head)
 {
@@ -240,6 +309,7 @@ void region_collect(struct gen *g, struct region *r, struct bt_trans *head)
                                  best.heat))
             refused[best.from - r->block][best.k] = true;
     } while (best.t);
+    cut_blocks(r);
     for (unsigned i = 0; i < r->n; i++) {
         struct region_block *rb = &r->block[i];
 
@@ -334,7 +404,7 @@ static uint64_t find_loop(const struct region *r, unsigned head)
     for (unsigned k = 0; k < r->n; k++) {
         if (!(body >> k & 1))
             continue;
-        insns += r->block[k].t->block->n;
+        insns += r->block[k].b->n;
         if (r->rank[k] < r->rank[head])
             return 0;
         for (unsigned e = 0; e < r->block[k].nnext; e++) {
@@ -381,7 +451,29 @@ static void copy_loop(struct region *r, uint64_t body, unsigned head, uint8_t *f
             from[k] = copy[k];
 }
 
-void region_unroll(struct region *r)
+/* Processors fetch ahead of loads that move on by the same distance each time, at most so far. */
+#define PREFETCHED 2048
+
+/* How many copies of a loop leave its loads such. */
+static unsigned most_copies(struct gen *g, const struct region *r, uint64_t body, unsigned copies)
+{
+    for (; body; body &= body - 1) {
+        const struct region_block *rb = &r->block[__builtin_ctzll(body)];
+
+        g->b = rb->b;
+        g->all = rb->all;
+        for (unsigned i = 0; i < rb->b->n; i++) {
+            const struct gen_effect *e = gen_effect(g, i);
+
+            while (copies && e && e->moves != GEN_NO_MOVE &&
+                   (e->by < 0 ? -e->by : e->by) * (copies + 1) >= PREFETCHED)
+                copies--;
+        }
+    }
+    return copies;
+}
+
+void region_unroll(struct gen *g, struct region *r)
 {
     unsigned n = r->n;
     uint64_t done = 0;
@@ -398,9 +490,9 @@ void region_unroll(struct region *r)
         for (unsigned k = 0; k < n; k++) {
             from[k] = (uint8_t)k;
             if (body >> k & 1)
-                insns += r->block[k].t->block->n;
+                insns += r->block[k].b->n;
         }
-        for (unsigned i = insns <= 8 ? 3 : insns <= 14 ? 2 : 1; i; i--)
+        for (unsigned i = most_copies(g, r, body, insns <= 8 ? 3 : insns <= 14 ? 2 : 1); i; i--)
             if (r->n + blocks <= REGION_COPIES)
                 copy_loop(r, body, head, from);
         sort_blocks(r);
@@ -412,7 +504,7 @@ void region_unroll(struct region *r)
 static void find_flags(const struct region *r, struct region_block *rb)
 {
     bool live = rb->live_end;
-    unsigned n = rb->t->block->n;
+    unsigned n = rb->b->n;
 
     rb->live = rb->live_end;
     for (unsigned i = 0; i < n; i++) {
@@ -454,7 +546,9 @@ void region_analyse(struct region *r)
             if (!most || to->heat > most->heat || (to->heat == most->heat && to->need > most->need))
                 most = to;
         }
-        rb->need = rb->t->block->n + (most ? most->need : 0);
+        rb->need = rb->b->n + (most ? most->need : 0);
+        if (rb->need < rb->t->block->n)
+            rb->need = rb->t->block->n; /* what handlers expect */
         find_flags(r, rb);
     }
 }

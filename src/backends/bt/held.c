@@ -252,7 +252,7 @@ static struct region_use find_use(struct gen *g, const struct region_block *rb,
     struct region_use u = {0};
     struct gen_effect e;
 
-    g->b = rb->t->block;
+    g->b = rb->b;
     g->all = rb->all;
     for (unsigned i = 0; i < g->b->n; i++) {
         if (!find_effect(g, i, &e)) {
@@ -375,7 +375,7 @@ static unsigned list_bases(struct gen *g, const struct region *r, struct gen_bas
     for (unsigned i = 0; i < r->n; i++) {
         struct gen_effect e;
 
-        g->b = r->block[i].t->block;
+        g->b = r->block[i].b;
         g->all = r->block[i].all;
         for (unsigned k = 0; k < g->b->n; k++)
             if (find_effect(g, k, &e) && e.access)

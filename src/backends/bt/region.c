@@ -166,7 +166,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
     region_collect(g, r, head);
     ok = r->n > 0;
     if (ok) {
-        region_unroll(r);
+        region_unroll(g, r);
         r->base.simd_have = region_simd(r);
         region_analyse(r);
         region_assign(&r->base, r);

@@ -50,8 +50,11 @@ struct region_version {
 };
 
 struct region_block {
-    struct bt_trans *t; /* of the block alone: its handlers */
+    struct bt_trans *t;  /* of the block alone: its handlers */
+    struct x86_block *b; /* the block, or as much of it as is in the region: `cut` */
     uint8_t bytes[X86_BLOCK_MAX * 15];
+    _Alignas(struct x86_block)
+        uint8_t cut[sizeof(struct x86_block) + X86_BLOCK_MAX * sizeof(struct x86_op)];
     struct gen_insn *all;
     int32_t page_delta; /* of its page from the head's */
     unsigned up;        /* the block whose call has led here, + 1; 0: none in the region */
@@ -163,7 +166,7 @@ static inline bool region_is_back(const struct region *r, const struct region_bl
 /* Instructions that are paid for when a block is left. */
 static inline unsigned region_extra(const struct region_block *rb)
 {
-    return rb->need - rb->t->block->n;
+    return rb->need - rb->b->n;
 }
 
 /* Whether an edge inside the region pays for what comes. */
@@ -176,7 +179,7 @@ static inline bool region_pays(const struct region *r, const struct region_block
 /* Takes blocks that have been translated already, beginning with `head`. [flow.c] */
 void region_collect(struct gen *g, struct region *r, struct bt_trans *head);
 /* Small loops several times over; sorts the blocks. */
-void region_unroll(struct region *r);
+void region_unroll(struct gen *g, struct region *r);
 /* Counts, and where the flags matter. */
 void region_analyse(struct region *r);
 /* Which guest registers have host registers. [assign.c] */

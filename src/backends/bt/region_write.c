@@ -444,11 +444,11 @@ static void select_version(struct gen *g, struct region *r, struct region_block 
 
     base->e = g->e;
     region_start(g, base);
-    g->b = rb->t->block;
+    g->b = rb->b;
     g->t = rb->t;
     g->all = rb->all;
     g->code = rb->bytes;
-    g->extra = region_extra(rb);
+    g->extra = rb->need - rb->t->block->n;
     g->page_delta = rb->page_delta;
     g->live_end = rb->live_end;
     g->in_host = v->state.in_host;
@@ -625,7 +625,7 @@ static void write_edges(struct gen *g, struct region *r)
         region_start(g, base);
         r->current = x->from;
         g->t = x->from->t;
-        g->b = x->from->t->block;
+        g->b = x->from->b;
         g->all = x->from->all;
         g->code = x->from->bytes;
         g->page_delta = x->from->page_delta;

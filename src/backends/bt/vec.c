@@ -289,7 +289,7 @@ static uint32_t needs_of_block(const struct gen *g, const struct region_block *r
 {
     uint32_t need = 0;
 
-    for (unsigned i = 0; i < rb->t->block->n; i++) {
+    for (unsigned i = 0; i < rb->b->n; i++) {
         const struct gen_insn *in = &rb->all[i];
 
         if (in->is_x87 && g->bt->host.xsave)
