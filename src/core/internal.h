@@ -181,23 +181,23 @@ void core_devices_stop(struct vm *vm);
 /* ---- guest state, the short way [world.c] ---- */
 
 /* Whether core_guest_out will do: the world is not stopped by this thread. */
-static inline bool core_guest_leaves(const struct vcpu *vcpu)
+static inline bool core_guest_leaves(const struct vcpu *v)
 {
-    return atomic_load_explicit(&vcpu->vm->world_self, memory_order_relaxed) != vcpu;
+    return atomic_load_explicit(&v->vm->world_self, memory_order_relaxed) != v;
 }
 
-static inline void core_guest_out(struct vcpu *vcpu)
+static inline void core_guest_out(struct vcpu *v)
 {
-    atomic_store(&vcpu->in_guest, 0);
-    if (__builtin_expect(atomic_load(&vcpu->vm->world), 0))
-        os_wake(&vcpu->in_guest);
+    atomic_store(&v->in_guest, 0);
+    if (__builtin_expect(atomic_load(&v->vm->world), 0))
+        os_wake(&v->in_guest);
 }
 
-static inline void core_guest_in(struct vcpu *vcpu)
+static inline void core_guest_in(struct vcpu *v)
 {
-    atomic_store(&vcpu->in_guest, 1);
-    if (__builtin_expect(atomic_load(&vcpu->vm->world), 0))
-        core_guest_enter(vcpu); /* it waits, out of guest state */
+    atomic_store(&v->in_guest, 1);
+    if (__builtin_expect(atomic_load(&v->vm->world), 0))
+        core_guest_enter(v); /* it waits, out of guest state */
 }
 
 /* Counts of a vCPU are changed by its thread only. */

@@ -362,7 +362,6 @@ int vmx_exits(struct vmx_vcpu *v, uint32_t reason);
 #define VMX_NOT_ENTERED 3
 void vmx_enter(void);
 void vmx_exited(void);
-#ifdef VMM_FREESTANDING
 static inline int vmx_enter_with(uint64_t *gpr, uint64_t launched, const _Atomic uint32_t *requests,
                                  uint64_t *host_rsp)
 {
@@ -374,6 +373,5 @@ static inline int vmx_enter_with(uint64_t *gpr, uint64_t launched, const _Atomic
                      : "rbx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
     return result;
 }
-#endif
 
 #endif
