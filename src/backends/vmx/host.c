@@ -14,7 +14,6 @@ struct vmx_machine vmx_machine;
 struct vmx_controls vmx_controls;
 unsigned vmx_phys_bits;
 uint64_t vmx_host_xcr0;
-bool vmx_mtf;
 
 /* VMs are made and destroyed by threads that may sleep: two at the same time wait. */
 static struct os_mutex mutex;
@@ -140,8 +139,6 @@ int vmx_host_get(char *why, size_t size)
         err = prepare(why, size);
         if (!err)
             err = all_on(why, size);
-        if (!err)
-            vmx_mtf = vmx_mtf_works();
     }
     users += !err;
     os_mutex_unlock(&mutex);

@@ -145,14 +145,11 @@ static bool try(struct vmx_vcpu *v)
     return works;
 }
 
-bool vmx_mtf_works(void)
+static bool find_out(void)
 {
-    struct vmx_vcpu *v;
+    struct vmx_vcpu *v = calloc(1, sizeof(*v));
     bool works = false;
 
-    if (!vmx_uses(VMX_GROUP_PROC, VMX_PROC_MONITOR_TRAP_FLAG))
-        return false;
-    v = calloc(1, sizeof(*v));
     if (!v)
         return false;
     v->msr_bits = vmx_pages.alloc(NULL, false);
@@ -164,4 +161,19 @@ bool vmx_mtf_works(void)
         vmx_pages.free(NULL, v->msr_bits);
     free(v);
     return works;
+}
+
+/* Two threads may find it out at the same time. */
+bool vmx_mtf_works(void)
+{
+    static _Atomic int known; /* 1: it does; -1: it does not */
+    int is = atomic_load(&known);
+
+    if (!vmx_uses(VMX_GROUP_PROC, VMX_PROC_MONITOR_TRAP_FLAG))
+        return false;
+    if (!is) {
+        is = find_out() ? 1 : -1;
+        atomic_store(&known, is);
+    }
+    return is > 0;
 }

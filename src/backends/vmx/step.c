@@ -36,10 +36,12 @@ bool vmx_step_ready(struct vmx_vcpu *v)
     vmx_pull(v, VMX_G_VMCS);
     if (v->mmu.vm86 || cpu->activity != VMM_ACTIVE || cpu->shadow || interp_event_waits(&v->soft))
         return false;
+    vmx_session_end(v);
+    v->by_mtf = vmx_mtf_works();
     interp_fill_insn(v->vcpu);
     kind = vmx_step_kind(e->insn, e->insn_len, code_of(cpu));
     e->insn_len = 0;
-    return kind == VMX_STEP_TF || (kind == VMX_STEP_MTF && vmx_mtf);
+    return kind == VMX_STEP_TF || (kind == VMX_STEP_MTF && v->by_mtf);
 }
 
 static void put_proc(struct vmx_vcpu *v, uint32_t proc)
@@ -146,7 +148,7 @@ int vmx_step_once(struct vmx_vcpu *v)
 
     put_proc(v, v->proc & ~(uint32_t)(VMX_PROC_INTERRUPT_WINDOW | VMX_PROC_NMI_WINDOW));
     v->stepped = false;
-    r = vmx_mtf ? by_mtf(v) : by_tf(v);
+    r = v->by_mtf ? by_mtf(v) : by_tf(v);
     if (r == VMX_EXITED) {
         /* What is executed here is executed by the software CPU, which tells of its steps. */
         v->flags |= X86_TF;

@@ -70,7 +70,7 @@ struct vmx_vcpu {
     struct vmx_mmu_vcpu mmu;
     struct vmx_tlb tlb;
     uint32_t valid, newer; /* VMX_G_*; newer is a part of valid: the other copy is out of date */
-    bool stepping;         /* vcpu_step */
+    bool stepping, by_mtf; /* vcpu_step; by the monitor trap flag */
     bool stepped;          /* the software CPU has executed an instruction or delivered an event */
     bool ready;            /* the VMCS has its controls */
     bool debug;            /* the program has break- or watchpoints */
@@ -160,8 +160,7 @@ extern uint64_t vmx_host_xcr0; /* the host's between fpu_begin and fpu_end; 0: n
 int vmx_host_probe(char *why, size_t size);
 int vmx_host_get(char *why, size_t size);
 void vmx_host_put(void);
-/* The monitor trap flag is there and ends steps. [mtf.c] */
-extern bool vmx_mtf;
+/* The monitor trap flag is there and ends steps; tried out once, out of a session. [mtf.c] */
 bool vmx_mtf_works(void);
 /* Numbers for VPIDs; 0: there is none left, or the CPU has no VPIDs. */
 uint16_t vmx_vpid_get(void);
