@@ -34,6 +34,8 @@ void gen_regs_enter(struct gen *g)
     for (unsigned slot = 0; slot < 16; slot++)
         if (regs->in >> slot & 1)
             em_rm(&g->e, true, OP_LOAD, regs->host[slot], gen_gpr(slot));
+    if (regs->count != H_NONE)
+        em_const(&g->e, regs->count, 0);
 }
 
 void gen_regs_leave(struct gen *g)
@@ -42,6 +44,8 @@ void gen_regs_leave(struct gen *g)
 
     if (!regs)
         return;
+    if (regs->count != H_NONE)
+        em_rm(&g->e, true, 0x29, regs->count, GEN_FIELD(countdown)); /* SUB */
     for (unsigned slot = 0; slot < 16; slot++)
         if ((regs->in & regs->written) >> slot & 1)
             em_rm(&g->e, true, OP_STORE, regs->host[slot], gen_gpr(slot));
@@ -251,6 +255,36 @@ static unsigned least_of_holds(const struct gen_regs *regs, const unsigned *uses
     return best;
 }
 
+/* How often rounds of loops are counted: a memory operand for that takes longer than others. */
+static unsigned uses_of_count(const struct gen *g, const struct region *r, const uint8_t *depth)
+{
+    unsigned sum = 0;
+
+    for (unsigned i = 0; i < r->n; i++) {
+        const struct region_block *rb = &r->block[i];
+        unsigned d = depth[i] < MAX_DEPTH ? depth[i] : MAX_DEPTH;
+
+        for (unsigned e = 0; e < rb->nnext; e++)
+            if (rb->to[e] >= 0 && region_is_back(r, rb, &r->block[rb->to[e]]))
+                sum += 4 * ((i ? frequency(g, rb->t) : ALWAYS) << d * LOOP_SHIFT);
+    }
+    return sum;
+}
+
+static void assign_count(struct gen *g, struct region *r, const unsigned *uses,
+                         const uint8_t *depth)
+{
+    struct gen_regs *regs = &r->regs;
+    unsigned slot = least_of_holds(regs, uses);
+
+    if (slot == 16 || (g->bt->shuffle ? g->bt->shuffle >> 9 & 1
+                                      : uses_of_count(g, r, depth) < uses[slot] + PRICE))
+        return;
+    regs->count = regs->host[slot];
+    regs->host[slot] = H_NONE;
+    regs->out |= 1u << slot;
+}
+
 void region_assign_holds(struct gen *g, struct region *r)
 {
     struct gen_regs *regs = &r->regs;
@@ -260,6 +294,7 @@ void region_assign_holds(struct gen *g, struct region *r)
 
     count_all(g, r, uses, &written);
     find_depths(r, depth);
+    assign_count(g, r, uses, depth);
     for (unsigned k = 0; k < r->nbases; k++)
         of_hold[k] = uses_of_hold(g, r, k, depth);
     for (unsigned n = 0; n < r->nbases; n++) {
@@ -286,6 +321,7 @@ void region_assign(struct gen *g, struct region *r)
     memset(regs, 0, sizeof(*regs));
     memcpy(regs->host, bt_host, sizeof(regs->host));
     memset(regs->hold, H_NONE, sizeof(regs->hold));
+    regs->count = H_NONE;
     count_all(g, r, uses, &regs->written);
     if (g->bt->shuffle) {
         g->bt->shuffle = g->bt->shuffle * 22695477 + 1;

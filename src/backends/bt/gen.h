@@ -161,6 +161,7 @@ struct gen_regs {
     uint32_t in, out;        /* guest registers that have got a host register, or lost theirs */
     uint32_t written;        /* by the region's code */
     uint8_t hold[GEN_HOLDS]; /* of what is held: host registers of some in `out`, or H_NONE */
+    uint8_t count;           /* has what is to be taken off cpu->countdown yet, or H_NONE */
 };
 
 struct gen {
@@ -253,9 +254,14 @@ static inline struct em_rm gen_gpr(unsigned slot)
 
 /* ---- assignment of registers [assign.c] ---- */
 
-/* From bt_host to the region's assignment, and back: moves only, which keep RAX, RCX and flags. */
+/* From bt_host to the region's assignment, and back. They keep RAX and RCX; flags, gen_regs_enter
+ * only. */
 void gen_regs_enter(struct gen *g);
 void gen_regs_leave(struct gen *g);
+static inline bool gen_counts(const struct gen *g)
+{
+    return g->regs && g->regs->count != H_NONE;
+}
 /* What the region holds in host registers, to memory and back, around calls of handlers. */
 void gen_holds_move(struct gen *g, unsigned op);
 

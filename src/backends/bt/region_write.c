@@ -10,7 +10,8 @@
  * taken most often, loops left out (`need`). Shorter ways and exits give back what is left over;
  * longer ones pay the rest, and an edge back pays again, which is where requests are seen. So
  * inside a block `extra` instructions are paid for beyond what handlers expect; this is given back
- * around calls of them.
+ * around calls of them. In loops a register may have what is to be taken off the count in memory:
+ * that is where requests are, and is only read then, until the region is left or a handler called.
  *
  * Pages: inside a region tier_page is the page of its head, wherever a block lies. That the others
  * are mapped at their distance from it is checked when the region is entered; handlers called by it
@@ -156,6 +157,10 @@ static void give_back(struct gen *g, unsigned n, bool flags)
 {
     if (!n)
         return;
+    if (gen_counts(g)) {
+        em_rm(&g->e, true, OP_LEA, g->regs->count, em_at(g->regs->count, -(int32_t)n));
+        return;
+    }
     if (!flags) {
         em_imm(&g->e, true, EXT_ADD, GEN_FIELD(countdown), (int32_t)n);
         return;
@@ -216,7 +221,13 @@ static void pay(struct gen *g, struct region *r, struct region_edge *x)
     x->state.in_host = false;
     *refused = (struct region_edge){
         .state = x->state, .from = x->from, .to = x->to, .offset = x->offset, .refused = true};
-    em_imm(&g->e, true, n ? EXT_SUB : EXT_CMP, GEN_FIELD(countdown), n);
+    if (gen_counts(g)) {
+        if (n)
+            em_imm(&g->e, true, EXT_ADD, em_reg(g->regs->count), n);
+        em_rm(&g->e, true, 0x39, g->regs->count, GEN_FIELD(countdown)); /* CMP */
+    } else {
+        em_imm(&g->e, true, n ? EXT_SUB : EXT_CMP, GEN_FIELD(countdown), n);
+    }
     refused->site = em_jcc_later(&g->e, CC_L);
 }
 

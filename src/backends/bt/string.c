@@ -17,6 +17,8 @@ static void move_resident(struct gen *g, unsigned reg, unsigned op)
     for (unsigned slot = 0; slot < 16; slot++)
         if (gen_host(g, slot) == reg)
             em_rm(&g->e, true, op, reg, gen_gpr(slot));
+    if (gen_counts(g) && g->regs->count == reg)
+        em_rm(&g->e, true, op, reg, GEN_FIELD(tier_back));
     for (unsigned k = 0; g->regs && k < GEN_HOLDS; k++)
         if (g->regs->hold[k] == reg)
             em_rm(&g->e, true, op, reg, em_at(H_RBP, BT_FIELD(tier_held) + (int32_t)k * 8));

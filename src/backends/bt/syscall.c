@@ -240,6 +240,8 @@ static bool gen_sti(struct gen *g)
     em_rm(e, true, OP_LOAD, H_RAX, GEN_FIELD(retired)); /* x86_retired */
     em_rm(e, true, OP_ADD, H_RAX, GEN_FIELD(countdown_start));
     em_rm(e, true, OP_SUB, H_RAX, GEN_FIELD(countdown));
+    if (gen_counts(g))
+        em_rr(e, true, OP_ADD, H_RAX, g->regs->count);
     em_rm(e, true, OP_STORE, H_RAX, GEN_FIELD(sti_at));
     em_here(e, set);
     load_next(g, H_RAX);

@@ -22,7 +22,10 @@ static void trans_argument(struct gen *g)
 /* Handlers count by blocks, and know their own page only. */
 static void adjust_state(struct gen *g, unsigned ext)
 {
-    if (g->extra)
+    if (g->extra && gen_counts(g))
+        em_imm(&g->e, true, ext == EXT_ADD ? EXT_SUB : EXT_ADD, em_reg(g->regs->count),
+               (int32_t)g->extra);
+    else if (g->extra)
         em_imm(&g->e, true, ext, GEN_FIELD(countdown), (int32_t)g->extra);
     if (g->page_delta)
         em_imm(&g->e, g->is64, ext, GEN_FIELD(tier_page), g->page_delta);
