@@ -187,8 +187,10 @@ void vmx_insn_cpuid_sub(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     (void)subleaf;
     memset(out, 0, 16);
-    if (leaf == 1 && fake.model)
+    if (leaf == 1 && fake.model) {
         out[2] = 1u << 5;
+        out[3] = 1u << 12; /* MTRR */
+    }
     if (leaf == 0)
         out[0] = 1;
     if (leaf == 0x80000000)

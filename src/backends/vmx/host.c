@@ -14,6 +14,7 @@ struct vmx_machine vmx_machine;
 struct vmx_controls vmx_controls;
 unsigned vmx_phys_bits;
 uint64_t vmx_host_xcr0;
+struct vmx_mtrrs vmx_mtrrs;
 
 /* VMs are made and destroyed by threads that may sleep: two at the same time wait. */
 static struct os_mutex mutex;
@@ -133,6 +134,7 @@ int vmx_host_get(char *why, size_t size)
     if (!users) {
         vmx_insn_cpuid(0x80000008, id);
         vmx_phys_bits = id[0] & 0xff;
+        vmx_mtrrs_read(&vmx_mtrrs, vmm_host, vmx_phys_bits);
         vmm_host->fpu_begin(vmm_host->ctx);
         vmx_host_xcr0 = host_xcr0();
         vmm_host->fpu_end(vmm_host->ctx);

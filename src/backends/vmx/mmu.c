@@ -109,13 +109,22 @@ static void code_decoded(void *ctx, uint64_t gpa)
 
 /* ---- life ---- */
 
+/* EPT entries name the type in place of the MTRRs: that of the host's own accesses, so that what a
+ * program maps of a device's memory is not cached. */
+static unsigned memory_type(void *ctx, uint64_t hpa, uint64_t *len)
+{
+    (void)ctx;
+    return vmx_mtrrs_type(&vmx_mtrrs, hpa, len);
+}
+
 int vmx_mmu_init(struct vmx_vm *vv)
 {
     struct ept_config config = {.pages = &vmx_pages,
                                 .cap = vmx_machine.caps.ept_vpid,
                                 .phys_bits = vmx_phys_bits,
                                 .max_tables = 1u << 18,
-                                .accessed_dirty = true};
+                                .accessed_dirty = true,
+                                .type = memory_type};
 
     os_mutex_init(&vv->mmu.lock);
     if (!vmx_has_ept())

@@ -9,6 +9,7 @@
 #include "core/irqchip.h"
 #include "vmx/cpu.h"
 #include "vmx/move.h"
+#include "vmx/mtrr.h"
 #include "vmx/tlb.h"
 
 /*
@@ -155,7 +156,8 @@ struct vmx_vm {
 extern struct vmx_machine vmx_machine;
 extern struct vmx_controls vmx_controls;
 extern unsigned vmx_phys_bits;
-extern uint64_t vmx_host_xcr0; /* the host's between fpu_begin and fpu_end; 0: no XSAVE */
+extern struct vmx_mtrrs vmx_mtrrs; /* where there are VMs */
+extern uint64_t vmx_host_xcr0;     /* the host's between fpu_begin and fpu_end; 0: no XSAVE */
 /* 0, or VMM_E_* with the reason. */
 int vmx_host_probe(char *why, size_t size);
 int vmx_host_get(char *why, size_t size);
