@@ -20,6 +20,9 @@
  * often left before all of their blocks have been executed. */
 #define PRICE (16 * ALWAYS)
 
+/* Registers of the guest that loops change had better not be in memory. */
+#define PREFER 2
+
 /* ---- moves ---- */
 
 void gen_regs_enter(struct gen *g)
@@ -266,7 +269,7 @@ static unsigned uses_of_count(const struct gen *g, const struct region *r, const
 
         for (unsigned e = 0; e < rb->nnext; e++)
             if (rb->to[e] >= 0 && region_is_back(r, rb, &r->block[rb->to[e]]))
-                sum += 4 * ((i ? frequency(g, rb->t) : ALWAYS) << d * LOOP_SHIFT);
+                sum += 3 * ((i ? frequency(g, rb->t) : ALWAYS) << d * LOOP_SHIFT);
     }
     return sum;
 }
@@ -278,7 +281,7 @@ static void assign_count(struct gen *g, struct region *r, const unsigned *uses,
     unsigned slot = least_of_holds(regs, uses);
 
     if (slot == 16 || (g->bt->shuffle ? g->bt->shuffle >> 9 & 1
-                                      : uses_of_count(g, r, depth) < uses[slot] + PRICE))
+                                      : uses_of_count(g, r, depth) < PREFER * uses[slot] + PRICE))
         return;
     regs->count = regs->host[slot];
     regs->host[slot] = H_NONE;
@@ -304,7 +307,7 @@ void region_assign_holds(struct gen *g, struct region *r)
             if (of_hold[i] > of_hold[k])
                 k = i;
         if (slot == 16 ||
-            (g->bt->shuffle ? g->bt->shuffle >> n & 1 : of_hold[k] < uses[slot] + PRICE))
+            (g->bt->shuffle ? g->bt->shuffle >> n & 1 : of_hold[k] < PREFER * uses[slot] + PRICE))
             return;
         regs->hold[k] = regs->host[slot];
         regs->host[slot] = H_NONE;
