@@ -199,6 +199,34 @@ static inline void host_stos(uint8_t *d, uint64_t v, uint64_t n, unsigned size)
     }
 }
 
+#define MOST_AT_ONCE (32u << 10) /* bytes: nobody waits for long */
+
+/*
+ * Pages that follow each other in the guest often do so in the host; starting the host's
+ * instruction for each of them takes about as long as they do. Of `bytes` at `src` (NULL: nothing
+ * is read) and `dst`, of which `c` are at `s` and `d`, so many are there.
+ */
+static unsigned follow(struct x86_cpu *cpu, const uint64_t *src, uint64_t dst, const uint8_t *s,
+                       const uint8_t *d, unsigned c, uint64_t bytes, unsigned size)
+{
+    while (c < bytes && c < MOST_AT_ONCE) {
+        uint64_t b = dst + c, a = src ? *src + c : b;
+        unsigned more = chunk((bytes - c) / size, size, a, b);
+
+        if (!more || mmu_fast_write(&cpu->mmu, cpu->mmu_idx, b, more) != d + c ||
+            (src && mmu_fast_read(&cpu->mmu, cpu->mmu_idx, a, more) != s + c))
+            break;
+        c += more;
+    }
+    return c;
+}
+
+/* Addresses do not wrap within a run. */
+static inline bool may_follow(const struct x86_op *op)
+{
+    return op->asz == X86_A64;
+}
+
 /* Both return the number of bytes done, 0 if it must be done one by one. */
 static unsigned movs_bulk(struct x86_cpu *cpu, const struct x86_op *op, uint64_t n, unsigned size)
 {
@@ -218,6 +246,8 @@ static unsigned movs_bulk(struct x86_cpu *cpu, const struct x86_op *op, uint64_t
     d = mmu_fast_write(&cpu->mmu, cpu->mmu_idx, dst, c);
     if (!s || !d)
         return 0;
+    if (may_follow(op))
+        c = follow(cpu, &src, dst, s, d, c, n * size, size);
     host_movs(d, s, c, size);
     set_address(cpu, op, VMM_RSI, cpu->gpr[VMM_RSI] + c);
     set_address(cpu, op, VMM_RDI, cpu->gpr[VMM_RDI] + c);
@@ -237,6 +267,8 @@ static unsigned stos_bulk(struct x86_cpu *cpu, const struct x86_op *op, uint64_t
     d = c ? mmu_fast_write(&cpu->mmu, cpu->mmu_idx, dst, c) : NULL;
     if (!d)
         return 0;
+    if (may_follow(op))
+        c = follow(cpu, NULL, dst, NULL, d, c, n * size, size);
     host_stos(d, v, c, size);
     set_address(cpu, op, VMM_RDI, cpu->gpr[VMM_RDI] + c);
     return c;
