@@ -65,6 +65,43 @@ START_TEST(movs_copies_across_pages)
 }
 END_TEST
 
+/* Pages that follow each other here do not there, or in the other way round. */
+START_TEST(pages_in_another_order)
+{
+    static const unsigned order[] = {2, 0, 1, 3};
+    static const uint64_t from = FAKE_DATA, to = 0x80000;
+
+    for (unsigned i = 0; i < 4; i++) {
+        fake_put(f, FAKE_PT + (from / 4096 + i) * 8, 8, (from + order[i] * 4096) | 7);
+        fake_put(f, FAKE_PT + (to / 4096 + i) * 8, 8, (to + (3 - order[i]) * 4096) | 7);
+    }
+    fill(from, 4 * 4096);
+    for (unsigned round = 0; round < 3; round++) { /* TLB empty, and filled */
+        memset(f->mem + to, 0, 4 * 4096);
+        gpr[VMM_RSI] = from;
+        gpr[VMM_RDI] = to;
+        gpr[VMM_RCX] = 4 * 4096 / 8;
+        ck_assert_int_eq(FAKE_EXEC(f, rep_movsq), FAKE_HLT);
+        for (unsigned i = 0; i < 4; i++)
+            ck_assert(!memcmp(f->mem + from + order[i] * 4096, f->mem + to + (3 - order[i]) * 4096,
+                              4096));
+        gpr[VMM_RAX] = 0x5a + round;
+        gpr[VMM_RDI] = to + 1;
+        gpr[VMM_RCX] = 3 * 4096;
+        ck_assert_int_eq(FAKE_EXEC(f, rep_stosb), FAKE_HLT);
+        for (unsigned i = 0; i < 4 * 4096; i++) {
+            bool kept = i < 1 || i > 3 * 4096;
+            uint64_t at = to + (3 - order[i / 4096]) * 4096 + i % 4096;
+
+            if (!kept)
+                ck_assert_uint_eq(f->mem[at], 0x5a + round);
+            else
+                ck_assert_uint_eq(f->mem[at], f->mem[from + order[i / 4096] * 4096 + i % 4096]);
+        }
+    }
+}
+END_TEST
+
 START_TEST(movs_elements_cross_pages)
 {
     fill(FAKE_DATA + 3, 8 * 1500);
@@ -343,6 +380,7 @@ int main(void)
 
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, movs_copies_across_pages);
+    tcase_add_test(tc, pages_in_another_order);
     tcase_add_test(tc, movs_elements_cross_pages);
     tcase_add_test(tc, movs_overlap_repeats_a_pattern);
     tcase_add_test(tc, movs_downwards);

@@ -65,29 +65,6 @@ static uint32_t bit_of(uint8_t slot)
     return slot < 16 ? 1u << slot : 0;
 }
 
-unsigned gen_cell(struct gen *g, const struct gen_base *b, unsigned size, bool write)
-{
-    struct region *r = g->region;
-    struct region_block *rb;
-    unsigned first = first_cell(size, write);
-    struct region_cell c = {b->base, b->index, b->scale, (uint16_t)first, NULL};
-
-    if (!r || !(g->b->mode & X86_MODE_CPL3) || first == MMU_CELLS)
-        return MMU_CELLS;
-    rb = r->current;
-    if (!rb->in_loop || !is_steady(rb, b->base) || !is_steady(rb, b->index))
-        return MMU_CELLS;
-    c.def = definition(g, (bit_of(b->base) | bit_of(b->index)) & rb->derived);
-    for (unsigned k = 0; k < r->ncells; k++)
-        if (same_cell(&r->cell[k], &c))
-            return r->cell[k].cell;
-    if (r->ncells == REGION_CELLS)
-        return MMU_CELLS;
-    c.cell += g->bt->cells++ % IN_CLASS;
-    r->cell[r->ncells++] = c;
-    return c.cell;
-}
-
 /* ---- what registers are set from ---- */
 
 /* What an op does to the general registers that it changes by other than constants: `from` decides
@@ -160,6 +137,55 @@ static struct source find_source(const struct gen *g, unsigned i)
         break;
     }
     return x;
+}
+
+/* ---- choice ---- */
+
+#define DEPTH 5 /* of registers set from others */
+
+/* Whether a register stays near what it was in the loop, or has been set in the block, in front of
+ * op i, from what does. */
+static bool settles(const struct gen *g, uint8_t slot, unsigned i, unsigned depth)
+{
+    if (is_steady(g->region->current, slot))
+        return true;
+    while (i-- > 0) {
+        struct source x;
+
+        if (!(gen_changes(g, i) >> slot & 1))
+            continue;
+        x = find_source(g, i);
+        if (x.hard)
+            return false;
+        for (uint8_t from = 0; from < 16; from++)
+            if ((x.from >> from & 1) && (!depth || !settles(g, from, i, depth - 1)))
+                return false;
+        return true;
+    }
+    return false;
+}
+
+unsigned gen_cell(struct gen *g, const struct gen_base *b, unsigned size, bool write)
+{
+    struct region *r = g->region;
+    struct region_block *rb;
+    unsigned first = first_cell(size, write);
+    struct region_cell c = {b->base, b->index, b->scale, (uint16_t)first, NULL};
+
+    if (!r || !(g->b->mode & X86_MODE_CPL3) || first == MMU_CELLS)
+        return MMU_CELLS;
+    rb = r->current;
+    if (!rb->in_loop || !settles(g, b->base, g->i, DEPTH) || !settles(g, b->index, g->i, DEPTH))
+        return MMU_CELLS;
+    c.def = definition(g, (bit_of(b->base) | bit_of(b->index)) & rb->derived);
+    for (unsigned k = 0; k < r->ncells; k++)
+        if (same_cell(&r->cell[k], &c))
+            return r->cell[k].cell;
+    if (r->ncells == REGION_CELLS)
+        return MMU_CELLS;
+    c.cell += g->bt->cells++ % IN_CLASS;
+    r->cell[r->ncells++] = c;
+    return c.cell;
 }
 
 /* ---- loops ---- */
