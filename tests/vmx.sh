@@ -6,7 +6,7 @@
 # guest of examples/type1. At the end a table of machines and models; status 0 if nothing has failed.
 #
 #   vmx.sh [--jobs N] [BUILD [PATTERN]]   runs whose name matches PATTERN (an expression); all of
-#                                         them: about an hour on two CPUs of 3 GHz
+#                                         them: three quarters of an hour on two CPUs
 #   vmx.sh --linux MODEL [BUILD]          only the kernel, on that model
 #   vmx.sh --table [BUILD]                only the table of the last results
 set -u
@@ -126,10 +126,20 @@ for path in glob.glob(f"{logs}/*.result"):
         rows.setdefault((table, machine), {})[model] = text
     else:
         print(f"{model}, {machine}: {text}")
-print("| set | machine | " + " | ".join(models) + " |")
+short = {"core2_penryn_t9600": "Penryn", "corei5_lynnfield_750": "Lynnfield",
+         "corei7_sandy_bridge_2600k": "Sandy Bridge", "corei7_haswell_4770": "Haswell",
+         "corei7_skylake_x": "Skylake-X", "corei3_cnl": "Cannon Lake", "tigerlake": "Tiger Lake"}
+
+
+def place(row):
+    table, machine = row
+    return (["snippets", "conform", "linux"].index(table),
+            order.index(machine) if machine in order else 3, not machine.startswith("no-"), machine)
+
+
+print("| set | machine | " + " | ".join(short.get(m, m) for m in models) + " |")
 print("|---|---|" + "---|" * len(models))
-for table, machine in sorted(rows, key=lambda r: (
-        r[0], order.index(r[1]) if r[1] in order else 3, not r[1].startswith("no-"), r[1])):
+for table, machine in sorted(rows, key=place):
     cells = [rows[table, machine].get(m, "") for m in models]
     print(f"| {table} | {machine.replace('-', ' ', 1)} | " + " | ".join(cells) + " |")
 END
