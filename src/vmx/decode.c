@@ -53,11 +53,6 @@ static void change(uint8_t *bitmap, uint32_t bit, bool set)
         bitmap[bit >> 3] &= (uint8_t)~mask;
 }
 
-static bool test(const uint8_t *bitmap, uint32_t bit)
-{
-    return bitmap[bit >> 3] >> (bit & 7) & 1;
-}
-
 static void msr_change(uint8_t *bitmap, uint32_t msr, bool read, bool write, bool set)
 {
     uint32_t bit;
@@ -78,37 +73,4 @@ void vmx_msr_bitmap_set(uint8_t *bitmap, uint32_t msr, bool read, bool write)
 void vmx_msr_bitmap_clear(uint8_t *bitmap, uint32_t msr, bool read, bool write)
 {
     msr_change(bitmap, msr, read, write, false);
-}
-
-bool vmx_msr_exits(const uint8_t *bitmap, uint32_t msr, bool write)
-{
-    uint32_t bit;
-
-    return !msr_bit(msr, &bit) || test(bitmap, bit + (write ? MSR_WRITES : 0));
-}
-
-static void io_change(uint8_t *bitmap, uint32_t first, uint32_t n, bool set)
-{
-    for (uint32_t port = first; port < 0x10000 && port - first < n; port++)
-        change(bitmap, port, set);
-}
-
-void vmx_io_bitmap_set(uint8_t *bitmap, uint32_t first, uint32_t n)
-{
-    io_change(bitmap, first, n, true);
-}
-
-void vmx_io_bitmap_clear(uint8_t *bitmap, uint32_t first, uint32_t n)
-{
-    io_change(bitmap, first, n, false);
-}
-
-bool vmx_io_exits(const uint8_t *bitmap, uint32_t port, unsigned size)
-{
-    if (port + size > 0x10000)
-        return true;
-    for (unsigned i = 0; i < size; i++)
-        if (test(bitmap, port + i))
-            return true;
-    return false;
 }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* vmx/decode.h: exit qualifications (SDM Vol. 3C 27.2.1), and MSR and I/O bitmaps (24.6.4,
- * 24.6.9). */
+/* vmx/decode.h: exit qualifications (SDM Vol. 3C 27.2.1), and MSR bitmaps (24.6.9). */
 #ifndef VMX_DECODE_H
 #define VMX_DECODE_H
 
@@ -78,20 +77,13 @@ struct vmx_apic_access {
 };
 struct vmx_apic_access vmx_apic_access(uint64_t qualification);
 
-/* ---- bitmaps: a set bit exits ---- */
+/* ---- MSR bitmaps: a set bit exits ---- */
 
 #define VMX_MSR_BITMAP_SIZE 4096
-#define VMX_IO_BITMAP_SIZE  8192 /* both pages */
 
 /* MSRs that the bitmap does not have (not in 0-1fff, c0000000-c0001fff) always exit; setting them
  * is without effect. */
 void vmx_msr_bitmap_set(uint8_t *bitmap, uint32_t msr, bool read, bool write);
 void vmx_msr_bitmap_clear(uint8_t *bitmap, uint32_t msr, bool read, bool write);
-bool vmx_msr_exits(const uint8_t *bitmap, uint32_t msr, bool write);
-
-void vmx_io_bitmap_set(uint8_t *bitmap, uint32_t first, uint32_t n);
-void vmx_io_bitmap_clear(uint8_t *bitmap, uint32_t first, uint32_t n);
-/* Accesses that wrap around at the end of the port space always exit. */
-bool vmx_io_exits(const uint8_t *bitmap, uint32_t port, unsigned size);
 
 #endif

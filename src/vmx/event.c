@@ -123,37 +123,3 @@ uint32_t vmx_kept_blocking(uint32_t entered_with, uint32_t left_with, bool moved
 
     return moved || (left_with & shadow) ? left_with : left_with | (entered_with & shadow);
 }
-
-enum class { BENIGN, CONTRIBUTORY, PAGE_FAULT, DOUBLE_FAULT };
-
-static enum class class_of(uint8_t vector) {
-    switch (vector){
-        case 0 :                      /* #DE */
-            case 10 :                 /* #TS */
-                case 11 :             /* #NP */
-                    case 12 :         /* #SS */
-                        case 13 :     /* #GP */
-                            case 21 : /* #CP */
-                                return CONTRIBUTORY;
-        case 14 : case 20 : /* #VE */
-            return PAGE_FAULT;
-        case VECTOR_DF : return DOUBLE_FAULT;
-        default : return BENIGN;
-    }
-}
-
-enum vmx_second vmx_second_exception(uint32_t info, uint8_t vector)
-{
-    enum class first, second = class_of(vector);
-
-    if (!(info & VMX_INTR_VALID) ||
-        (info & VMX_INTR_TYPE) >> VMX_INTR_TYPE_SHIFT != VMX_TYPE_EXCEPTION)
-        return VMX_SECOND_DELIVER;
-    first = class_of(info & VMX_INTR_VECTOR);
-    if (first == DOUBLE_FAULT)
-        return second == BENIGN ? VMX_SECOND_DELIVER : VMX_SECOND_TRIPLE_FAULT;
-    if ((first == CONTRIBUTORY && second == CONTRIBUTORY) ||
-        (first == PAGE_FAULT && (second == CONTRIBUTORY || second == PAGE_FAULT)))
-        return VMX_SECOND_DOUBLE_FAULT;
-    return VMX_SECOND_DELIVER;
-}

@@ -81,9 +81,4 @@ bool vmx_iret_blocks_nmi(uint32_t exit_reason, uint64_t info, uint32_t vectoring
  * `moved`: RIP is not that of the entry. */
 uint32_t vmx_kept_blocking(uint32_t entered_with, uint32_t left_with, bool moved);
 
-/* The exception that a second one during the delivery of the first makes (SDM Vol. 3A table 6-5):
- * an injection of the second, of #DF, or a triple fault. */
-enum vmx_second { VMX_SECOND_DELIVER, VMX_SECOND_DOUBLE_FAULT, VMX_SECOND_TRIPLE_FAULT };
-enum vmx_second vmx_second_exception(uint32_t vectoring_info, uint8_t vector);
-
 #endif

@@ -31,6 +31,7 @@ static const struct hidden {
     {"timer", PIN, MAY(6)},
     {"tsc-offset", PROC, MAY(3)},
     {"tpr-shadow", PROC, MAY(21)},
+    {"unconditional-io", PROC, MAY(24)},
     {"io-bitmaps", PROC, MAY(25)},
     {"mtf", PROC, MAY(27)},
     {"secondary", PROC, MAY(31)},

@@ -2,6 +2,7 @@
 /* backends/vmx/host.c: VMX operation of the host's CPUs, and the controls that guests run with. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "backends/vmx/vmx.h"
 #include "core/x86/xstate.h"
@@ -15,6 +16,7 @@ struct vmx_controls vmx_controls;
 unsigned vmx_phys_bits;
 uint64_t vmx_host_xcr0;
 struct vmx_mtrrs vmx_mtrrs;
+void *vmx_io_bits;
 
 /* VMs are made and destroyed by threads that may sleep: two at the same time wait. */
 static struct os_mutex mutex;
@@ -70,7 +72,13 @@ static uint64_t host_xcr0(void)
 static int negotiate(char *why, size_t size)
 {
     struct vmx_wish w = wish;
-    int err = vmx_negotiate(&vmx_machine.caps, &w, &vmx_controls, why, size);
+    int err;
+
+    if (!(vmx_may_be_1(&vmx_machine.caps, VMX_GROUP_PROC) & VMX_PROC_UNCONDITIONAL_IO)) {
+        w.required[VMX_GROUP_PROC] &= ~(uint32_t)VMX_PROC_UNCONDITIONAL_IO;
+        w.required[VMX_GROUP_PROC] |= VMX_PROC_IO_BITMAPS;
+    }
+    err = vmx_negotiate(&vmx_machine.caps, &w, &vmx_controls, why, size);
 
     if (!err && vmx_has_ept() && vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER) &&
         vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_PAT) && ept_usable(vmx_machine.caps.ept_vpid))
@@ -107,6 +115,23 @@ static void all_off(void)
     vmx_machine_off(&vmx_machine);
     free(vmx_machine.cpus);
     vmx_machine.cpus = NULL;
+    if (vmx_io_bits)
+        vmx_pages.free(NULL, vmx_io_bits);
+    vmx_io_bits = NULL;
+}
+
+/* All ports exit: where the CPU does not say so at once, by bitmaps that are both this page. */
+static int io_bits(char *why, size_t size)
+{
+    if (!vmx_uses(VMX_GROUP_PROC, VMX_PROC_IO_BITMAPS))
+        return VMM_OK;
+    vmx_io_bits = vmx_pages.alloc(NULL, false);
+    if (!vmx_io_bits) {
+        snprintf(why, size, "no memory");
+        return VMM_E_NOMEM;
+    }
+    memset(vmx_io_bits, 0xff, 4096);
+    return VMM_OK;
 }
 
 static int all_on(char *why, size_t size)
@@ -119,7 +144,9 @@ static int all_on(char *why, size_t size)
         snprintf(why, size, "no memory");
         return VMM_E_NOMEM;
     }
-    err = vmx_machine_on(&vmx_machine, why, size);
+    err = io_bits(why, size);
+    if (!err)
+        err = vmx_machine_on(&vmx_machine, why, size);
     if (err)
         all_off();
     return err;

@@ -76,7 +76,7 @@ static void put_guest(void)
 static void put_controls(const uint8_t *msr_bits)
 {
     const uint32_t not_here = (uint32_t)VMX_PROC_SECONDARY | (uint32_t)VMX_PROC_TPR_SHADOW |
-                              (uint32_t)VMX_PROC_TSC_OFFSETTING;
+                              (uint32_t)VMX_PROC_TSC_OFFSETTING | (uint32_t)VMX_PROC_IO_BITMAPS;
 
     put(VMX_PIN_CTLS, vmx_controls.value[VMX_GROUP_PIN] & ~(uint32_t)VMX_PIN_PREEMPTION_TIMER);
     put(VMX_PROC_CTLS,

@@ -46,6 +46,10 @@ void vmx_state_init(struct vmx_vcpu *v)
     put(VMX_EXIT_MSR_LOAD_COUNT, 0);
     put(VMX_ENTRY_MSR_LOAD_COUNT, 0);
     put(VMX_ENTRY_INTR_INFO, 0);
+    if (vmx_io_bits) {
+        put(VMX_IO_BITMAP_A, vmm_host->virt_to_phys(vmm_host->ctx, vmx_io_bits));
+        put(VMX_IO_BITMAP_B, vmm_host->virt_to_phys(vmm_host->ctx, vmx_io_bits));
+    }
     put(VMX_MSR_BITMAP, vmm_host->virt_to_phys(vmm_host->ctx, v->msr_bits));
     if (vmx_has_ept())
         put(VMX_EPTP, ept_eptp(&vv->mmu.ept));

@@ -164,6 +164,8 @@ int vmx_host_get(char *why, size_t size);
 void vmx_host_put(void);
 /* The monitor trap flag is there and ends steps; tried out once, out of a session. [mtf.c] */
 bool vmx_mtf_works(void);
+/* For both I/O bitmaps, on CPUs without unconditional exits of ports; else NULL. */
+extern void *vmx_io_bits;
 /* Numbers for VPIDs; 0: there is none left, or the CPU has no VPIDs. */
 uint16_t vmx_vpid_get(void);
 void vmx_vpid_put(uint16_t vpid);
