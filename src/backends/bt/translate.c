@@ -66,13 +66,30 @@ static bool asks(const struct gen_slow *s)
     return s->retry || s->found;
 }
 
+/* Where those of op i are among g->slow, perhaps with others in between. */
+struct range {
+    unsigned first, end;
+};
+
+static struct range range_of(const struct gen *g, unsigned i)
+{
+    struct range r = {g->nslow, 0};
+
+    for (unsigned j = 0; j < g->nslow; j++)
+        if (g->slow[j].i == i) {
+            r.first = j < r.first ? j : r.first;
+            r.end = j + 1;
+        }
+    return r;
+}
+
 /* Jumps to the slow path of op i that need not bring the flags to cc: they are in front of all that
  * the op does. Each is completed once. */
-static bool refused_here(struct gen *g, unsigned i)
+static bool refused_here(struct gen *g, unsigned i, struct range of)
 {
     bool any = false;
 
-    for (unsigned j = 0; j < g->nslow; j++) {
+    for (unsigned j = of.first; j < of.end; j++) {
         struct gen_slow *s = &g->slow[j];
 
         if (s->i != i || s->recipe.len || asks(s) || s->completed)
@@ -91,9 +108,9 @@ static void leave_behind(struct gen *g, unsigned what)
 }
 
 /* What is left of the jumps to the slow path of op i. */
-static void leave_refused(struct gen *g, unsigned i, unsigned k, unsigned due)
+static void leave_refused(struct gen *g, unsigned i, struct range of, unsigned k, unsigned due)
 {
-    if (!refused_here(g, i))
+    if (!refused_here(g, i, of))
         return;
     gen_x87_point(g, due);
     leave_behind(g, BT_CALL(i, k));
@@ -106,20 +123,22 @@ void gen_write_slow(struct gen *g, unsigned i)
     const struct gen_recipe *recipe = NULL;
     uint8_t *missed[GEN_MAX_SLOW];
     unsigned nmissed = 0, due = 0;
-    bool any = false;
+    struct range of;
 
     if (!(g->slow_ops >> i & 1))
         return;
-    for (unsigned j = 0; j < g->nslow; j++)
+    of = range_of(g, i);
+    if (!of.end)
+        return;
+    for (unsigned j = of.first; j < of.end; j++)
         if (g->slow[j].i == i && asks(&g->slow[j])) {
             gen_miss(g, &g->slow[j]);
             missed[nmissed++] = em_jmp_later(&g->e);
         }
     while (nmissed)
         em_here(&g->e, missed[--nmissed]);
-    for (unsigned j = 0; j < g->nslow; j++)
+    for (unsigned j = of.first; j < of.end; j++)
         if (g->slow[j].i == i) {
-            any = true;
             if (g->slow[j].x87_due)
                 due = g->slow[j].x87_due;
             if (!g->slow[j].recipe.len)
@@ -128,16 +147,14 @@ void gen_write_slow(struct gen *g, unsigned i)
             if (!asks(&g->slow[j]))
                 em_here(&g->e, g->slow[j].site);
         }
-    if (!any)
-        return;
     if (recipe) {
         gen_cook(g, recipe);
         gen_store_cc(g);
     }
     if (!g->saves[i])
-        refused_here(g, i);
+        refused_here(g, i, of);
     if (i == X86_BLOCK_MAX || (g->b->ends && i == g->b->n - 1u)) {
-        refused_here(g, i);
+        refused_here(g, i, of);
         gen_x87_point(g, due);
         go_tail(g);
         return;
@@ -145,7 +162,7 @@ void gen_write_slow(struct gen *g, unsigned i)
     while (!g->is_inline[k])
         k++;
     if (g->leaves[i]) {
-        refused_here(g, i);
+        refused_here(g, i, of);
         gen_x87_point(g, due);
         leave_behind(g, BT_CALL(i, k));
         return;
@@ -154,14 +171,14 @@ void gen_write_slow(struct gen *g, unsigned i)
     call_handlers(g, BT_CALL(i, k) | (g->holds ? BT_HELD : 0));
     if (g->held_ret && k == g->b->n - 1u) {
         go_tail(g);
-        leave_refused(g, i, k, due);
+        leave_refused(g, i, of, k, due);
         return;
     }
     gen_simd_again(g, k);
     if (g->host_at[k])
         gen_load_cc(g);
     em_jmp(&g->e, g->at[k]);
-    leave_refused(g, i, k, due);
+    leave_refused(g, i, of, k, due);
 }
 
 /* ---- the block ---- */

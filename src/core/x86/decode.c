@@ -198,8 +198,10 @@ ZyanStatus x86_dec_get(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, 
     (*found)->end = false;
     if (!d) {
         status = decode_insn(room, avail < INSN_MAX ? avail : INSN_MAX);
-        if (ZYAN_SUCCESS(status))
+        if (ZYAN_SUCCESS(status)) {
+            room->alien = is_alien(room);
             x86_memo_enter(cpu->memo, room, avail);
+        }
     }
     return status;
 }
@@ -215,7 +217,7 @@ unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, uns
     if (ZYAN_SUCCESS(status)) {
         op->len = d->insn.length;
         blank = *op;
-        if (!is_alien(d) && decode_row(d, op)) {
+        if (!d->alien && decode_row(d, op)) {
             *end = d->end;
             return op->len;
         }

@@ -18,11 +18,12 @@
  */
 struct x86_dec {
     struct x86_cpu *cpu;
-    uint32_t mode;       /* X86_MODE_* */
+    uint32_t mode; /* X86_MODE_* */
+    bool end;
+    bool alien;          /* no x86 instruction of the guest's CPU, whatever Zydis says */
     const uint8_t *code; /* the instruction's bytes */
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
-    bool end;
 };
 
 typedef bool x86_dec_fn(struct x86_dec *d, struct x86_op *op, unsigned arg);

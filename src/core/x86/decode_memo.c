@@ -20,8 +20,8 @@
 #define MAX_BYTES 15 /* of an instruction */
 
 struct entry {
-    uint64_t
-        shape; /* 0: empty. No instruction is a shape of zeros: ADD [RAX], AL is 0000H, 16 bits */
+    /* 0: empty. No instruction is a shape of zeros: ADD [RAX], AL is 0000H, 16 bits */
+    _Alignas(64) uint64_t shape;
     bool code64;
     uint8_t len;                    /* of the instruction */
     uint8_t disp, disp_size;        /* where it is; bytes, 0: there is none */
@@ -278,6 +278,7 @@ void x86_memo_enter(struct x86_memo *memo, const struct x86_dec *d, unsigned ava
     memcpy(e, &new, offsetof(struct entry, d));
     e->shape = shape;
     e->code64 = code64;
+    e->d.alien = d->alien;
     e->d.insn = d->insn;
     memcpy(e->d.opnd, d->opnd, sizeof(e->d.opnd)); /* others matter as being none */
 }
