@@ -57,7 +57,12 @@ static int on_page_fault(struct vmx_vcpu *v, uint32_t intr)
 {
     uint64_t linear = vmx_insn_read(VMX_EXIT_QUALIFICATION);
     uint32_t error = (uint32_t)vmx_insn_read(VMX_EXIT_INTR_ERROR);
+    int r = vmx_on_mmio_fault(v, linear, error);
 
+    if (r != VMX_INJECT_SOFT)
+        return r;
+    if (!vmx_has_ept())
+        vmx_shadow_keep_blocking(v);
     block_nmi_again(v, intr);
     if (vmx_has_ept()) /* the guest, which has paging off, has changed the identity tables */
         return vmx_soft_one(v, true);
@@ -94,6 +99,8 @@ static int on_exception(struct vmx_vcpu *v)
         vmx_session_end(v); /* the host has had it (run.c), and may want the CPU */
         return VMX_GO_ON;
     }
+    if ((intr & VMX_INTR_VECTOR) == VMX_VECTOR_PF)
+        return on_page_fault(v, intr);
     if (!vmx_has_ept())
         vmx_shadow_keep_blocking(v);
     if ((intr & VMX_INTR_VECTOR) == X86_DB) {
@@ -107,8 +114,6 @@ static int on_exception(struct vmx_vcpu *v)
      * software CPU raises it again. */
     if ((intr & VMX_INTR_VECTOR) == X86_UD && !v->mmu.vm86)
         return vmx_soft_one(v, true);
-    if ((intr & VMX_INTR_VECTOR) == VMX_VECTOR_PF)
-        return on_page_fault(v, intr);
     if (v->mmu.vm86 && (intr & VMX_INTR_VECTOR) != X86_MC) {
         v->mmu.linger = true;
         v->checked = false;

@@ -41,7 +41,7 @@ const struct vmx_move *vmx_find_move(struct vmx_vcpu *v, struct vmx_site *site, 
                                      uint32_t ar);
 static inline const struct vmx_move *vmx_move_at_rip(struct vmx_vcpu *v)
 {
-    uint64_t cr3 = vmx_insn_read(VMX_GUEST_CR3);
+    uint64_t cr3 = vmx_has_ept() ? vmx_insn_read(VMX_GUEST_CR3) : v->soft.cpu->cr3;
     uint32_t ar = (uint32_t)vmx_insn_read(VMX_GUEST_CS_AR);
     struct vmx_site *site;
 

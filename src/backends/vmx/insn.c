@@ -46,26 +46,61 @@ static inline int finish(struct vmx_vcpu *v, int result)
 
 /* ---- CPUID ---- */
 
+static inline int finish_cpuid(struct vmx_vcpu *v, const uint32_t out[4])
+{
+    struct x86_cpu *cpu = v->soft.cpu;
+
+    cpu->gpr[VMM_RAX] = out[0];
+    cpu->gpr[VMM_RBX] = out[1];
+    cpu->gpr[VMM_RCX] = out[2];
+    cpu->gpr[VMM_RDX] = out[3];
+    return vmx_next(v);
+}
+
+#define LEAF_APIC 1u          /* a bit of it is the local APIC's (SDM Vol. 3A 11.4.3) */
 #define LEAF_MODE 0x80000001u /* it depends on the mode */
+
+static bool program_answers(const struct vmx_vcpu *v)
+{
+    return v->vcpu->vm->flags & VMM_VM_EXIT_CPUID;
+}
+
+static __attribute__((noinline)) int look_up(struct vmx_vcpu *v, struct vmx_leaf *known,
+                                             uint32_t leaf, uint32_t subleaf)
+{
+    struct x86_cpu *cpu = v->soft.cpu;
+    uint32_t out[4] = {0};
+    int r;
+
+    if (leaf == LEAF_MODE)
+        vmx_pull(v, VMX_G_SEGS | VMX_G_CONTROL);
+    r = core_cpuid(v->vcpu, vmx_serial(v), leaf, subleaf, out);
+    if (r != CORE_IO_OK)
+        return finish(v, r);
+    if (!program_answers(v) && leaf != LEAF_APIC) {
+        *known = (struct vmx_leaf){
+            .leaf = leaf, .subleaf = subleaf, .known = true, .dynamic = x86_cpuid_is_dynamic(leaf)};
+        memcpy(known->out, out, sizeof(out));
+    }
+    x86_cpuid_fill(cpu, leaf, subleaf, out);
+    return finish_cpuid(v, out);
+}
 
 int vmx_on_cpuid(struct vmx_vcpu *v)
 {
-    struct x86_cpu *cpu = v->soft.cpu;
-    uint32_t leaf = (uint32_t)cpu->gpr[VMM_RAX], out[4] = {0};
-    int r;
+    const struct x86_cpu *cpu = v->soft.cpu;
+    uint32_t leaf = (uint32_t)cpu->gpr[VMM_RAX], subleaf = (uint32_t)cpu->gpr[VMM_RCX], out[4];
+    struct vmx_leaf *known = &v->leaves[(leaf + subleaf) % VMX_NLEAVES];
 
     if (!simple(v) || cpu->misc_features)
         return vmx_soft_one(v, false);
-    if (leaf == LEAF_MODE)
-        vmx_pull(v, VMX_G_SEGS | VMX_G_CONTROL);
-    r = x86_cpuid(cpu, leaf, (uint32_t)cpu->gpr[VMM_RCX], out);
-    if (r == CORE_IO_OK) {
-        cpu->gpr[VMM_RAX] = out[0];
-        cpu->gpr[VMM_RBX] = out[1];
-        cpu->gpr[VMM_RCX] = out[2];
-        cpu->gpr[VMM_RDX] = out[3];
-    }
-    return finish(v, r);
+    if (!known->known || known->leaf != leaf || known->subleaf != subleaf || leaf == LEAF_MODE)
+        return look_up(v, known, leaf, subleaf);
+    if (!known->dynamic)
+        return finish_cpuid(v, known->out);
+    memcpy(out, known->out, sizeof(out));
+    x86_cpuid_fill(cpu, leaf, subleaf, out);
+    return finish_cpuid(v, out);
 }
 
 /* ---- IN and OUT ---- */
@@ -91,7 +126,7 @@ int vmx_on_io(struct vmx_vcpu *v)
 
 /* ---- MSRs ---- */
 
-/* MSRs that are not the software CPU's, so that it need not know the registers. */
+/* The core's, which may call back; others are the software CPU's unless the program has a say. */
 static bool is_core_msr(uint32_t index)
 {
     switch (index) {
@@ -105,27 +140,64 @@ static bool is_core_msr(uint32_t index)
     }
 }
 
+/* Registers that the value of the software CPU's MSR is of, or that a write may change. */
+static uint32_t groups_of(uint32_t index, bool write)
+{
+    switch (index) {
+    case 0xc0000080: /* IA32_EFER, which no guest changes without an exit */
+        return write ? VMX_G_VMCS : 0;
+    case 0xc0000100: /* IA32_FS_BASE, IA32_GS_BASE */
+    case 0xc0000101:
+        return VMX_G_SEGS;
+    case 0x174: /* IA32_SYSENTER_CS, _ESP, _EIP, and IA32_PAT: none without an exit */
+    case 0x175:
+    case 0x176:
+    case 0x277:
+        return write ? VMX_G_MSRS : 0;
+    default:
+        return 0;
+    }
+}
+
+/* Those of vmx_session_begin are the software CPU's between sessions only. */
+static bool of_session(uint32_t index, bool write)
+{
+    return index == 0xc0000102 || (write && index >= 0xc0000080 && index <= 0xc0000103);
+}
+
+static int own_msr(struct vmx_vcpu *v, uint32_t index, bool write, uint64_t *value)
+{
+    struct x86_cpu *cpu = v->soft.cpu;
+    uint32_t groups = groups_of(index, write);
+    bool ok;
+
+    vmx_pull(v, groups);
+    if (!write)
+        return x86_read_msr(cpu, index, value, false) ? CORE_IO_OK : CORE_IO_GP;
+    ok = x86_write_msr(cpu, index, *value, false);
+    vmx_changed(v, groups);
+    return ok ? CORE_IO_OK : CORE_IO_GP;
+}
+
 static int msr(struct vmx_vcpu *v, bool write, uint64_t *value)
 {
     struct x86_cpu *cpu = v->soft.cpu;
     uint32_t index = (uint32_t)cpu->gpr[VMM_RCX];
-    bool handled = false, ok;
+    bool handled = false;
     int r;
 
+    if (!v->vcpu->nmsr_ranges && !is_core_msr(index)) {
+        if (of_session(index, write))
+            vmx_session_end(v);
+        return own_msr(v, index, write, value);
+    }
     if (index == VMX_MSR_X2APIC_TPR ||
         (index == VMX_MSR_X2APIC_EOI && vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_VIRTUAL_INTERRUPTS)))
         vmx_apic_used(v);
-    if (!is_core_msr(index))
-        vmx_pull(v, VMX_G_VMCS);
+    v->in_insn = true;
     vmx_session_end(v);
-    r = core_msr_access(v->vcpu, x86_serial(cpu), index, write, value, &handled);
-    if (r != CORE_IO_OK || handled)
-        return r;
-    vmx_pull(v, VMX_G_VMCS);
-    ok = write ? x86_write_msr(cpu, index, *value, false) : x86_read_msr(cpu, index, value, false);
-    if (write)
-        vmx_changed(v, VMX_G_VMCS);
-    return ok ? CORE_IO_OK : CORE_IO_GP;
+    r = core_msr_access(v->vcpu, vmx_serial(v), index, write, value, &handled);
+    return r != CORE_IO_OK || handled ? r : own_msr(v, index, write, value);
 }
 
 int vmx_on_rdmsr(struct vmx_vcpu *v)
@@ -136,13 +208,12 @@ int vmx_on_rdmsr(struct vmx_vcpu *v)
 
     if (!simple(v))
         return vmx_soft_one(v, false);
-    v->in_insn = true;
     r = msr(v, false, &value);
-    if (r == CORE_IO_OK) {
-        cpu->gpr[VMM_RAX] = (uint32_t)value;
-        cpu->gpr[VMM_RDX] = value >> 32;
-    }
-    return finish(v, r);
+    if (r != CORE_IO_OK)
+        return finish(v, r);
+    cpu->gpr[VMM_RAX] = (uint32_t)value;
+    cpu->gpr[VMM_RDX] = value >> 32;
+    return v->in_session ? vmx_next(v) : finish(v, r);
 }
 
 int vmx_on_wrmsr(struct vmx_vcpu *v)
@@ -152,7 +223,6 @@ int vmx_on_wrmsr(struct vmx_vcpu *v)
 
     if (!simple(v))
         return vmx_soft_one(v, false);
-    v->in_insn = true;
     return finish(v, msr(v, true, &value));
 }
 
@@ -194,6 +264,5 @@ int vmx_on_rdtsc(struct vmx_vcpu *v)
     tsc = core_vcpu_tsc(v->vcpu);
     cpu->gpr[VMM_RAX] = (uint32_t)tsc;
     cpu->gpr[VMM_RDX] = tsc >> 32;
-    vmx_skip(v);
-    return VMX_GO_ON;
+    return vmx_next(v);
 }

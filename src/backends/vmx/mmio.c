@@ -25,24 +25,13 @@ static void load(struct x86_cpu *cpu, const struct vmx_move *m, uint64_t value)
         x86_set_reg(cpu, m->reg, m->to, value);
 }
 
-/* Of an EPT violation's qualification. */
-#define READ       1u
-#define WRITE      2u
-#define FETCH      4u
-#define TRANSLATED 0x180u
-
-int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification)
+static int access(struct vmx_vcpu *v, uint64_t gpa, bool write)
 {
-    const bool write = qualification & WRITE;
     struct x86_cpu *cpu = v->soft.cpu;
-    const struct vmx_move *m;
+    const struct vmx_move *m = vmx_move_at_rip(v);
     uint64_t value;
     int r;
 
-    /* The operand itself, either read or written. */
-    if ((qualification & (TRANSLATED | FETCH)) != TRANSLATED || !(qualification & READ) != write)
-        return VMX_INJECT_SOFT;
-    m = vmx_move_at_rip(v);
     /* At the begin of a page it may be the rest of an access to memory in front of it. */
     if (!m || m->write != write || (gpa & 0xfff) + m->size > 0x1000 ||
         (m->size > 1 && !(gpa & 0xfff)) || !vmx_simple(v, m->len))
@@ -63,4 +52,58 @@ int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification)
     }
     vmx_skip(v);
     return VMX_GO_ON;
+}
+
+/* ---- EPT violations ---- */
+
+/* Of the qualification. */
+#define READ       1u
+#define WRITE      2u
+#define FETCH      4u
+#define TRANSLATED 0x180u
+
+int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification)
+{
+    const bool write = qualification & WRITE;
+
+    /* The operand itself, either read or written. */
+    if ((qualification & (TRANSLATED | FETCH)) != TRANSLATED || !(qualification & READ) != write)
+        return VMX_INJECT_SOFT;
+    return access(v, gpa, write);
+}
+
+/* ---- page faults on shadow page tables ---- */
+
+/*
+ * What a walk has found for a fault is kept as a TLB would keep it, by what says that nothing has
+ * been invalidated since: the linear page, which the guest may access so, is that physical page,
+ * which is no memory.
+ */
+static struct vmx_mmio_page *page_of(struct vmx_vcpu *v, uint64_t linear, uint32_t error)
+{
+    return &v->mmio_pages[((linear >> 12) ^ (error & MMU_PF_W)) % VMX_NMMIO];
+}
+
+void vmx_mmio_found(struct vmx_vcpu *v, uint64_t linear, uint32_t error, uint64_t gpa)
+{
+    /* Alignment is checked behind the walk. */
+    if ((error & MMU_PF_U) && (v->flags & X86_AC))
+        return;
+    *page_of(v, linear, error) = (struct vmx_mmio_page){.linear = linear & ~0xfffull,
+                                                        .gpa = gpa & ~0xfffull,
+                                                        .flush_gen = v->soft.cpu->mmu.flush_gen,
+                                                        .map = v->vv->map_generation,
+                                                        .error = error,
+                                                        .ac = v->flags & X86_AC};
+}
+
+int vmx_on_mmio_fault(struct vmx_vcpu *v, uint64_t linear, uint32_t error)
+{
+    const struct vmx_mmio_page *p = page_of(v, linear, error);
+
+    if (p->linear != (linear & ~0xfffull) || p->error != error ||
+        p->flush_gen != v->soft.cpu->mmu.flush_gen || p->map != v->vv->map_generation ||
+        p->ac != (v->flags & X86_AC) || v->soft.cpu->event.valid)
+        return VMX_INJECT_SOFT;
+    return access(v, p->gpa | (linear & 0xfff), error & MMU_PF_W);
 }

@@ -305,7 +305,8 @@ bool vmx_mmu_ready(struct vmx_vcpu *v)
 
 bool vmx_mmu_current(const struct vmx_vcpu *v)
 {
-    return vmx_has_ept() || v->mmu.flush_gen == v->soft.cpu->mmu.flush_gen;
+    return vmx_has_ept() ||
+           (v->mmu.flush_gen == v->soft.cpu->mmu.flush_gen && shadow_sink_space(&v->mmu.shadow));
 }
 
 /* ---- EPT violations ---- */

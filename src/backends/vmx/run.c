@@ -182,15 +182,20 @@ static int not_settled(struct vmx_vcpu *v, const char *what)
 
 #define MAX_ROUNDS 16 /* other vCPUs can take something away meanwhile */
 
-/* Executes what is due, and looks again. */
+/* Executes what is due, and looks again; VMX_RESUME: the entry comes. */
 static __attribute__((noinline)) int settle(struct vmx_vcpu *v)
 {
     for (unsigned i = 0; i < MAX_ROUNDS; i++) {
         uint64_t before = asked(v);
 
+        if (!vmx_mmu_current(v)) {
+            v->checked = false;
+            vmx_withdraw(v);
+            return VMX_GO_ON;
+        }
         if (settled(v)) {
             v->settled = before;
-            return VMX_GO_ON;
+            return VMX_RESUME;
         }
         invalidate(v);
     }
@@ -246,7 +251,7 @@ static inline __attribute__((always_inline)) int enter_guest(struct vmx_vcpu *v)
 
     if (__builtin_expect(asked(v) != v->settled, 0)) {
         result = settle(v);
-        if (result != VMX_GO_ON)
+        if (result != VMX_RESUME)
             return result;
     }
     if (__builtin_expect(v->newer == VMX_G_RIP, 1)) { /* behind an instruction */
@@ -376,7 +381,7 @@ static int turn(struct vmx_vcpu *v, bool step)
                    ? VMX_GO_ON
                    : r;
     } else {
-        v->checked = vmx_has_ept();
+        v->checked = true;
     }
     if (v->soft.cpu->activity != VMM_ACTIVE) {
         r = check_activity(v);

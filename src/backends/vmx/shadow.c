@@ -358,6 +358,8 @@ int vmx_mmu_page_fault(struct vmx_vcpu *v, uint64_t linear, uint32_t error)
         core_world_go(v->vcpu->vm);
     if (r == SHADOW_RETRY)
         return VMX_MMU_RESUME;
+    if (r == SHADOW_MMIO && !cpu->event.valid)
+        vmx_mmio_found(v, linear, error, gpa);
     /* During a delivery the software CPU delivers anew, and meets the fault there. */
     if (r != SHADOW_PF || cpu->event.valid)
         return VMX_MMU_SOFT;

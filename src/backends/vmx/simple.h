@@ -52,4 +52,11 @@ static inline void vmx_skip(struct vmx_vcpu *v)
     cpu->rep_serial++; /* the next access belongs to another instruction */
 }
 
+/* Behind an instruction that has changed general registers only, in the session. */
+static inline int vmx_next(struct vmx_vcpu *v)
+{
+    vmx_skip(v);
+    return v->calm && v->checked ? VMX_RESUME : VMX_GO_ON;
+}
+
 #endif

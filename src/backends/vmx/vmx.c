@@ -227,6 +227,7 @@ static int set_cpuid(struct vcpu *vcpu)
 {
     vmx_pull(of(vcpu), VMX_G_ALL);
     vmx_changed(of(vcpu), VMX_G_ALL);
+    memset(of(vcpu)->leaves, 0, sizeof(of(vcpu)->leaves));
     return interp_set_cpuid(vcpu);
 }
 

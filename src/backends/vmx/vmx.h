@@ -63,6 +63,22 @@ struct vmx_site {
     struct vmx_move move;
 };
 
+/* A linear page that is no memory, and the page faults that its accesses are. [mmio.c] */
+#define VMX_NMMIO 4u
+struct vmx_mmio_page {
+    uint64_t linear, gpa;
+    uint64_t flush_gen, map; /* of the TLB and the memory map; 0: unused */
+    uint32_t error;          /* code */
+    uint32_t ac;             /* RFLAGS.AC */
+};
+
+/* What the vCPU's table says of a leaf, without what depends on registers. */
+#define VMX_NLEAVES 8u
+struct vmx_leaf {
+    uint32_t leaf, subleaf, out[4];
+    bool known, dynamic;
+};
+
 struct vmx_vcpu {
     struct interp_vcpu soft; /* first: interp.h */
     struct vcpu *vcpu;
@@ -126,6 +142,8 @@ struct vmx_vcpu {
     struct vmx_page_cache pages[VMX_NPAGES]; /* by level of the walk */
     uint64_t nothing_at;                     /* a page that is not memory */
     struct vmx_site sites[VMX_NSITES];
+    struct vmx_mmio_page mmio_pages[VMX_NMMIO];
+    struct vmx_leaf leaves[VMX_NLEAVES]; /* [insn.c] */
     bool in_insn;         /* a callback may run on behalf of the instruction at RIP */
     uint64_t serial_base; /* x86_serial less rep_serial: the software CPU has not run since */
 };
@@ -210,7 +228,7 @@ static inline void vmx_pull(struct vmx_vcpu *v, uint32_t groups)
 static inline void vmx_changed(struct vmx_vcpu *v, uint32_t groups)
 {
     v->newer |= groups;
-    if (groups & ~(uint32_t)(VMX_G_RIP | VMX_G_BLOCKING))
+    if (groups & ~(uint32_t)(VMX_G_RIP | VMX_G_BLOCKING | VMX_G_MSRS))
         v->checked = false;
 }
 
@@ -328,6 +346,10 @@ int vmx_on_vmcall(struct vmx_vcpu *v);
 int vmx_on_rdtsc(struct vmx_vcpu *v);
 /* An access to what is not memory: VMX_INJECT_SOFT if it is not a plain move. [mmio.c] */
 int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification);
+/* The same for a page fault on shadow page tables, with RFLAGS as v->flags has them, if one like it
+ * has been found to be such an access. */
+int vmx_on_mmio_fault(struct vmx_vcpu *v, uint64_t linear, uint32_t error);
+void vmx_mmio_found(struct vmx_vcpu *v, uint64_t linear, uint32_t error, uint64_t gpa);
 
 /* vmm_backend_ops.msr_policy: which MSRs exit. [msr.c] */
 int vmx_msr_policy(struct vcpu *vcpu);

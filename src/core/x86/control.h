@@ -115,6 +115,9 @@ static inline bool x86_env_result(struct x86_cpu *cpu, int result)
 
 /* CPUID as the guest sees it, with the dynamic bits. X86_ENV_*. [cpuid.c] */
 int x86_cpuid(struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+/* Its second half: what registers have a part in; and whether they have in this leaf. */
+void x86_cpuid_fill(const struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+bool x86_cpuid_is_dynamic(uint32_t leaf);
 
 /* Handlers of MOV with control and debug registers: op->imm is the number. */
 x86_fn x86_sys_mov_to_cr, x86_sys_mov_from_cr;

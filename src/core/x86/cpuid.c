@@ -19,9 +19,24 @@ static void dynamic_xsave(const struct x86_cpu *cpu, uint32_t subleaf, uint32_t 
             out[0] & (1u << 1 | X86_FD1_XSAVES) ? x86_xstate_compact_size(cpu->xcr0 | cpu->xss) : 0;
 }
 
+bool x86_cpuid_is_dynamic(uint32_t leaf)
+{
+    switch (leaf) {
+    case 0:
+    case 1:
+    case 7:
+    case 0xb:
+    case 0x1f:
+    case 0xd:
+    case 0x80000001:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* Registers are in the order EAX, EBX, ECX, EDX. */
-static void fill_dynamic(const struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf,
-                         uint32_t out[4])
+void x86_cpuid_fill(const struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     switch (leaf) {
     case 0:
@@ -64,7 +79,7 @@ int x86_cpuid(struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out
     int r = cpu->env->cpuid(cpu->env->mmu.ctx, leaf, subleaf, out);
 
     if (r == X86_ENV_OK)
-        fill_dynamic(cpu, leaf, subleaf, out);
+        x86_cpuid_fill(cpu, leaf, subleaf, out);
     return r;
 }
 

@@ -250,7 +250,7 @@ static bool has(const struct x86_cpu *cpu, enum need need)
 #define FIELD(f) offsetof(struct x86_cpu, f)
 
 /* `get` NULL: the field. `set` NULL: the field, after `valid` (NULL: all values) and, for
- * addresses, if canonical. Read-only registers have a `get` and no `set`. */
+ * addresses, if canonical. Read-only registers have a `get` and no `set`. Sorted by index. */
 static const struct msr {
     uint32_t index;
     uint16_t count; /* consecutive numbers: consecutive fields */
@@ -296,10 +296,18 @@ static const struct msr {
 
 static const struct msr *find(const struct x86_cpu *cpu, uint32_t index)
 {
-    for (unsigned i = 0; i < sizeof(msrs) / sizeof(msrs[0]); i++)
-        if (index - msrs[i].index < msrs[i].count)
-            return has(cpu, (enum need)msrs[i].need) ? &msrs[i] : NULL;
-    return NULL;
+    unsigned lo = 0, hi = sizeof(msrs) / sizeof(msrs[0]);
+
+    while (hi - lo > 1) {
+        unsigned mid = (lo + hi) / 2;
+
+        if (index < msrs[mid].index)
+            hi = mid;
+        else
+            lo = mid;
+    }
+    return index - msrs[lo].index < msrs[lo].count && has(cpu, (enum need)msrs[lo].need) ? &msrs[lo]
+                                                                                         : NULL;
 }
 
 static uint64_t *field(struct x86_cpu *cpu, const struct msr *m, uint32_t index)
