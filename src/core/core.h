@@ -202,6 +202,7 @@ struct vcpu {
     bool world_dropped;     /* between core_guest_leave and _enter of who has stopped the world */
     bool irq_window_wanted; /* backend: VMM_EXIT_IRQ_WINDOW when irq_window opens, then cleared */
     bool exit_complete;     /* backend: exit.rip, mode and cpl are filled too */
+    bool halted;            /* backend, with BACKEND_HALT: it is VMM_HALTED, as nobody need ask */
 
     /* backend: sorted by leaf, then subleaf; use core_cpuid for what the guest sees. */
     struct vmm_cpuid cpuid[CORE_MAX_CPUID];

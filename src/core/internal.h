@@ -103,6 +103,7 @@ void core_engine_leave(struct vcpu *vcpu, bool entered);
 /* The engine's set_regs, with these two. */
 int core_regs_set(struct vcpu *vcpu, const struct vcpu_regs *regs);
 /* VMM_MODE_* and CPL from the groups GPR, SEG and CONTROL. */
+uint32_t core_mode(uint64_t cr0, uint64_t efer, uint64_t rflags, uint32_t cs_ar);
 uint32_t core_regs_mode(const struct vcpu_regs *regs);
 uint8_t core_regs_cpl(const struct vcpu_regs *regs);
 

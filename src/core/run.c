@@ -179,15 +179,26 @@ static void wait_event(struct vcpu *vcpu)
     core_vcpu_where(vcpu, VCPU_RUN);
 }
 
+static __attribute__((noinline)) int waits_for_sipi(struct vcpu *vcpu, bool *waits)
+{
+    struct vcpu_regs regs;
+    int err = core_regs_get(vcpu, VMM_REGS_EVENTS, &regs);
+
+    *waits = !err && regs.activity == VMM_WAIT_SIPI;
+    return err;
+}
+
 /* The CPU is halted; true: that exits, or *err is set. */
 static bool halt(struct vcpu *vcpu, int *err)
 {
-    struct vcpu_regs regs;
+    bool wait_sipi = false;
 
-    *err = core_regs_get(vcpu, VMM_REGS_EVENTS, &regs);
-    if (*err)
-        return true;
-    if (regs.activity != VMM_WAIT_SIPI) {
+    if (!vcpu->halted) {
+        *err = waits_for_sipi(vcpu, &wait_sipi);
+        if (*err)
+            return true;
+    }
+    if (!wait_sipi) {
         if (vcpu->vm->irqchip_kind == VMM_IRQCHIP_NONE || (vcpu->vm->flags & VMM_VM_EXIT_HLT))
             return exits(vcpu, VMM_EXIT_HLT);
         atomic_fetch_add_explicit(&vcpu->nhalts, 1, memory_order_relaxed);
@@ -243,28 +254,34 @@ static int loop(struct vcpu *vcpu, bool step)
         }
         vcpu->exit.reason = VMM_EXIT_NONE;
         vcpu->exit.insn_len = 0;
-        vcpu->exit_complete = false;
+        vcpu->exit_complete = vcpu->halted = false;
         if (enter(vcpu, step, &err))
             return err;
     }
 }
 
+static __attribute__((noinline)) int fill_where(struct vcpu *vcpu)
+{
+    struct vcpu_regs regs;
+    int err = core_regs_get(vcpu, VMM_REGS_GPR | VMM_REGS_SEG | VMM_REGS_CONTROL, &regs);
+
+    if (err)
+        return err;
+    vcpu->exit.rip = regs.rip;
+    vcpu->exit.mode = core_regs_mode(&regs);
+    vcpu->exit.cpl = core_regs_cpl(&regs);
+    return 0;
+}
+
 /* What all exits have in common. */
 static int fill_common(struct vcpu *vcpu)
 {
-    struct vcpu_regs regs;
+    int err = vcpu->exit_complete ? 0 : fill_where(vcpu);
 
-    if (!vcpu->exit_complete) {
-        int err = core_regs_get(vcpu, VMM_REGS_GPR | VMM_REGS_SEG | VMM_REGS_CONTROL, &regs);
-        if (err)
-            return err;
-        vcpu->exit.rip = regs.rip;
-        vcpu->exit.mode = core_regs_mode(&regs);
-        vcpu->exit.cpl = core_regs_cpl(&regs);
-    }
-    if (vcpu->exit.insn_len < sizeof(vcpu->exit.insn))
-        memset(vcpu->exit.insn + vcpu->exit.insn_len, 0,
-               sizeof(vcpu->exit.insn) - vcpu->exit.insn_len);
+    if (err)
+        return err;
+    for (unsigned i = vcpu->exit.insn_len; i < sizeof(vcpu->exit.insn); i++)
+        vcpu->exit.insn[i] = 0;
     return 0;
 }
 
@@ -286,6 +303,15 @@ static void take_answer(struct vcpu *vcpu, const struct vcpu_exit *given)
         break;
     }
     vcpu->answer = ANSWER_NONE;
+}
+
+static __attribute__((noinline)) void take_answer_of(struct vcpu *vcpu,
+                                                     const struct vcpu_exit *exit)
+{
+    struct vcpu_exit given = {0};
+
+    memcpy(&given, exit, exit->size < sizeof(given) ? exit->size : sizeof(given));
+    take_answer(vcpu, &given);
 }
 
 static void set_budget(struct vcpu *vcpu)
@@ -313,7 +339,6 @@ static int check_exit(struct vm *vm, const char *op, const struct vcpu_exit *exi
 
 static int run(struct vcpu *vcpu, struct vcpu_exit *exit, bool step, const char *op)
 {
-    struct vcpu_exit given = {0};
     struct vm *vm = vcpu->vm;
     bool nested;
 
@@ -328,8 +353,8 @@ static int run(struct vcpu *vcpu, struct vcpu_exit *exit, bool step, const char 
     if (nested)
         return vm_fail(vm, VMM_E_STATE, op, "called from inside a function for vCPU %u", vcpu->id);
 
-    memcpy(&given, exit, exit->size < sizeof(given) ? exit->size : sizeof(given));
-    take_answer(vcpu, &given);
+    if (vcpu->answer != ANSWER_NONE)
+        take_answer_of(vcpu, exit);
     memset(&vcpu->exit, 0, sizeof(vcpu->exit));
     vcpu->exit.size = sizeof(vcpu->exit);
     set_budget(vcpu);

@@ -4,6 +4,7 @@
 
 #include "backends/vmx/fetch.h"
 #include "backends/vmx/simple.h"
+#include "core/internal.h"
 #include "core/x86/control.h"
 #include "vmx/fields.h"
 #include "vmx/insn.h"
@@ -40,6 +41,7 @@ static inline void check_map(struct vmx_vcpu *v)
         v->pages[i].gpa = UINT64_MAX;
     for (unsigned i = 0; i < VMX_NSITES; i++)
         v->sites[i].known = false;
+    v->behind.known = false;
     v->nothing_at = UINT64_MAX;
 }
 
@@ -139,33 +141,82 @@ const struct vmx_move *vmx_find_move(struct vmx_vcpu *v, struct vmx_site *site, 
     return &site->move;
 }
 
-/* What an instruction in front of RIP has been fetched from is known to be mapped: the page's
- * rights and reserved bits need no look, as in walk_long. */
-static bool fill_fetched(struct vmx_vcpu *v)
-{
-    const struct x86_cpu *cpu = v->soft.cpu;
-    const unsigned at = cpu->rip & 0xfff, n = 15;
-    struct vcpu_exit *e = &v->vcpu->exit;
-    struct vmx_site site = {.cr3 = cpu->cr3};
-    const uint8_t *page;
-    uint64_t gpa;
+/* ---- exits to the program ---- */
 
-    if (!(cpu->efer & X86_EFER_LMA) || !(cpu->seg[VMM_CS].ar & VMM_AR_L) || at < n ||
-        at > 0x1000 - n)
-        return false;
+/* The page of RIP, where a whole instruction's bytes are, in 64-bit code: what an instruction in
+ * front of RIP has been fetched from is known to be mapped, so that rights and reserved bits need
+ * no look, as in walk_long. NULL: it is not so simple. */
+static const uint8_t *page_behind(struct vmx_vcpu *v, uint64_t cr3)
+{
+    struct vmx_site *site = &v->behind;
+    uint64_t rip = v->soft.cpu->rip, gpa;
+
     check_map(v);
-    if (!walk_long(v, &site, cpu->rip, &gpa))
+    if (site->known && site->rip == rip && site->cr3 == cr3 && vmx_entries_hold(site))
+        return site->insn;
+    *site = (struct vmx_site){.cr3 = cr3, .rip = rip};
+    for (unsigned i = 0; i < VMX_NENTRIES; i++)
+        site->entry[i] = &site->value[i];
+    if (!walk_long(v, site, rip, &gpa))
+        return NULL;
+    site->insn = host_page(v, 0, gpa);
+    site->known = site->insn;
+    return site->insn;
+}
+
+static bool fill_behind(struct vmx_vcpu *v, uint64_t cr3)
+{
+    const unsigned at = v->soft.cpu->rip & 0xfff, n = 15;
+    struct vcpu_exit *e = &v->vcpu->exit;
+    const uint8_t *page;
+
+    if (at < n || at > 0x1000 - n)
         return false;
-    page = host_page(v, 0, gpa);
+    page = page_behind(v, cr3);
     if (!page)
         return false;
-    memcpy(e->insn, page + at, n);
+    __builtin_memcpy(e->insn, page + at, 8);
+    __builtin_memcpy(e->insn + n - 8, page + at + n - 8, 8);
     e->insn_len = n;
     return true;
 }
 
+void vmx_fill_where(struct vmx_vcpu *v)
+{
+    const struct x86_cpu *cpu = v->soft.cpu;
+    struct vcpu_exit *e = &v->vcpu->exit;
+    uint32_t cs;
+
+    if (!v->in_session || v->mmu.vm86 || (v->valid & (VMX_G_SEGS | VMX_G_CONTROL)))
+        return;
+    cs = (uint32_t)vmx_insn_read(VMX_GUEST_CS_AR);
+    vmx_need_rip(v);
+    e->rip = cpu->rip;
+    e->mode = core_mode(cpu->cr0, cpu->efer, v->flags, cs);
+    e->cpl =
+        e->mode == VMM_MODE_REAL ? 0
+        : e->mode == VMM_MODE_VM86
+            ? 3
+            : (vmx_insn_read(VMX_SEG(VMX_GUEST_ES_AR, VMM_SS)) & VMM_AR_DPL) >> VMM_AR_DPL_SHIFT;
+    v->vcpu->exit_complete = true;
+}
+
 void vmx_fill_insn(struct vmx_vcpu *v, bool behind)
 {
-    if (!behind || !fill_fetched(v))
+    const struct x86_cpu *cpu = v->soft.cpu;
+
+    if (!behind || !(cpu->efer & X86_EFER_LMA) || !(cpu->seg[VMM_CS].ar & VMM_AR_L) ||
+        !fill_behind(v, cpu->cr3))
         interp_fill_insn(v->vcpu);
+}
+
+bool vmx_fill_behind(struct vmx_vcpu *v)
+{
+    struct vcpu *vcpu = v->vcpu;
+
+    vmx_fill_where(v);
+    if (!vcpu->exit_complete)
+        return false;
+    vcpu->exit_complete = vcpu->exit.mode == VMM_MODE_LONG64 && fill_behind(v, vmx_guest_cr3(v));
+    return vcpu->exit_complete;
 }

@@ -3,6 +3,7 @@
  * the software CPU executes; the rules are its (core/x86). */
 #include <string.h>
 
+#include "backends/vmx/fetch.h"
 #include "backends/vmx/simple.h"
 #include "core/x86/control.h"
 #include "vmx/decode.h"
@@ -249,8 +250,10 @@ int vmx_on_vmcall(struct vmx_vcpu *v)
     if (!simple(v))
         return vmx_soft_one(v, false);
     vmx_skip(v);
-    memset(&v->vcpu->exit.u, 0, sizeof(v->vcpu->exit.u));
-    return vmx_exits(v, VMM_EXIT_HYPERCALL);
+    if (!vmx_fill_behind(v))
+        return vmx_exits(v, VMM_EXIT_HYPERCALL);
+    v->vcpu->exit.reason = VMM_EXIT_HYPERCALL;
+    return BACKEND_EXIT;
 }
 
 /* CR4.TSD has been looked at by the CPU. */

@@ -334,8 +334,11 @@ static int check_activity(struct vmx_vcpu *v)
     vmx_pull(v, VMX_G_FLAGS | VMX_G_BLOCKING);
     if (v->lent && v->delivers)
         vmx_session_end(v); /* what waits is in the virtual-APIC page */
-    if (!interp_event_waits(&v->soft))
+    if (!interp_event_waits(&v->soft)) {
+        v->vcpu->halted = cpu->activity == VMM_HALTED;
+        vmx_fill_where(v);
         return BACKEND_HALT;
+    }
     cpu->activity = VMM_ACTIVE;
     return VMX_GO_ON;
 }
@@ -407,16 +410,13 @@ static int turn(struct vmx_vcpu *v, bool step)
 }
 
 /* What all exits have in common. */
-static void fill_exit(struct vmx_vcpu *v)
+static __attribute__((noinline)) void fill_exit(struct vmx_vcpu *v)
 {
-    struct x86_cpu *cpu = v->soft.cpu;
+    const struct x86_cpu *cpu = v->soft.cpu;
     struct vcpu_exit *e = &v->vcpu->exit;
-    struct vcpu_regs regs = {.cr0 = cpu->cr0, .efer = cpu->efer};
 
     vmx_pull(v, VMX_G_REGS | VMX_G_SEGS | VMX_G_CONTROL);
-    regs.rflags = cpu->rflags;
-    regs.seg[VMM_CS].ar = cpu->seg[VMM_CS].ar;
-    e->mode = core_regs_mode(&regs);
+    e->mode = core_mode(cpu->cr0, cpu->efer, cpu->rflags, cpu->seg[VMM_CS].ar);
     e->cpl = cpu->cpl;
     e->rip = cpu->rip;
     v->vcpu->exit_complete = true;
@@ -427,8 +427,11 @@ int vmx_run(struct vcpu *vcpu, bool step)
     struct vmx_vcpu *v = vcpu->backend_data;
     int r;
 
-    v->checked = v->host_known = false;
+    v->host_known = false;
     v->stepping = step;
+    /* What the program has changed since has told so (vmx_changed). */
+    if (step || vcpu->insn_budget != UINT64_MAX)
+        v->checked = false;
     note_serial(v);
     do {
         r = turn(v, step);
@@ -437,7 +440,7 @@ int vmx_run(struct vcpu *vcpu, bool step)
     } while (r == VMX_GO_ON);
     vmx_session_end(v);
     vmx_timers_end(v);
-    if (r == BACKEND_EXIT)
+    if (r == BACKEND_EXIT && !vcpu->exit_complete)
         fill_exit(v);
     return r;
 }

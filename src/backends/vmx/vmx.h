@@ -142,6 +142,7 @@ struct vmx_vcpu {
     struct vmx_page_cache pages[VMX_NPAGES]; /* by level of the walk */
     uint64_t nothing_at;                     /* a page that is not memory */
     struct vmx_site sites[VMX_NSITES];
+    struct vmx_site behind; /* where RIP was at an exit to the program; `insn` is the page */
     struct vmx_mmio_page mmio_pages[VMX_NMMIO];
     struct vmx_leaf leaves[VMX_NLEAVES]; /* [insn.c] */
     bool in_insn;         /* a callback may run on behalf of the instruction at RIP */
