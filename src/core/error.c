@@ -53,11 +53,11 @@ void core_copy_out(void *caller, const void *own, uint32_t own_size)
 {
     uint32_t size;
 
-    memcpy(&size, caller, sizeof(size));
+    __builtin_memcpy(&size, caller, sizeof(size));
     memcpy(caller, own, size < own_size ? size : own_size);
     if (size > own_size) /* members of a later version */
         memset((char *)caller + own_size, 0, size - own_size);
-    memcpy(caller, &size, sizeof(size));
+    __builtin_memcpy(caller, &size, sizeof(size));
 }
 
 int core_copy_in(void *own, uint32_t own_size, const void *caller, uint32_t min)

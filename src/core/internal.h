@@ -76,7 +76,12 @@ void core_tsc_write_adjust(struct vcpu *vcpu, uint64_t value);
 #define VCPU_WAIT 2u /* inside, asleep on `requests`: nothing runs on its thread */
 
 /* Stores vcpu->where and tells vm_pause. */
-void core_vcpu_where(struct vcpu *vcpu, uint32_t where);
+static inline void core_vcpu_where(struct vcpu *vcpu, uint32_t where)
+{
+    atomic_store(&vcpu->where, where);
+    if (where != VCPU_RUN && atomic_load(&vcpu->vm->paused))
+        os_wake(&vcpu->where);
+}
 /* core_vcpu_request for every vCPU of the VM. ANY+SIG. */
 void core_request_all(struct vm *vm, uint32_t bits);
 /* Claims the vCPU for an OWNER function: 0, or VMM_E_BUSY recorded as `op`'s failure. A claim by
@@ -103,7 +108,18 @@ void core_engine_leave(struct vcpu *vcpu, bool entered);
 /* The engine's set_regs, with these two. */
 int core_regs_set(struct vcpu *vcpu, const struct vcpu_regs *regs);
 /* VMM_MODE_* and CPL from the groups GPR, SEG and CONTROL. */
-uint32_t core_mode(uint64_t cr0, uint64_t efer, uint64_t rflags, uint32_t cs_ar);
+static inline uint32_t core_mode(uint64_t cr0, uint64_t efer, uint64_t rflags, uint32_t cs_ar)
+{
+    if (!(cr0 & 1)) /* PE */
+        return VMM_MODE_REAL;
+    if (efer & 0x400) /* LMA */
+        return cs_ar & VMM_AR_L    ? VMM_MODE_LONG64
+               : cs_ar & VMM_AR_DB ? VMM_MODE_COMPAT32
+                                   : VMM_MODE_COMPAT16;
+    if (rflags & 0x20000) /* VM */
+        return VMM_MODE_VM86;
+    return cs_ar & VMM_AR_DB ? VMM_MODE_PROT32 : VMM_MODE_PROT16;
+}
 uint32_t core_regs_mode(const struct vcpu_regs *regs);
 uint8_t core_regs_cpl(const struct vcpu_regs *regs);
 

@@ -39,19 +39,6 @@ int core_regs_get(struct vcpu *vcpu, uint32_t groups, struct vcpu_regs *regs)
     return get_groups(vcpu, regs);
 }
 
-uint32_t core_mode(uint64_t cr0, uint64_t efer, uint64_t rflags, uint32_t cs)
-{
-    if (!(cr0 & X86_CR0_PE))
-        return VMM_MODE_REAL;
-    if (efer & X86_EFER_LMA)
-        return cs & VMM_AR_L    ? VMM_MODE_LONG64
-               : cs & VMM_AR_DB ? VMM_MODE_COMPAT32
-                                : VMM_MODE_COMPAT16;
-    if (rflags & X86_VM)
-        return VMM_MODE_VM86;
-    return cs & VMM_AR_DB ? VMM_MODE_PROT32 : VMM_MODE_PROT16;
-}
-
 uint32_t core_regs_mode(const struct vcpu_regs *regs)
 {
     return core_mode(regs->cr0, regs->efer, regs->rflags, regs->seg[VMM_CS].ar);

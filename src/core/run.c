@@ -127,6 +127,8 @@ static bool service(struct vcpu *vcpu, int *err)
 {
     struct vm *vm = vcpu->vm;
 
+    if (!atomic_load(&vcpu->requests) && !atomic_load(&vm->paused) && !atomic_load(&vm->stopped))
+        return false;
     /* These only had to bring us here: what they are about is looked at after they are cleared. */
     atomic_fetch_and(&vcpu->requests,
                      ~(VCPU_REQ_STOP | VCPU_REQ_PAUSE | VCPU_REQ_WORLD | VCPU_REQ_INTR |
@@ -216,9 +218,12 @@ static bool halt(struct vcpu *vcpu, int *err)
 /* Runs the engine once; true: vcpu->exit is filled, or *err is set. */
 static bool enter(struct vcpu *vcpu, bool step, int *err)
 {
-    core_guest_enter(vcpu);
+    core_guest_in(vcpu);
     int result = vcpu->vm->ops->run(vcpu, step);
-    core_guest_leave(vcpu);
+    if (core_guest_leaves(vcpu))
+        core_guest_out(vcpu);
+    else
+        core_guest_leave(vcpu);
 
     if (result < 0) {
         *err = result;
@@ -243,7 +248,8 @@ static int loop(struct vcpu *vcpu, bool step)
     for (;;) {
         if (service(vcpu, &err))
             return err;
-        core_timers_run(vcpu->vm);
+        if (atomic_load(&vcpu->vm->next_timer) != UINT64_MAX)
+            core_timers_run(vcpu->vm);
         if (budget_used(vcpu)) {
             exits(vcpu, VMM_EXIT_BUDGET);
             return 0;
@@ -280,8 +286,11 @@ static int fill_common(struct vcpu *vcpu)
 
     if (err)
         return err;
-    for (unsigned i = vcpu->exit.insn_len; i < sizeof(vcpu->exit.insn); i++)
-        vcpu->exit.insn[i] = 0;
+    if (vcpu->exit.insn_len)
+        for (unsigned i = vcpu->exit.insn_len; i < sizeof(vcpu->exit.insn); i++)
+            vcpu->exit.insn[i] = 0;
+    else
+        __builtin_memset(vcpu->exit.insn, 0, sizeof(vcpu->exit.insn));
     return 0;
 }
 
@@ -337,6 +346,12 @@ static int check_exit(struct vm *vm, const char *op, const struct vcpu_exit *exi
     return 0;
 }
 
+/* Whether this exit has left `u` as it was: zero. */
+static bool is_blank(const struct vcpu_exit *exit)
+{
+    return exit->reason == VMM_EXIT_HLT || exit->reason == VMM_EXIT_HYPERCALL;
+}
+
 static int run(struct vcpu *vcpu, struct vcpu_exit *exit, bool step, const char *op)
 {
     struct vm *vm = vcpu->vm;
@@ -355,7 +370,8 @@ static int run(struct vcpu *vcpu, struct vcpu_exit *exit, bool step, const char 
 
     if (vcpu->answer != ANSWER_NONE)
         take_answer_of(vcpu, exit);
-    memset(&vcpu->exit, 0, sizeof(vcpu->exit));
+    if (!is_blank(&vcpu->exit))
+        memset(&vcpu->exit, 0, sizeof(vcpu->exit));
     vcpu->exit.size = sizeof(vcpu->exit);
     set_budget(vcpu);
 
@@ -371,7 +387,8 @@ static int run(struct vcpu *vcpu, struct vcpu_exit *exit, bool step, const char 
     atomic_fetch_add_explicit(&vcpu->nexits, 1, memory_order_relaxed);
     vcpu->budget_deadline = UINT64_MAX;
     /* Timers were ours to poll; a vCPU that sleeps may not know of them all. */
-    core_timers_wake(vm);
+    if (atomic_load(&vm->next_timer) != UINT64_MAX)
+        core_timers_wake(vm);
     core_vcpu_where(vcpu, VCPU_OUT);
     core_vcpu_release(vcpu, false);
     return err;

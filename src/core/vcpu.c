@@ -42,13 +42,6 @@ void vcpu_kick(struct vcpu *vcpu)
         core_vcpu_request(vcpu, VCPU_REQ_KICK);
 }
 
-void core_vcpu_where(struct vcpu *vcpu, uint32_t where)
-{
-    atomic_store(&vcpu->where, where);
-    if (where != VCPU_RUN && atomic_load(&vcpu->vm->paused))
-        os_wake(&vcpu->where);
-}
-
 /* ---- claims ---- */
 
 int core_vcpu_claim(struct vcpu *vcpu, const char *op, bool *nested)

@@ -59,6 +59,15 @@ static inline uint64_t vmx_insn_read(uint32_t field)
     return value;
 }
 
+/* Of a field that every CPU has. */
+static inline uint64_t vmx_insn_get(uint32_t field)
+{
+    uint64_t value;
+
+    __asm__ volatile("vmread %1, %0" : "=r"(value) : "r"((uint64_t)field) : "cc");
+    return value;
+}
+
 static inline int vmx_insn_write(uint32_t field, uint64_t value)
 {
     uint8_t fail, valid;
@@ -168,6 +177,10 @@ void vmx_insn_off(void);
 int vmx_insn_clear(uint64_t phys);
 int vmx_insn_load(uint64_t phys);
 uint64_t vmx_insn_read(uint32_t field);
+static inline uint64_t vmx_insn_get(uint32_t field)
+{
+    return vmx_insn_read(field);
+}
 int vmx_insn_write(uint32_t field, uint64_t value);
 static inline void vmx_insn_put(uint32_t field, uint64_t value)
 {

@@ -63,6 +63,7 @@ void vmx_apic_controls(struct vmx_vcpu *v)
 void vmx_apic_used(struct vmx_vcpu *v)
 {
     v->tpr_used = v->vapic;
+    v->again = false;
 }
 
 /* ---- x2APIC ---- */

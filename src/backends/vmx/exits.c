@@ -23,7 +23,7 @@ static void block_nmi_again(struct vmx_vcpu *v, uint64_t info)
 
 static int on_ept_violation(struct vmx_vcpu *v)
 {
-    uint64_t qualification = vmx_insn_read(VMX_EXIT_QUALIFICATION);
+    uint64_t qualification = vmx_insn_get(VMX_EXIT_QUALIFICATION);
     uint64_t gpa = vmx_insn_read(VMX_GUEST_PHYS_ADDR);
     struct core_page page;
     int r;
@@ -44,7 +44,7 @@ static int on_ept_violation(struct vmx_vcpu *v)
 /* The end of the session empties the log; the write is made again. */
 static int on_pml_full(struct vmx_vcpu *v)
 {
-    uint64_t qualification = vmx_insn_read(VMX_EXIT_QUALIFICATION);
+    uint64_t qualification = vmx_insn_get(VMX_EXIT_QUALIFICATION);
 
     if (qualification & VMX_INTR_NMI_UNBLOCK)
         block_nmi_again(v, qualification);
@@ -55,8 +55,8 @@ static int on_pml_full(struct vmx_vcpu *v)
 /* With shadow page tables. */
 static int on_page_fault(struct vmx_vcpu *v, uint32_t intr)
 {
-    uint64_t linear = vmx_insn_read(VMX_EXIT_QUALIFICATION);
-    uint32_t error = (uint32_t)vmx_insn_read(VMX_EXIT_INTR_ERROR);
+    uint64_t linear = vmx_insn_get(VMX_EXIT_QUALIFICATION);
+    uint32_t error = (uint32_t)vmx_insn_get(VMX_EXIT_INTR_ERROR);
     int r = vmx_on_mmio_fault(v, linear, error);
 
     if (r != VMX_INJECT_SOFT)
@@ -74,7 +74,7 @@ static int on_page_fault(struct vmx_vcpu *v, uint32_t intr)
 /* With shadow page tables, too. */
 static int on_invlpg(struct vmx_vcpu *v)
 {
-    uint64_t linear = vmx_insn_read(VMX_EXIT_QUALIFICATION);
+    uint64_t linear = vmx_insn_get(VMX_EXIT_QUALIFICATION);
     uint64_t flush_gen = v->soft.cpu->mmu.flush_gen;
     int r = vmx_soft_one(v, false);
 
@@ -92,7 +92,7 @@ void vmx_take_trap(struct vmx_vcpu *v)
 
 static int on_exception(struct vmx_vcpu *v)
 {
-    uint32_t intr = (uint32_t)vmx_insn_read(VMX_EXIT_INTR_INFO);
+    uint32_t intr = (uint32_t)vmx_insn_get(VMX_EXIT_INTR_INFO);
     struct x86_cpu *cpu = v->soft.cpu;
 
     if ((intr & VMX_INTR_TYPE) >> VMX_INTR_TYPE_SHIFT == VMX_TYPE_NMI) {
@@ -107,7 +107,7 @@ static int on_exception(struct vmx_vcpu *v)
         /* INT1 is an instruction, whose event has no bits in DR6. */
         if ((intr & VMX_INTR_TYPE) >> VMX_INTR_TYPE_SHIFT == VMX_TYPE_PRIV_SW)
             return vmx_soft_one(v, false);
-        cpu->pending_db |= vmx_insn_read(VMX_EXIT_QUALIFICATION) & (X86_DR6_BS | X86_DR6_BD | 15);
+        cpu->pending_db |= vmx_insn_get(VMX_EXIT_QUALIFICATION) & (X86_DR6_BS | X86_DR6_BD | 15);
         return VMX_GO_ON;
     }
     /* Instructions that the guest's CPUID offers and this CPU does not have, VMMCALL; or the
@@ -126,6 +126,7 @@ static int on_exception(struct vmx_vcpu *v)
 static int on_interrupt(struct vmx_vcpu *v)
 {
     v->poll = true;
+    v->again = false;
     vmx_session_end(v);
     return VMX_GO_ON;
 }
@@ -162,7 +163,7 @@ static int on_insn(struct vmx_vcpu *v)
 
 static int on_control_register(struct vmx_vcpu *v)
 {
-    if ((vmx_insn_read(VMX_EXIT_QUALIFICATION) & 15) == 8)
+    if ((vmx_insn_get(VMX_EXIT_QUALIFICATION) & 15) == 8)
         vmx_apic_used(v);
     return vmx_soft_one(v, false);
 }
@@ -173,7 +174,7 @@ static int on_vector_insn(struct vmx_vcpu *v)
 }
 
 /* Reasons of controls that are not set, or of what this engine never brings about. */
-static int on_impossible(struct vmx_vcpu *v)
+int vmx_on_impossible(struct vmx_vcpu *v)
 {
     return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run",
                    "VM exit for reason %u (%s), which is not asked for", v->reason & 0xffff,
@@ -195,14 +196,14 @@ static int on_machine_check(struct vmx_vcpu *v)
     return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "machine check at the VM entry");
 }
 
-static int (*const handlers[VMX_NEXITS])(struct vmx_vcpu *v) = {
+int (*const vmx_handlers[VMX_NEXITS])(struct vmx_vcpu *v) = {
     [VMX_EXIT_EXCEPTION_NMI] = on_exception,
     [VMX_EXIT_EXTERNAL_INTERRUPT] = on_interrupt,
     [VMX_EXIT_TRIPLE_FAULT] = on_triple_fault,
     [VMX_EXIT_INIT] = on_nothing, /* blocked in VMX operation, and so lost */
-    [VMX_EXIT_SIPI] = on_impossible,
-    [VMX_EXIT_IO_SMI] = on_impossible, /* SMM with a monitor of its own */
-    [VMX_EXIT_OTHER_SMI] = on_impossible,
+    [VMX_EXIT_SIPI] = vmx_on_impossible,
+    [VMX_EXIT_IO_SMI] = vmx_on_impossible, /* SMM with a monitor of its own */
+    [VMX_EXIT_OTHER_SMI] = vmx_on_impossible,
     [VMX_EXIT_INTERRUPT_WINDOW] = on_nothing, /* vmx_inject looks again */
     [VMX_EXIT_NMI_WINDOW] = on_nothing,
     [VMX_EXIT_TASK_SWITCH] = on_insn,
@@ -229,15 +230,15 @@ static int (*const handlers[VMX_NEXITS])(struct vmx_vcpu *v) = {
     [VMX_EXIT_IO] = vmx_on_io,
     [VMX_EXIT_RDMSR] = vmx_on_rdmsr,
     [VMX_EXIT_WRMSR] = vmx_on_wrmsr,
-    [VMX_EXIT_ENTRY_GUEST_STATE] = on_impossible, /* entry failures do not come here */
-    [VMX_EXIT_ENTRY_MSR_LOADING] = on_impossible,
+    [VMX_EXIT_ENTRY_GUEST_STATE] = vmx_on_impossible, /* entry failures do not come here */
+    [VMX_EXIT_ENTRY_MSR_LOADING] = vmx_on_impossible,
     [VMX_EXIT_MWAIT] = on_insn,
     [VMX_EXIT_MONITOR_TRAP_FLAG] = on_nothing,
     [VMX_EXIT_MONITOR] = on_insn,
     [VMX_EXIT_PAUSE] = on_insn,
     [VMX_EXIT_ENTRY_MACHINE_CHECK] = on_machine_check,
     [VMX_EXIT_TPR_BELOW_THRESHOLD] = on_task_priority,
-    [VMX_EXIT_APIC_ACCESS] = on_impossible,
+    [VMX_EXIT_APIC_ACCESS] = vmx_on_impossible,
     [VMX_EXIT_VIRTUALIZED_EOI] = vmx_on_virtualized_eoi,
     [VMX_EXIT_GDTR_IDTR] = on_insn,
     [VMX_EXIT_LDTR_TR] = on_insn,
@@ -249,7 +250,7 @@ static int (*const handlers[VMX_NEXITS])(struct vmx_vcpu *v) = {
     [VMX_EXIT_INVVPID] = on_insn,
     [VMX_EXIT_WBINVD] = on_insn,
     [VMX_EXIT_XSETBV] = on_insn,
-    [VMX_EXIT_APIC_WRITE] = on_impossible,
+    [VMX_EXIT_APIC_WRITE] = vmx_on_impossible,
     [VMX_EXIT_RDRAND] = on_insn,
     [VMX_EXIT_INVPCID] = on_insn,
     [VMX_EXIT_VMFUNC] = on_insn,
@@ -259,22 +260,13 @@ static int (*const handlers[VMX_NEXITS])(struct vmx_vcpu *v) = {
     [VMX_EXIT_XSAVES] = on_vector_insn,
     [VMX_EXIT_XRSTORS] = on_vector_insn,
     [VMX_EXIT_PCONFIG] = on_insn,
-    [VMX_EXIT_SPP] = on_impossible,
+    [VMX_EXIT_SPP] = vmx_on_impossible,
     [VMX_EXIT_UMWAIT] = on_insn,
     [VMX_EXIT_TPAUSE] = on_insn,
     [VMX_EXIT_LOADIWKEY] = on_vector_insn,
     [VMX_EXIT_ENCLV] = on_insn,
-    [VMX_EXIT_ENQCMD_PASID] = on_impossible,
-    [VMX_EXIT_ENQCMDS_PASID] = on_impossible,
+    [VMX_EXIT_ENQCMD_PASID] = vmx_on_impossible,
+    [VMX_EXIT_ENQCMDS_PASID] = vmx_on_impossible,
     [VMX_EXIT_BUS_LOCK] = on_nothing,
     [VMX_EXIT_INSTRUCTION_TIMEOUT] = on_nothing,
 };
-
-int vmx_dispatch(struct vmx_vcpu *v)
-{
-    uint32_t reason = v->reason & 0xffff;
-
-    if (reason < VMX_NEXITS && handlers[reason])
-        return handlers[reason](v);
-    return on_impossible(v);
-}

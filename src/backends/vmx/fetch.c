@@ -119,7 +119,7 @@ const struct vmx_move *vmx_find_move(struct vmx_vcpu *v, struct vmx_site *site, 
     for (unsigned i = 0; i < VMX_NENTRIES; i++)
         site->entry[i] = &site->value[i];
     if (!(cpu->efer & X86_EFER_LMA) || !(ar & VMM_AR_L)) {
-        linear = (uint32_t)(vmx_insn_read(VMX_GUEST_CS_BASE) + cpu->rip);
+        linear = (uint32_t)(vmx_insn_get(VMX_GUEST_CS_BASE) + cpu->rip);
         code = ar & VMM_AR_DB ? VMX_CODE32 : VMX_CODE16;
     }
     if (!translate(v, site, linear, &gpa))
@@ -146,7 +146,7 @@ const struct vmx_move *vmx_find_move(struct vmx_vcpu *v, struct vmx_site *site, 
 /* The page of RIP, where a whole instruction's bytes are, in 64-bit code: what an instruction in
  * front of RIP has been fetched from is known to be mapped, so that rights and reserved bits need
  * no look, as in walk_long. NULL: it is not so simple. */
-static const uint8_t *page_behind(struct vmx_vcpu *v, uint64_t cr3)
+static inline const uint8_t *page_behind(struct vmx_vcpu *v, uint64_t cr3)
 {
     struct vmx_site *site = &v->behind;
     uint64_t rip = v->soft.cpu->rip, gpa;
@@ -164,13 +164,13 @@ static const uint8_t *page_behind(struct vmx_vcpu *v, uint64_t cr3)
     return site->insn;
 }
 
-static bool fill_behind(struct vmx_vcpu *v, uint64_t cr3)
+static inline bool fill_behind(struct vmx_vcpu *v, uint64_t cr3)
 {
     const unsigned at = v->soft.cpu->rip & 0xfff, n = 15;
     struct vcpu_exit *e = &v->vcpu->exit;
     const uint8_t *page;
 
-    if (at < n || at > 0x1000 - n)
+    if (at - n > 0x1000 - 2 * n)
         return false;
     page = page_behind(v, cr3);
     if (!page)
@@ -181,23 +181,24 @@ static bool fill_behind(struct vmx_vcpu *v, uint64_t cr3)
     return true;
 }
 
+static unsigned cpl_by_stack(void)
+{
+    const uint64_t ar = vmx_insn_get(VMX_SEG(VMX_GUEST_ES_AR, VMM_SS));
+
+    return (ar & VMM_AR_DPL) >> VMM_AR_DPL_SHIFT;
+}
+
 void vmx_fill_where(struct vmx_vcpu *v)
 {
     const struct x86_cpu *cpu = v->soft.cpu;
     struct vcpu_exit *e = &v->vcpu->exit;
-    uint32_t cs;
 
     if (!v->in_session || v->mmu.vm86 || (v->valid & (VMX_G_SEGS | VMX_G_CONTROL)))
         return;
-    cs = (uint32_t)vmx_insn_read(VMX_GUEST_CS_AR);
     vmx_need_rip(v);
     e->rip = cpu->rip;
-    e->mode = core_mode(cpu->cr0, cpu->efer, v->flags, cs);
-    e->cpl =
-        e->mode == VMM_MODE_REAL ? 0
-        : e->mode == VMM_MODE_VM86
-            ? 3
-            : (vmx_insn_read(VMX_SEG(VMX_GUEST_ES_AR, VMM_SS)) & VMM_AR_DPL) >> VMM_AR_DPL_SHIFT;
+    e->mode = core_mode(cpu->cr0, cpu->efer, v->flags, (uint32_t)vmx_insn_get(VMX_GUEST_CS_AR));
+    e->cpl = e->mode == VMM_MODE_REAL ? 0 : e->mode == VMM_MODE_VM86 ? 3 : (uint8_t)cpl_by_stack();
     v->vcpu->exit_complete = true;
 }
 
@@ -212,11 +213,15 @@ void vmx_fill_insn(struct vmx_vcpu *v, bool behind)
 
 bool vmx_fill_behind(struct vmx_vcpu *v)
 {
-    struct vcpu *vcpu = v->vcpu;
+    const struct x86_cpu *cpu = v->soft.cpu;
+    struct vcpu_exit *e = &v->vcpu->exit;
 
-    vmx_fill_where(v);
-    if (!vcpu->exit_complete)
+    if (!(cpu->efer & X86_EFER_LMA) || (v->valid & ~(uint32_t)VMX_G_RIP) ||
+        !(vmx_insn_get(VMX_GUEST_CS_AR) & VMM_AR_L) || !fill_behind(v, vmx_guest_cr3(v)))
         return false;
-    vcpu->exit_complete = vcpu->exit.mode == VMM_MODE_LONG64 && fill_behind(v, vmx_guest_cr3(v));
-    return vcpu->exit_complete;
+    e->rip = cpu->rip;
+    e->mode = VMM_MODE_LONG64;
+    e->cpl = (uint8_t)cpl_by_stack();
+    v->vcpu->exit_complete = true;
+    return true;
 }

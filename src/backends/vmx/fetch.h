@@ -27,7 +27,7 @@ bool vmx_fill_behind(struct vmx_vcpu *v);
 /* Loads of CR3 exit where it is not the guest's. */
 static inline uint64_t vmx_guest_cr3(const struct vmx_vcpu *v)
 {
-    return vmx_has_ept() && !v->mmu.flat ? vmx_insn_read(VMX_GUEST_CR3) : v->soft.cpu->cr3;
+    return vmx_has_ept() && !v->mmu.flat ? vmx_insn_get(VMX_GUEST_CR3) : v->soft.cpu->cr3;
 }
 
 static inline bool vmx_entries_hold(const struct vmx_site *site)
@@ -59,7 +59,7 @@ const struct vmx_move *vmx_find_move(struct vmx_vcpu *v, struct vmx_site *site, 
 static inline const struct vmx_move *vmx_move_at_rip(struct vmx_vcpu *v)
 {
     uint64_t cr3 = vmx_guest_cr3(v);
-    uint32_t ar = (uint32_t)vmx_insn_read(VMX_GUEST_CS_AR);
+    uint32_t ar = (uint32_t)vmx_insn_get(VMX_GUEST_CS_AR);
     struct vmx_site *site;
 
     vmx_need_rip(v);

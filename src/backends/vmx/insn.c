@@ -14,7 +14,7 @@
 
 static inline bool simple(struct vmx_vcpu *v)
 {
-    return vmx_simple(v, (uint32_t)vmx_insn_read(VMX_EXIT_INSN_LEN));
+    return vmx_simple(v, (uint32_t)vmx_insn_get(VMX_EXIT_INSN_LEN));
 }
 
 int vmx_aborted(struct vmx_vcpu *v)
@@ -108,7 +108,7 @@ int vmx_on_cpuid(struct vmx_vcpu *v)
 
 int vmx_on_io(struct vmx_vcpu *v)
 {
-    struct vmx_io_access a = vmx_io_access(vmx_insn_read(VMX_EXIT_QUALIFICATION));
+    struct vmx_io_access a = vmx_io_access(vmx_insn_get(VMX_EXIT_QUALIFICATION));
     struct x86_cpu *cpu = v->soft.cpu;
     uint64_t value;
     int r;

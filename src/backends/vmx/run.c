@@ -270,17 +270,17 @@ static inline __attribute__((always_inline)) int enter_guest(struct vmx_vcpu *v)
     result = guest(v);
     if (__builtin_expect(result != VMX_OK, 0))
         return not_entered(v, result);
-    v->reason = (uint32_t)vmx_insn_read(VMX_EXIT_REASON);
+    v->reason = (uint32_t)vmx_insn_get(VMX_EXIT_REASON);
     if (__builtin_expect(v->reason & VMX_EXIT_ENTRY_FAILED, 0))
         return failed(v, result);
     if (v->reason == VMX_EXIT_EXCEPTION_NMI)
         take_nmi();
     v->vmcs.launched = true;
     v->valid = 0;
-    v->flags = (uint32_t)vmx_insn_read(VMX_GUEST_RFLAGS);
+    v->flags = (uint32_t)vmx_insn_get(VMX_GUEST_RFLAGS);
     if (v->flags & X86_TF)
         v->checked = false;
-    vectoring = (uint32_t)vmx_insn_read(VMX_IDT_VECTORING_INFO);
+    vectoring = (uint32_t)vmx_insn_get(VMX_IDT_VECTORING_INFO);
     if (vectoring & VMX_INTR_VALID)
         vmx_take_interrupted(v, vectoring);
     return VMX_EXITED;
@@ -350,7 +350,7 @@ static inline bool calm(const struct vmx_vcpu *v)
     const struct x86_cpu *cpu = v->soft.cpu;
 
     return !cpu->event.valid && !cpu->later.valid && !cpu->pending_db && !cpu->nmi_pending &&
-           !v->vcpu->irq_window_wanted && !(v->proc & windows) && !vmx_intr_pending(v);
+           !v->vcpu->irq_window_wanted && !(v->proc & windows) && !(v->vcpu->lapic && vmx_intr_pending(v));
 }
 
 static int step_once(struct vmx_vcpu *v)
@@ -427,7 +427,7 @@ int vmx_run(struct vcpu *vcpu, bool step)
     struct vmx_vcpu *v = vcpu->backend_data;
     int r;
 
-    v->host_known = false;
+    v->host_known = v->again = false;
     v->stepping = step;
     /* What the program has changed since has told so (vmx_changed). */
     if (step || vcpu->insn_budget != UINT64_MAX)

@@ -138,13 +138,12 @@ void vmx_put_host(struct vmx_vcpu *v)
     put_host_session(&v->host);
 }
 
-static inline void put_host(struct vmx_vcpu *v)
+static void put_host(struct vmx_vcpu *v)
 {
     if (v->host_cpu != v->vmcs.cpu)
         come_to_cpu(v);
     if (!v->host_known)
         put_host_thread(v);
-    put_host_session(&v->host);
 }
 
 /* ---- vector and x87 registers ---- */
@@ -160,10 +159,12 @@ static void fpu_in(struct vmx_vcpu *v)
     const struct x86_cpu *cpu = v->soft.cpu;
     uint64_t all = components(v);
 
-    if (v->newer & VMX_G_FPU)
-        x86_get_xsave(v->soft.cpu, v->xsave, X86_XSAVE_MAX);
-    v->newer &= ~VMX_G_FPU;
-    v->valid &= ~VMX_G_FPU;
+    if (__builtin_expect(v->valid & VMX_G_FPU, 0)) {
+        if (v->newer & VMX_G_FPU)
+            x86_get_xsave(v->soft.cpu, v->xsave, X86_XSAVE_MAX);
+        v->newer &= ~VMX_G_FPU;
+        v->valid &= ~VMX_G_FPU;
+    }
     if (!vmx_host_xcr0) {
         __asm__ volatile("fxrstorq (%0)" ::"r"(v->xsave) : "memory");
         return;
@@ -202,9 +203,9 @@ static inline void swap_in(struct vmx_vcpu *v, unsigned n, uint32_t index, uint6
     vmx_insn_wrmsr(index, value);
 }
 
-static inline void swap_out(const struct vmx_vcpu *v, unsigned n, uint32_t index)
+static inline void swap_out(const struct vmx_vcpu *v, uint32_t in, unsigned n, uint32_t index)
 {
-    if (v->msrs_in >> n & 1)
+    if (in >> n & 1)
         vmx_insn_wrmsr(index, v->host_msr[n]);
 }
 
@@ -231,20 +232,22 @@ static void msrs_in(struct vmx_vcpu *v)
 
 static void msrs_out(struct vmx_vcpu *v)
 {
-    if (!v->msrs_in)
+    const uint32_t in = v->msrs_in;
+
+    if (!in)
         return;
-    if (v->msrs_in >> VMX_M_KERNEL_GS & 1) {
-        v->soft.cpu->kernel_gs_base = vmx_insn_rdmsr(MSR_KERNEL_GS);
-        swap_out(v, VMX_M_KERNEL_GS, MSR_KERNEL_GS);
-    }
-    if (v->msrs_in & ~(1u << VMX_M_KERNEL_GS)) {
-        swap_out(v, VMX_M_STAR, MSR_STAR);
-        swap_out(v, VMX_M_LSTAR, MSR_LSTAR);
-        swap_out(v, VMX_M_CSTAR, MSR_CSTAR);
-        swap_out(v, VMX_M_SFMASK, MSR_SFMASK);
-        swap_out(v, VMX_M_TSC_AUX, MSR_TSC_AUX);
-    }
     v->msrs_in = 0;
+    if (in >> VMX_M_KERNEL_GS & 1) {
+        v->soft.cpu->kernel_gs_base = vmx_insn_rdmsr(MSR_KERNEL_GS);
+        vmx_insn_wrmsr(MSR_KERNEL_GS, v->host_msr[VMX_M_KERNEL_GS]);
+    }
+    if (in & ~(1u << VMX_M_KERNEL_GS)) {
+        swap_out(v, in, VMX_M_STAR, MSR_STAR);
+        swap_out(v, in, VMX_M_LSTAR, MSR_LSTAR);
+        swap_out(v, in, VMX_M_CSTAR, MSR_CSTAR);
+        swap_out(v, in, VMX_M_SFMASK, MSR_SFMASK);
+        swap_out(v, in, VMX_M_TSC_AUX, MSR_TSC_AUX);
+    }
 }
 
 /* For CPUs whose entries and exits do not switch it: the host's EFER with the guest's SCE, and with
@@ -325,21 +328,11 @@ static inline void put_tsc_offset(struct vmx_vcpu *v)
 
 /* ---- sessions ---- */
 
-static inline int begin(struct vmx_vcpu *v)
+/* What can be another at each session, and what there is of the guest's in the CPU. */
+static inline void go_in(struct vmx_vcpu *v)
 {
-    struct vmx_cpu *cpu = &vmx_machine.cpus[vmm_host->cpu_id(vmm_host->ctx)];
-
-    if (cpu->current != &v->vmcs && !vmx_vmcs_load(&vmx_machine, &v->vmcs))
-        return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "VMPTRLD: %s",
-                       vmx_insn_error((uint32_t)vmx_insn_read(VMX_VM_INSN_ERROR)));
-    if (!v->ready)
-        vmx_state_init(v);
-    vmm_host->fpu_begin(vmm_host->ctx);
-    put_host(v);
+    put_host_session(&v->host);
     put_tsc_offset(v);
-    push_timer(v);
-    if (v->lent)
-        vmx_apic_push(v);
     vmx_pml_push(v);
     fpu_in(v);
     msrs_in(v);
@@ -350,6 +343,23 @@ static inline int begin(struct vmx_vcpu *v)
         vmx_set_cr2(v, v->soft.cpu->cr2);
     if (!vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER))
         efer_in(v);
+}
+
+static int begin(struct vmx_vcpu *v)
+{
+    struct vmx_cpu *cpu = &vmx_machine.cpus[vmm_host->cpu_id(vmm_host->ctx)];
+
+    if (cpu->current != &v->vmcs && !vmx_vmcs_load(&vmx_machine, &v->vmcs))
+        return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "VMPTRLD: %s",
+                       vmx_insn_error((uint32_t)vmx_insn_read(VMX_VM_INSN_ERROR)));
+    if (!v->ready)
+        vmx_state_init(v);
+    vmm_host->fpu_begin(vmm_host->ctx);
+    put_host(v);
+    push_timer(v);
+    if (v->lent)
+        vmx_apic_push(v);
+    go_in(v);
     return 0;
 }
 
@@ -377,11 +387,11 @@ void vmx_timers_end(struct vmx_vcpu *v)
 {
     if (!v->timed)
         return;
-    v->timed = false;
+    v->timed = v->again = false;
     core_timers_end(v->vcpu);
 }
 
-int vmx_session_begin_now(struct vmx_vcpu *v)
+static __attribute__((noinline)) int begin_first(struct vmx_vcpu *v)
 {
     int err;
 
@@ -391,12 +401,33 @@ int vmx_session_begin_now(struct vmx_vcpu *v)
         vmx_apic_lend(v);
     vmm_host->preempt_off(vmm_host->ctx);
     err = begin(v);
-    if (!err)
+    if (!err) {
+        v->again = !v->tpr_used && (v->deadline == NEVER || (v->pin & VMX_PIN_PREEMPTION_TIMER));
         return 0;
+    }
     vmm_host->preempt_on(vmm_host->ctx);
     if (v->lent)
         vmx_apic_take_back(v);
     return err;
+}
+
+/* Mostly the last one was on this CPU, too, and its timers have not been looked at since. */
+int vmx_session_begin_now(struct vmx_vcpu *v)
+{
+    const struct vmm_host_ops *host = vmm_host;
+    uint32_t cpu;
+
+    if (__builtin_expect(!v->again, 0))
+        return begin_first(v);
+    host->preempt_off(host->ctx);
+    cpu = host->cpu_id(host->ctx);
+    if (__builtin_expect(cpu != v->host_cpu || vmx_machine.cpus[cpu].current != &v->vmcs, 0)) {
+        host->preempt_on(host->ctx);
+        return begin_first(v);
+    }
+    host->fpu_begin(host->ctx);
+    go_in(v);
+    return 0;
 }
 
 static void note_invept(struct vmx_vcpu *v)

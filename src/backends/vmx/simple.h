@@ -14,9 +14,11 @@ static inline void vmx_need_rip(struct vmx_vcpu *v)
 {
     if (v->valid & VMX_G_RIP)
         return;
-    v->soft.cpu->rip = vmx_insn_read(VMX_GUEST_RIP);
+    v->soft.cpu->rip = vmx_insn_get(VMX_GUEST_RIP);
     v->valid |= VMX_G_RIP;
 }
+
+#define VMX_SHADOW (VMX_BLOCK_STI | VMX_BLOCK_MOV_SS)
 
 /* In a session, before anything is done about the exit: whether nothing but RIP, RF and the shadow
  * changes behind this instruction of `len` bytes: no trap of a single step, no IP that may wrap.
@@ -26,29 +28,36 @@ static inline bool vmx_simple(struct vmx_vcpu *v, uint32_t len)
     const struct x86_cpu *cpu = v->soft.cpu;
 
     vmx_need_rip(v);
-    if (!(v->valid & VMX_G_BLOCKING))
-        v->blocking = (uint32_t)vmx_insn_read(VMX_GUEST_INTERRUPTIBILITY);
     v->next_rip = cpu->rip + len;
+    v->ends =
+        ((uint32_t)vmx_insn_get(VMX_GUEST_INTERRUPTIBILITY) & VMX_SHADOW) | (v->flags & X86_RF);
     return !((cpu->rip ^ v->next_rip) >> 16) && !(v->flags & X86_TF) && !cpu->event.valid;
+}
+
+/* A callback may have taken the shadow away, or brought one about. */
+static __attribute__((noinline, unused)) void vmx_end_shadow(struct vmx_vcpu *v)
+{
+    struct x86_cpu *cpu = v->soft.cpu;
+
+    vmx_pull(v, VMX_G_BLOCKING | VMX_G_FLAGS);
+    if (cpu->shadow) {
+        cpu->shadow = 0;
+        vmx_changed(v, VMX_G_BLOCKING);
+    }
+    if (cpu->rflags & X86_RF) {
+        cpu->rflags &= ~X86_RF;
+        vmx_changed(v, VMX_G_FLAGS);
+    }
 }
 
 static inline void vmx_skip(struct vmx_vcpu *v)
 {
-    const uint32_t shadow = VMX_BLOCK_STI | VMX_BLOCK_MOV_SS;
     struct x86_cpu *cpu = v->soft.cpu;
 
     cpu->rip = v->next_rip;
     v->newer |= VMX_G_RIP;
-    if (v->valid & VMX_G_BLOCKING ? cpu->shadow : v->blocking & shadow) {
-        vmx_pull(v, VMX_G_BLOCKING);
-        cpu->shadow = 0;
-        vmx_changed(v, VMX_G_BLOCKING);
-    }
-    if (v->flags & X86_RF) {
-        vmx_pull(v, VMX_G_FLAGS);
-        cpu->rflags &= ~X86_RF;
-        vmx_changed(v, VMX_G_FLAGS);
-    }
+    if (__builtin_expect(v->ends | (v->valid & (VMX_G_BLOCKING | VMX_G_FLAGS)), 0))
+        vmx_end_shadow(v);
     cpu->rep_serial++; /* the next access belongs to another instruction */
 }
 

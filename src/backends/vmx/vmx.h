@@ -111,6 +111,7 @@ struct vmx_vcpu {
      * the CPU. */
     bool in_session;
     bool timed;        /* core_timers_begin; `deadline` holds */
+    bool again;        /* the next session needs nothing that the last one has not done */
     bool timer_runs;   /* each entry sets the preemption timer; else it is at its end, far away */
     uint64_t deadline; /* TSC at which the guest has to be left for the library's timers */
     uint64_t host_flags;
@@ -135,10 +136,10 @@ struct vmx_vcpu {
 
     /* The last exit. */
     uint32_t reason;
-    uint32_t flags;                          /* RFLAGS as the VMCS has them */
-    uint32_t blocking;                       /* interruptibility, likewise [vmx_simple] */
-    uint64_t next_rip;                       /* [vmx_simple] */
-    uint64_t pages_of;                       /* the memory map's generation for these [fetch.c] */
+    uint32_t flags;    /* RFLAGS as the VMCS has them */
+    uint32_t ends;     /* what of RF and the shadow ends with the instruction [vmx_simple] */
+    uint64_t next_rip; /* [vmx_simple] */
+    uint64_t pages_of; /* the memory map's generation for these [fetch.c] */
     struct vmx_page_cache pages[VMX_NPAGES]; /* by level of the walk */
     uint64_t nothing_at;                     /* a page that is not memory */
     struct vmx_site sites[VMX_NSITES];
@@ -360,8 +361,18 @@ bool vmx_has_msr_policy(const struct vcpu *vcpu, uint32_t index);
 /* Behind an instruction that has exited as a trap: its single step, which the exit has overtaken
  * (SDM Vol. 3C 27.3.4). The software CPU, whose turn it is then, makes it a #DB. [exits.c] */
 void vmx_take_trap(struct vmx_vcpu *v);
-/* What an exit with v->reason asks for. [exits.c] */
-int vmx_dispatch(struct vmx_vcpu *v);
+/* What an exit with v->reason asks for; NULL as vmx_on_impossible. [exits.c] */
+extern int (*const vmx_handlers[VMX_NEXITS])(struct vmx_vcpu *v);
+int vmx_on_impossible(struct vmx_vcpu *v);
+
+static inline int vmx_dispatch(struct vmx_vcpu *v)
+{
+    uint32_t reason = v->reason & 0xffff;
+
+    if (reason < VMX_NEXITS && vmx_handlers[reason])
+        return vmx_handlers[reason](v);
+    return vmx_on_impossible(v);
+}
 
 /* ---- running [run.c] ---- */
 
