@@ -23,21 +23,48 @@ static const uint8_t back[] = {0x41, 0xff, 0xc8, 0x75, 0, 0xf4};
 
 struct insn {
     const char *name;
-    uint8_t bytes[8], len, others; /* others: instructions besides the one that exits */
-    bool to_program;               /* handled by the caller of vcpu_run */
-    uint32_t bound;
+    uint8_t bytes[16], len, others; /* others: instructions besides the one that exits */
+    bool to_program;                /* handled by the caller of vcpu_run */
+    uint32_t bound, shadow;         /* with EPT, and with shadow page tables */
 };
 
 static const struct insn insns[] = {
-    {"CPUID", {0x31, 0xc0, 0x0f, 0xa2}, 4, 1, false, 600},
-    {"OUT", {0xba, 0x10, 0, 0, 0, 0xee}, 6, 1, false, 900},
-    {"IN", {0xba, 0x10, 0, 0, 0, 0xec}, 6, 1, false, 900},
-    {"MMIO write", {0x89, 0x46, 4}, 3, 0, false, 970},
-    {"MMIO read", {0x8b, 0x46, 4}, 3, 0, false, 970},
-    {"VMCALL", {0x0f, 0x01, 0xc1}, 3, 0, true, 2600},
-    {"RDMSR", {0xb9, 0x77, 2, 0, 0, 0x0f, 0x32}, 7, 1, false, 0},
-    {"RDTSC", {0x0f, 0x31}, 2, 0, false, 500},
-    {"HLT", {0xf4}, 1, 0, true, 0},
+    {"CPUID", {0x31, 0xc0, 0x0f, 0xa2}, 4, 1, false, 600, 0},
+    {"OUT", {0xba, 0x10, 0, 0, 0, 0xee}, 6, 1, false, 900, 0},
+    {"IN", {0xba, 0x10, 0, 0, 0, 0xec}, 6, 1, false, 900, 0},
+    {"MMIO write", {0x89, 0x46, 4}, 3, 0, false, 970, 0},
+    {"MMIO read", {0x8b, 0x46, 4}, 3, 0, false, 970, 0},
+    {"VMCALL", {0x0f, 0x01, 0xc1}, 3, 0, true, 2600, 0},
+    {"RDMSR", {0xb9, 0x77, 2, 0, 0, 0x0f, 0x32}, 7, 1, false, 0, 0},
+    /* IA32_SYSENTER_CS */
+    {"WRMSR", {0x31, 0xd2, 0xb9, 0x74, 1, 0, 0, 0x0f, 0x30}, 9, 2, false, 0, 0},
+    {"RDTSC", {0x0f, 0x31}, 2, 0, false, 500, 0},
+    {"HLT", {0xf4}, 1, 0, true, 0, 0},
+    /* mov rax, cr0; btc rax, 18; mov cr0, rax: AM; the same for CR4.TSD and CR4.PGE */
+    {"MOV to CR0",
+     {0x0f, 0x20, 0xc0, 0x48, 0x0f, 0xba, 0xf8, 18, 0x0f, 0x22, 0xc0},
+     11,
+     2,
+     false,
+     0,
+     0},
+    {"MOV to CR4",
+     {0x0f, 0x20, 0xe0, 0x48, 0x0f, 0xba, 0xf8, 2, 0x0f, 0x22, 0xe0},
+     11,
+     2,
+     false,
+     0,
+     0},
+    {"MOV to CR4 with a flush",
+     {0x0f, 0x20, 0xe0, 0x48, 0x0f, 0xba, 0xf8, 7, 0x0f, 0x22, 0xe0},
+     11,
+     2,
+     false,
+     0,
+     0},
+    {"MOV from CR3", {0x0f, 0x20, 0xda}, 3, 0, false, 0, 0},
+    {"MOV from and to CR3", {0x0f, 0x20, 0xda, 0x0f, 0x22, 0xda}, 6, 0, false, 0, 0},
+    {"INVLPG", {0x0f, 0x01, 0x3e}, 3, 0, false, 0, 0},
 };
 
 /* Ticks of `rounds` rounds; 0: the guest has not run as it should. */

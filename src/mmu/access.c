@@ -65,6 +65,7 @@ static void fill(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access
     e->write = mmu_empty_tag(i);
     if (idx >= MMU_NINDEX || watched(mmu, linear))
         return;
+    mmu->used = true;
     mmu->filled[w->global][idx][i / 64] |= 1ull << i % 64;
     e->host = page->host;
     e->gpa = w->gpa | (w->global ? MMU_ENTRY_GLOBAL : 0);
@@ -329,6 +330,7 @@ int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code
     if (!mmu->env->page(mmu->env->ctx, w.gpa, &page) || !page.executable)
         return MMU_OK;
     code->host = page.host;
+    mmu->used = true;
     mmu->filled_exec[w.global][!user][i / 64] |= 1ull << i % 64;
     e->tag = linear & MMU_PAGE_MASK;
     e->gpa = w.gpa | (w.global ? MMU_ENTRY_GLOBAL : 0);

@@ -83,8 +83,11 @@ void mmu_set_l2(struct mmu *mmu, struct mmu_entry *l2)
 
 void mmu_flush_all(struct mmu *mmu)
 {
-    clear_filled(mmu, false, false);
-    clear_filled(mmu, true, false);
+    if (mmu->used) {
+        clear_filled(mmu, false, false);
+        clear_filled(mmu, true, false);
+        mmu->used = false;
+    }
     flush_l2(mmu);
     clear_large(mmu);
     mmu_flush_paths(mmu);
@@ -95,7 +98,8 @@ void mmu_flush_all(struct mmu *mmu)
 /* All but the second level. */
 static void flush_first_nonglobal(struct mmu *mmu)
 {
-    clear_filled(mmu, false, true);
+    if (mmu->used)
+        clear_filled(mmu, false, true);
     mmu_flush_paths(mmu);
     mmu->flush_gen++;
     mmu->flushes++;
@@ -172,7 +176,7 @@ void mmu_flush_page(struct mmu *mmu, uint64_t linear)
         mmu_flush_all(mmu);
         return;
     }
-    for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
+    for (unsigned idx = 0; mmu->used && idx < MMU_NINDEX; idx++)
         mmu_drop(mmu, idx, linear);
     for (unsigned u = 0; u < 2; u++)
         if (mmu->exec[u][x].tag == page)

@@ -71,17 +71,6 @@ static int on_page_fault(struct vmx_vcpu *v, uint32_t intr)
     return vmx_mmu_page_fault(v, linear, error) == VMX_MMU_SOFT ? vmx_soft_one(v, true) : VMX_GO_ON;
 }
 
-/* With shadow page tables, too. */
-static int on_invlpg(struct vmx_vcpu *v)
-{
-    uint64_t linear = vmx_insn_get(VMX_EXIT_QUALIFICATION);
-    uint64_t flush_gen = v->soft.cpu->mmu.flush_gen;
-    int r = vmx_soft_one(v, false);
-
-    vmx_mmu_invlpg(v, linear, flush_gen);
-    return r;
-}
-
 /* ---- events ---- */
 
 void vmx_take_trap(struct vmx_vcpu *v)
@@ -161,13 +150,6 @@ static int on_insn(struct vmx_vcpu *v)
     return vmx_soft_one(v, false);
 }
 
-static int on_control_register(struct vmx_vcpu *v)
-{
-    if ((vmx_insn_get(VMX_EXIT_QUALIFICATION) & 15) == 8)
-        vmx_apic_used(v);
-    return vmx_soft_one(v, false);
-}
-
 static int on_vector_insn(struct vmx_vcpu *v)
 {
     return vmx_soft_one(v, true);
@@ -211,7 +193,7 @@ int (*const vmx_handlers[VMX_NEXITS])(struct vmx_vcpu *v) = {
     [VMX_EXIT_GETSEC] = on_insn,
     [VMX_EXIT_HLT] = vmx_on_hlt,
     [VMX_EXIT_INVD] = on_insn,
-    [VMX_EXIT_INVLPG] = on_invlpg,
+    [VMX_EXIT_INVLPG] = vmx_on_invlpg,
     [VMX_EXIT_RDPMC] = on_insn,
     [VMX_EXIT_RDTSC] = vmx_on_rdtsc,
     [VMX_EXIT_RSM] = on_insn,
@@ -225,7 +207,7 @@ int (*const vmx_handlers[VMX_NEXITS])(struct vmx_vcpu *v) = {
     [VMX_EXIT_VMWRITE] = on_insn,
     [VMX_EXIT_VMXOFF] = on_insn,
     [VMX_EXIT_VMXON] = on_insn,
-    [VMX_EXIT_CR_ACCESS] = on_control_register,
+    [VMX_EXIT_CR_ACCESS] = vmx_on_control_register,
     [VMX_EXIT_DR_ACCESS] = on_insn,
     [VMX_EXIT_IO] = vmx_on_io,
     [VMX_EXIT_RDMSR] = vmx_on_rdmsr,

@@ -42,7 +42,8 @@ struct vmx_mmu_vcpu {
     uint64_t entry_rip;      /* of the last entry, if it was made with ... */
     uint32_t entry_blocking; /* ... VMX_BLOCK_* */
     bool shadow_ok;          /* ... which has found tables for the mode */
-    bool loaded;             /* there was one */
+    bool loaded;             /* there was one ... */
+    bool new_space;          /* ... that the VMCS does not know of */
     void (*code_written)(void *ctx, uint64_t gpa, unsigned len);
     void (*code_decoded)(void *ctx, uint64_t gpa);
 };

@@ -350,7 +350,8 @@ static inline bool calm(const struct vmx_vcpu *v)
     const struct x86_cpu *cpu = v->soft.cpu;
 
     return !cpu->event.valid && !cpu->later.valid && !cpu->pending_db && !cpu->nmi_pending &&
-           !v->vcpu->irq_window_wanted && !(v->proc & windows) && !(v->vcpu->lapic && vmx_intr_pending(v));
+           !v->vcpu->irq_window_wanted && !(v->proc & windows) &&
+           !(v->vcpu->lapic && vmx_intr_pending(v));
 }
 
 static int step_once(struct vmx_vcpu *v)

@@ -236,8 +236,9 @@ static void load(struct vmx_vcpu *v)
 {
     bool stopped;
 
-    vmx_pull(v, VMX_G_CONTROL);
-    vmx_changed(v, VMX_G_CONTROL);
+    if (v->valid & VMX_G_CONTROL)
+        vmx_changed(v, VMX_G_CONTROL);
+    v->mmu.new_space = true;
     vmx_session_end(v);
     stopped = vmx_mmu_stop(v->vcpu);
     v->mmu.flush_gen = v->soft.cpu->mmu.flush_gen;
@@ -263,6 +264,13 @@ bool vmx_shadow_ready(struct vmx_vcpu *v)
 
 /* ---- control registers ---- */
 
+static void push_space(struct vmx_vcpu *v)
+{
+    v->mmu.new_space = false;
+    vmx_insn_put(VMX_GUEST_CR3,
+                 sink_x86_cr3(&mmu_of(v->vcpu)->sink, shadow_sink_space(&v->mmu.shadow)));
+}
+
 /* Tables are 4-level or PAE ones whatever the guest's are, and paging is always on. */
 void vmx_shadow_push(struct vmx_vcpu *v)
 {
@@ -277,8 +285,7 @@ void vmx_shadow_push(struct vmx_vcpu *v)
     if (!(efer & X86_EFER_LMA))
         efer &= ~(uint64_t)X86_EFER_LME;
     vmx_insn_put(VMX_GUEST_CR0, cpu->cr0 | X86_CR0_PE | X86_CR0_NE | X86_CR0_WP | X86_CR0_PG);
-    vmx_insn_put(VMX_GUEST_CR3,
-                 sink_x86_cr3(&mmu_of(v->vcpu)->sink, shadow_sink_space(&v->mmu.shadow)));
+    push_space(v);
     vmx_insn_put(VMX_GUEST_CR4, cr4 | X86_CR4_PAE | CR4_VMXE);
     if (vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER))
         vmx_insn_put(VMX_GUEST_EFER, efer);
@@ -288,6 +295,8 @@ void vmx_shadow_push(struct vmx_vcpu *v)
 
 void vmx_shadow_entering(struct vmx_vcpu *v)
 {
+    if (v->mmu.new_space)
+        push_space(v);
     v->mmu.entry_blocking = (uint32_t)vmx_insn_read(VMX_GUEST_INTERRUPTIBILITY);
     if (v->mmu.entry_blocking)
         v->mmu.entry_rip = vmx_insn_read(VMX_GUEST_RIP);

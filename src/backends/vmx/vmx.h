@@ -346,6 +346,9 @@ int vmx_on_wrmsr(struct vmx_vcpu *v);
 int vmx_on_hlt(struct vmx_vcpu *v);
 int vmx_on_vmcall(struct vmx_vcpu *v);
 int vmx_on_rdtsc(struct vmx_vcpu *v);
+/* [cr.c] */
+int vmx_on_control_register(struct vmx_vcpu *v);
+int vmx_on_invlpg(struct vmx_vcpu *v);
 /* An access to what is not memory: VMX_INJECT_SOFT if it is not a plain move. [mmio.c] */
 int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification);
 /* The same for a page fault on shadow page tables, with RFLAGS as v->flags has them, if one like it

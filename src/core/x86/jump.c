@@ -30,6 +30,7 @@ static unsigned page_bit(uint64_t linear)
 static void note_page(struct x86_jump_set *set, uint64_t linear)
 {
     set->pages[page_bit(linear) / 64] |= 1ull << page_bit(linear) % 64;
+    set->used = true;
 }
 
 static bool has_page(const struct x86_jump_set *set, uint64_t linear)
@@ -64,7 +65,9 @@ static void flush_set(struct x86_cpu *cpu, struct x86_jump_set *set)
     if (!++set->gen)
         x86_jump_clear(cpu);
     set->private = false;
-    memset(set->pages, 0, sizeof(set->pages));
+    if (set->used)
+        memset(set->pages, 0, sizeof(set->pages));
+    set->used = false;
     next_link_gen(cpu, set);
     cpu->jump_key = x86_jump_key(cpu, cpu->jump_key >> 48 & 0xff);
 }
