@@ -30,9 +30,9 @@ _Noreturn void host_exit(bool ok);
 extern struct vmm_host_ops host_ops;
 
 /* Prints what exits of this vCPU cost, whose VM has ports from 10h, MMIO from 0d0000h and `ram`
- * from 0. How many could not be measured or, if
- * `bounded`, cost too much. [cost.c] */
+ * from 0. How many could not be measured or cost more than they may, with EPT or without it.
+ * [cost.c] */
 struct vcpu;
-unsigned host_costs(struct vcpu *vcpu, uint8_t *ram, bool bounded);
+unsigned host_costs(struct vcpu *vcpu, uint8_t *ram, bool has_ept);
 
 #endif

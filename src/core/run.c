@@ -360,11 +360,13 @@ static int run(struct vcpu *vcpu, struct vcpu_exit *exit, bool step, const char 
     int err = check_exit(vm, op, exit);
     if (err)
         return err;
-    if (vcpu_current(vm))
+    if (vm->max_vcpus > 1 && vcpu_current(vm))
         return vm_fail(vm, VMM_E_STATE, op, "called from a callback of this VM");
     err = core_vcpu_claim(vcpu, op, &nested);
     if (err)
         return err;
+    if (nested && vcpu_current(vm))
+        return vm_fail(vm, VMM_E_STATE, op, "called from a callback of this VM");
     if (nested)
         return vm_fail(vm, VMM_E_STATE, op, "called from inside a function for vCPU %u", vcpu->id);
 

@@ -45,9 +45,8 @@ static int to_cr4(struct vmx_vcpu *v, uint64_t value)
 {
     struct x86_cpu *cpu = v->soft.cpu;
     uint64_t changed = value ^ cpu->cr4, set = value & changed;
-    uint64_t plain = CR4_PLAIN | (vmx_has_ept() ? X86_CR4_PGE : 0);
 
-    if ((changed & ~plain) || (set & ~vmx_machine.caps.cr4_fixed1) ||
+    if ((changed & ~(uint64_t)(CR4_PLAIN | X86_CR4_PGE)) || (set & ~vmx_machine.caps.cr4_fixed1) ||
         (set && (set & ~x86_cr4_allowed(cpu))))
         return VMX_INJECT_SOFT;
     cpu->cr4 = value;
@@ -56,6 +55,11 @@ static int to_cr4(struct vmx_vcpu *v, uint64_t value)
         vmx_insn_put(VMX_GUEST_CR4, value | CR4_VMXE);
     else
         vmx_shadow_push(v);
+    if ((changed & X86_CR4_PGE) && !vmx_has_ept()) {
+        x86_flush_tlb(cpu); /* the next turn loads the tables anew */
+        vmx_skip(v);
+        return VMX_GO_ON;
+    }
     if (changed & X86_CR4_PGE)
         vmx_tlb_due(&v->tlb);
     return vmx_next(v);

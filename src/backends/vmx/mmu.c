@@ -303,12 +303,6 @@ bool vmx_mmu_ready(struct vmx_vcpu *v)
     return vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_UNRESTRICTED_GUEST) || vmx_restricted_ready(v);
 }
 
-bool vmx_mmu_current(const struct vmx_vcpu *v)
-{
-    return vmx_has_ept() ||
-           (v->mmu.flush_gen == v->soft.cpu->mmu.flush_gen && shadow_sink_space(&v->mmu.shadow));
-}
-
 /* ---- EPT violations ---- */
 
 bool vmx_mmu_is_large(struct vm *vm, uint64_t gpa)

@@ -71,8 +71,6 @@ int vmx_dirty_sync(struct vm *vm, uint64_t gpa, uint64_t len);
 /* Whether the hardware can execute the state in soft.cpu; loads shadow tables for it, for which it
  * may stop the world. */
 bool vmx_mmu_ready(struct vmx_vcpu *v);
-/* Whether nothing has been invalidated since. */
-bool vmx_mmu_current(const struct vmx_vcpu *v);
 /* The PAT of guests on shadow tables, which use index 0: write-back. */
 #define VMX_SHADOW_PAT 0x0007040600070406ull
 /* The last look at the current VMCS before an entry on shadow tables, and after an exit by an

@@ -208,6 +208,13 @@ static inline struct vmx_vm *vmx_vm_of(const struct vmx_vcpu *v)
     return v->vv;
 }
 
+/* Whether nothing has been invalidated since vmx_mmu_ready. */
+static inline bool vmx_mmu_current(const struct vmx_vcpu *v)
+{
+    return vmx_has_ept() ||
+           (v->mmu.flush_gen == v->soft.cpu->mmu.flush_gen && shadow_sink_space(&v->mmu.shadow));
+}
+
 /* ---- registers [state.c] ---- */
 
 /* Fills a VMCS that is current. */
