@@ -76,11 +76,11 @@ void core_tsc_write_adjust(struct vcpu *vcpu, uint64_t value);
 #define VCPU_WAIT 2u /* inside, asleep on `requests`: nothing runs on its thread */
 
 /* Stores vcpu->where and tells vm_pause. */
-static inline void core_vcpu_where(struct vcpu *vcpu, uint32_t where)
+static inline void core_vcpu_where(struct vcpu *v, uint32_t where)
 {
-    atomic_store(&vcpu->where, where);
-    if (where != VCPU_RUN && atomic_load(&vcpu->vm->paused))
-        os_wake(&vcpu->where);
+    atomic_store(&v->where, where);
+    if (where != VCPU_RUN && atomic_load(&v->vm->paused))
+        os_wake(&v->where);
 }
 /* core_vcpu_request for every vCPU of the VM. ANY+SIG. */
 void core_request_all(struct vm *vm, uint32_t bits);
