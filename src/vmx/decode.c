@@ -11,22 +11,6 @@ struct vmx_cr_access vmx_cr_access(uint64_t q)
                                   .source = (uint16_t)(q >> 16)};
 }
 
-struct vmx_dr_access vmx_dr_access(uint64_t q)
-{
-    return (struct vmx_dr_access){.dr = q & 7, .gpr = q >> 8 & 15, .read = q >> 4 & 1};
-}
-
-struct vmx_task_switch vmx_task_switch(uint64_t q)
-{
-    return (struct vmx_task_switch){.selector = (uint16_t)q,
-                                    .source = (enum vmx_task_source)(q >> 30 & 3)};
-}
-
-struct vmx_apic_access vmx_apic_access(uint64_t q)
-{
-    return (struct vmx_apic_access){.offset = q & 0xfff, .type = q >> 12 & 15};
-}
-
 /* ---- bitmaps ---- */
 
 /* Quarters of a page: reads of low and high MSRs, then writes. False: not in the bitmap. */

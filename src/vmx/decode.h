@@ -16,12 +16,6 @@ struct vmx_cr_access {
 };
 struct vmx_cr_access vmx_cr_access(uint64_t qualification);
 
-struct vmx_dr_access {
-    uint8_t dr, gpr;
-    bool read;
-};
-struct vmx_dr_access vmx_dr_access(uint64_t qualification);
-
 struct vmx_io_access {
     uint16_t port;
     uint8_t size; /* 1, 2 or 4 */
@@ -54,28 +48,6 @@ static inline struct vmx_ept_violation vmx_ept_violation(uint64_t q)
                                       .linear_valid = q >> 7 & 1,
                                       .translated = (q >> 7 & 3) == 3};
 }
-
-enum vmx_task_source { VMX_TASK_CALL, VMX_TASK_IRET, VMX_TASK_JMP, VMX_TASK_GATE };
-struct vmx_task_switch {
-    uint16_t selector;
-    enum vmx_task_source source;
-};
-struct vmx_task_switch vmx_task_switch(uint64_t qualification);
-
-/* Types of APIC-access exits. */
-enum {
-    VMX_APIC_READ,
-    VMX_APIC_WRITE,
-    VMX_APIC_FETCH,
-    VMX_APIC_EVENT,
-    VMX_APIC_PHYS_EVENT = 10,
-    VMX_APIC_PHYS_FETCH = 15
-};
-struct vmx_apic_access {
-    uint16_t offset;
-    uint8_t type;
-};
-struct vmx_apic_access vmx_apic_access(uint64_t qualification);
 
 /* ---- MSR bitmaps: a set bit exits ---- */
 

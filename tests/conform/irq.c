@@ -517,14 +517,14 @@ static void init_and_sipi(void)
 /* ---- lines and the IOAPIC ---- */
 
 /* Programs pin R8 with R9 (low) and R10 (high). */
-GUEST(pin, 64,
-      APIC_ON "lea 0x11(%r8,%r8), %eax\n"
-              "mov %eax, (%r14)\n"
-              "mov %r10d, 0x10(%r14)\n"
-              "dec %eax\n"
-              "mov %eax, (%r14)\n"
-              "mov %r9d, 0x10(%r14)\n"
-              "mov 0x10(%r14), %ebx\n" LOOP_HALTED);
+#define PROGRAM_PIN                                                                                \
+    APIC_ON "lea 0x11(%r8,%r8), %eax\n"                                                            \
+            "mov %eax, (%r14)\n"                                                                   \
+            "mov %r10d, 0x10(%r14)\n"                                                              \
+            "dec %eax\n"                                                                           \
+            "mov %eax, (%r14)\n"                                                                   \
+            "mov %r9d, 0x10(%r14)\n"
+GUEST(pin, 64, PROGRAM_PIN "mov 0x10(%r14), %ebx\n" LOOP_HALTED);
 
 #define PIN_LEVEL  0x8000u
 #define PIN_MASKED 0x10000u
@@ -624,16 +624,10 @@ static void on_eoi(void *opaque, uint32_t line)
 
 /* As `pin`, and then in x2APIC mode. */
 GUEST(x2apic_pin, 64,
-      APIC_ON "lea 0x11(%r8,%r8), %eax\n"
-              "mov %eax, (%r14)\n"
-              "mov %r10d, 0x10(%r14)\n"
-              "dec %eax\n"
-              "mov %eax, (%r14)\n"
-              "mov %r9d, 0x10(%r14)\n"
-              "mov $0x1b, %ecx\n"
-              "rdmsr\n"
-              "or $0x400, %eax\n"
-              "wrmsr\n" LOOP_HALTED);
+      PROGRAM_PIN "mov $0x1b, %ecx\n"
+                  "rdmsr\n"
+                  "or $0x400, %eax\n"
+                  "wrmsr\n" LOOP_HALTED);
 
 static void call_back(struct code code, struct code handler)
 {

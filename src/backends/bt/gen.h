@@ -103,7 +103,7 @@ struct gen_insn {
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
     bool is_vec, is_x87; /* a vector or x87 instruction that can be copied, ... */
-    bool x87_control;    /* ... or one that has no form: */
+    bool x87_control;    /* ... or one whose form is empty: */
     struct vec_copy vec;
 };
 

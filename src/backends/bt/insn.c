@@ -301,8 +301,6 @@ unsigned gen_find_flags_use(const struct gen_insn *in)
 
     if (in->is_vec)
         return GEN_FAULTS | (in->vec.form.flags ? GEN_SETS | GEN_CHANGES : 0);
-    if (in->is_x87 && in->x87_control)
-        return GEN_FAULTS;
     if (in->is_x87)
         return GEN_FAULTS | (in->vec.form.flags ? GEN_CHANGES : 0) |
                (gen_x87_uses_flags(in) ? GEN_READS : 0);

@@ -151,7 +151,10 @@ static bool is_valid(const struct gen *g, unsigned i, struct gen_insn *in)
     d.insn = in->insn;
     memcpy(d.opnd, in->opnd, in->insn.operand_count * sizeof(d.opnd[0]));
     in->x87_control = x87_is_control(in->insn.mnemonic);
-    return in->x87_control ? vec_may_execute(&d) : x87_dec_copy(&d, H_RAX, &in->vec);
+    if (!in->x87_control)
+        return x87_dec_copy(&d, H_RAX, &in->vec);
+    memset(&in->vec, 0, sizeof(in->vec));
+    return vec_may_execute(&d);
 }
 
 void gen_find_x87(const struct gen *g, unsigned i, struct gen_insn *in)
