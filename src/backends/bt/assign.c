@@ -105,8 +105,8 @@ static void count_register(ZydisRegister reg, unsigned n, unsigned *uses)
 /* An instruction that one register in x86_cpu makes a handler's. */
 static bool wants_registers(const struct gen_insn *in)
 {
-    return in->insn.mnemonic == ZYDIS_MNEMONIC_CMPXCHG ||
-           in->insn.mnemonic == ZYDIS_MNEMONIC_SHLD || in->insn.mnemonic == ZYDIS_MNEMONIC_SHRD;
+    return in->insn->mnemonic == ZYDIS_MNEMONIC_CMPXCHG ||
+           in->insn->mnemonic == ZYDIS_MNEMONIC_SHLD || in->insn->mnemonic == ZYDIS_MNEMONIC_SHRD;
 }
 
 static void count_uses(const struct gen_insn *in, unsigned n, unsigned *uses)
@@ -115,7 +115,7 @@ static void count_uses(const struct gen_insn *in, unsigned n, unsigned *uses)
         return;
     if (wants_registers(in))
         n *= 8;
-    for (unsigned k = 0; k < in->insn.operand_count; k++) {
+    for (unsigned k = 0; k < in->insn->operand_count; k++) {
         const ZydisDecodedOperand *o = &in->opnd[k];
 
         if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {

@@ -185,6 +185,7 @@ struct bt {
     uint32_t shuffle;    /* likewise, not 0: regions' registers are assigned at random */
     struct bt_stubs stubs;
     struct gen_insn *decoded; /* room for a block's instructions */
+    struct gen_shapes *shapes;
     struct bt_trans *newest;
     struct bt_page page[X86_TIER_PAGES];
     struct bt_page *pages[1u << BT_PAGE_BITS], *free_pages;
@@ -219,6 +220,12 @@ struct bt_trans *bt_translate(struct x86_cpu *cpu, struct bt *bt, struct x86_blo
 
 /* bt->decoded. [translate.c] */
 struct gen_insn *bt_make_room(void);
+
+/* What is known of instructions that have been translated; when modes or features mean something
+ * else, it must be forgotten. [shapes.c] */
+bool bt_shapes_create(struct bt *bt);
+void bt_shapes_destroy(struct bt *bt);
+void bt_shapes_clear(struct bt *bt);
 
 /* The shared code. [stubs.c] */
 void bt_make_stubs(struct bt *bt);

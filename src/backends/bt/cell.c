@@ -104,7 +104,7 @@ static struct source find_source(const struct gen *g, unsigned i)
     uint16_t itself = in->known ? bit_of_operand(d) : 0;
 
     x.hard = x.to != itself || !in->known || d->size < 32;
-    switch (in->insn.mnemonic) {
+    switch (in->insn->mnemonic) {
     case ZYDIS_MNEMONIC_MOV:
     case ZYDIS_MNEMONIC_MOVSX:
     case ZYDIS_MNEMONIC_MOVSXD:
@@ -127,10 +127,10 @@ static struct source find_source(const struct gen *g, unsigned i)
     case ZYDIS_MNEMONIC_DEC:
     case ZYDIS_MNEMONIC_SHL:
         x.from = itself;
-        x.hard |= in->insn.mnemonic == ZYDIS_MNEMONIC_SHL && !constant;
+        x.hard |= in->insn->mnemonic == ZYDIS_MNEMONIC_SHL && !constant;
         break;
     case ZYDIS_MNEMONIC_AND:
-        x.hard |= !constant || s->imm.value.u > SMALL;
+        x.hard |= !constant || in->imm > SMALL;
         break;
     default:
         x.hard = true;

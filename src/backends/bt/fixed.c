@@ -20,10 +20,10 @@ static bool find_place(const struct gen_insn *in, const struct x86_op *op, int64
 {
 
     if (!in->known || op->ea != X86_EA_FLAT || op->index != X86_ZERO ||
-        (op->base != X86_RIP0 && op->base != X86_ZERO) || in->insn.mnemonic == ZYDIS_MNEMONIC_LEA ||
-        in->insn.mnemonic == ZYDIS_MNEMONIC_NOP)
+        (op->base != X86_RIP0 && op->base != X86_ZERO) ||
+        in->insn->mnemonic == ZYDIS_MNEMONIC_LEA || in->insn->mnemonic == ZYDIS_MNEMONIC_NOP)
         return false;
-    for (unsigned k = 0; k < in->insn.operand_count_visible; k++) {
+    for (unsigned k = 0; k < in->insn->operand_count_visible; k++) {
         const ZydisDecodedOperand *o = &in->opnd[k];
 
         if (o->type != ZYDIS_OPERAND_TYPE_MEMORY)

@@ -194,7 +194,7 @@ static bool second(const struct gen *g, struct gen_recipe *r)
     switch (o->type) {
     case ZYDIS_OPERAND_TYPE_IMMEDIATE:
         r->second = IMMEDIATE;
-        r->value = (int32_t)o->imm.value.s;
+        r->value = (int32_t)g->all[g->i].imm;
         return true;
     case ZYDIS_OPERAND_TYPE_REGISTER:
         return gen_reg_slot(o->reg.value, &r->second);
@@ -235,7 +235,7 @@ static bool find_recipe(const struct gen *g, struct gen_recipe *r)
         r->opcode = g->insn->opcode;
         r->first = IN_SAVED;
         r->second = IMMEDIATE;
-        r->value = (int32_t)g->opnd[1].imm.value.u;
+        r->value = (int32_t)g->all[g->i].imm;
         return g->saved;
     default:
         return false;

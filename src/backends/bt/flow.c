@@ -7,7 +7,7 @@
 static bool direct(const struct gen_insn *in)
 {
     return in->opnd[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
-           in->insn.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+           in->insn->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
 }
 
 /* Whether the block calls something that may be written again for this call. */
@@ -64,9 +64,9 @@ static void find_next(const struct gen *g, struct region *r, unsigned i)
         return;
     }
     if (!in->known || last->size != (g->is64 ? 8 : 4) ||
-        in->insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+        in->insn->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
         return;
-    if (in->insn.mnemonic == ZYDIS_MNEMONIC_RET && rb->up) {
+    if (in->insn->mnemonic == ZYDIS_MNEMONIC_RET && rb->up) {
         const struct region_block *from = &r->block[rb->up - 1];
 
         rb->returns = true;
@@ -76,16 +76,16 @@ static void find_next(const struct gen *g, struct region *r, unsigned i)
         return;
     }
     if (!direct(in)) {
-        if (in->insn.mnemonic == ZYDIS_MNEMONIC_JMP)
+        if (in->insn->mnemonic == ZYDIS_MNEMONIC_JMP)
             find_constant(g, r, rb);
         return;
     }
-    if (gen_condition(in->insn.mnemonic) >= 0) {
+    if (gen_condition(in->insn->mnemonic) >= 0) {
         rb->next[rb->nnext++] = behind;
         rb->next[rb->nnext++] = target;
-    } else if (in->insn.mnemonic == ZYDIS_MNEMONIC_JMP) {
+    } else if (in->insn->mnemonic == ZYDIS_MNEMONIC_JMP) {
         rb->next[rb->nnext++] = target;
-    } else if (in->insn.mnemonic == ZYDIS_MNEMONIC_CALL) {
+    } else if (in->insn->mnemonic == ZYDIS_MNEMONIC_CALL) {
         rb->next[rb->nnext++] = target;
         rb->calls = true;
         rb->next_up[0] = may_follow(r, i, rb->page_delta + target) ? i + 1 : 0;
@@ -510,12 +510,12 @@ static void find_flags(const struct region *r, struct region_block *rb)
     for (unsigned i = 0; i < n; i++) {
         unsigned use = gen_flags_use_of(&r->base, &rb->all[i]);
 
-        if (i == n - 1 && rb->all[i].known && rb->all[i].insn.mnemonic == ZYDIS_MNEMONIC_JMP &&
+        if (i == n - 1 && rb->all[i].known && rb->all[i].insn->mnemonic == ZYDIS_MNEMONIC_JMP &&
             direct(&rb->all[i]))
             break;
         if (use & (GEN_READS | GEN_FAULTS)) {
             live = true;
-            rb->reads_first = gen_condition(rb->all[i].insn.mnemonic) >= 0 || !(use & GEN_FAULTS);
+            rb->reads_first = gen_condition(rb->all[i].insn->mnemonic) >= 0 || !(use & GEN_FAULTS);
             break;
         }
         if (use & GEN_SETS) {

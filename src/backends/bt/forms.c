@@ -60,7 +60,7 @@ bool gen_mov64(struct gen *g)
     host = gen_host(g, slot);
     if (g->held && host == H_NONE)
         return false;
-    em_const(&g->e, host == H_NONE ? H_RAX : host, g->opnd[1].imm.value.u);
+    em_const(&g->e, host == H_NONE ? H_RAX : host, g->all[g->i].imm);
     if (host == H_NONE)
         gen_put(g, slot, H_RAX);
     return true;

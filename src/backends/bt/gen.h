@@ -93,18 +93,20 @@ struct gen_effect {
 };
 #define GEN_NO_MOVE 0xff
 
-/* A decoded instruction. */
+/* A decoded instruction. Others may share what is pointed to, in which displacements and immediates
+ * have no values: those are in the op and in `imm`. */
 struct gen_insn {
     bool known;
-    uint8_t flags_use; /* what gen_flags_use says, ... */
-    uint32_t writes;   /* ... and gen_writes, ... */
-    bool has_effect;   /* ... and gen_effect */
-    struct gen_effect effect;
-    ZydisDecodedInstruction insn;
-    ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
+    uint8_t flags_use;   /* what gen_flags_use says, ... */
+    bool has_effect;     /* ... and gen_effect, ... */
     bool is_vec, is_x87; /* a vector or x87 instruction that can be copied, ... */
     bool x87_control;    /* ... or one whose form is empty: */
-    struct vec_copy vec;
+    uint32_t writes;     /* ... and gen_writes */
+    uint64_t imm;        /* the second operand, if that is an immediate one */
+    const ZydisDecodedInstruction *insn;
+    const ZydisDecodedOperand *opnd;
+    const struct vec_copy *vec; /* never NULL */
+    struct gen_effect effect;
 };
 
 /*
@@ -453,8 +455,11 @@ static inline struct em_rm gen_cell_field(unsigned cell, size_t member)
 
 /* The bytes of a block, if they are still what it was made of. */
 bool gen_fetch(struct x86_cpu *cpu, const struct x86_block *b, uint8_t *bytes);
-/* Decodes the block's instructions from g->code. */
+/* Decodes the block's instructions from g->code. They are valid until gen_shapes_begin. [shapes.c]
+ */
 void gen_decode(struct gen *g, struct gen_insn *all);
+/* Before blocks are decoded; they have `n` instructions at most. */
+void gen_shapes_begin(struct bt *bt, unsigned n);
 /* Writes the block; the number of ops in line. */
 unsigned gen_write_ops(struct gen *g);
 /* What the slow paths of op i do; X86_BLOCK_MAX: of exits. */
@@ -489,7 +494,7 @@ bool gen_insn(struct gen *g);
 /* The same for vector instructions; what they are is found out first, and what they need. [vec.c]
  */
 bool gen_vec(struct gen *g);
-void gen_find_vec(const struct gen *g, unsigned i, struct gen_insn *in);
+void gen_find_vec(const struct gen *g, unsigned i, struct gen_insn *in, struct vec_copy *room);
 uint32_t gen_vec_needs(const struct gen_insn *in);
 /* Whether it cannot fault, as a region has what it needs; which of the registers in `vec` of a
  * recipe it changes. */
@@ -510,7 +515,7 @@ static inline void gen_x87_settle(struct gen *g)
     gen_x87_point(g, g->x87_due);
     g->x87_due = 0;
 }
-void gen_find_x87(const struct gen *g, unsigned i, struct gen_insn *in);
+void gen_find_x87(const struct gen *g, unsigned i, struct gen_insn *in, struct vec_copy *room);
 /* The same for the op that ends the block. [branch.c] */
 bool gen_branch(struct gen *g);
 /* Some of gen_insn. [stack.c] */

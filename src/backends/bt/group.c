@@ -36,13 +36,13 @@ static void find_move(const struct gen *g, const struct gen_insn *in, const stru
     if (d->type != ZYDIS_OPERAND_TYPE_REGISTER || d->size != bits ||
         !gen_gpr_slot(d->reg.value, &slot))
         return;
-    switch (in->insn.mnemonic) {
+    switch (in->insn->mnemonic) {
     case ZYDIS_MNEMONIC_ADD:
     case ZYDIS_MNEMONIC_SUB:
         if (s->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
             return;
-        e->by = in->insn.mnemonic == ZYDIS_MNEMONIC_ADD ? (int32_t)s->imm.value.s
-                                                        : -(int64_t)(int32_t)s->imm.value.s;
+        e->by = in->insn->mnemonic == ZYDIS_MNEMONIC_ADD ? (int32_t)in->imm
+                                                         : -(int64_t)(int32_t)in->imm;
         break;
     case ZYDIS_MNEMONIC_INC:
         e->by = 1;
@@ -66,14 +66,14 @@ bool gen_find_effect(const struct gen *g, unsigned i, const struct gen_insn *in,
                      struct gen_effect *e)
 {
     const struct x86_op *op = &g->b->ops[i];
-    ZydisMnemonic m = in->insn.mnemonic;
-    bool ret = m == ZYDIS_MNEMONIC_RET && in->insn.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+    ZydisMnemonic m = in->insn->mnemonic;
+    bool ret = m == ZYDIS_MNEMONIC_RET && in->insn->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
     uint8_t slot;
 
     *e = (struct gen_effect){.moves = GEN_NO_MOVE};
     if (!in->known || (!ret && !gen_may_group(in)))
         return false;
-    for (unsigned k = 0; k < in->insn.operand_count_visible; k++) {
+    for (unsigned k = 0; k < in->insn->operand_count_visible; k++) {
         const ZydisDecodedOperand *o = &in->opnd[k];
 
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
@@ -96,7 +96,7 @@ bool gen_find_effect(const struct gen *g, unsigned i, const struct gen_insn *in,
             e->disp = op->disp;
             e->size = o->size / 8;
             e->write = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
-            e->align = in->is_vec ? in->vec.form.align : 0;
+            e->align = in->is_vec ? in->vec->form.align : 0;
         }
     }
     if (ret || m == ZYDIS_MNEMONIC_PUSH || m == ZYDIS_MNEMONIC_POP) {
@@ -224,7 +224,7 @@ uint32_t gen_find_writes(const struct gen_insn *in)
 
     if (!in->known)
         return 0xffff;
-    for (unsigned k = 0; k < in->insn.operand_count; k++)
+    for (unsigned k = 0; k < in->insn->operand_count; k++)
         if (in->opnd[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
             (in->opnd[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) &&
             gen_gpr_slot(in->opnd[k].reg.value, &slot))

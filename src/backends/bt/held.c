@@ -30,7 +30,7 @@ static bool only_general(const struct gen_insn *in)
 {
     uint8_t slot;
 
-    for (unsigned k = 0; k < in->insn.operand_count_visible; k++) {
+    for (unsigned k = 0; k < in->insn->operand_count_visible; k++) {
         ZydisRegister reg = in->opnd[k].reg.value;
 
         if (in->opnd[k].type == ZYDIS_OPERAND_TYPE_REGISTER && !gen_gpr_slot(reg, &slot))
@@ -42,14 +42,14 @@ static bool only_general(const struct gen_insn *in)
 /* Instructions that no group goes over, but which leave the TLB and its index as they are. */
 static bool is_harmless(const struct gen_insn *in)
 {
-    if (in->is_vec || in->is_x87 || gen_condition(in->insn.mnemonic) >= 0)
+    if (in->is_vec || in->is_x87 || gen_condition(in->insn->mnemonic) >= 0)
         return true;
-    if (gen_may_group(in) || (in->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK))
+    if (gen_may_group(in) || (in->insn->attributes & ZYDIS_ATTRIB_HAS_LOCK))
         return only_general(in);
-    switch (in->insn.mnemonic) {
+    switch (in->insn->mnemonic) {
     case ZYDIS_MNEMONIC_JMP:
     case ZYDIS_MNEMONIC_CALL:
-        return in->insn.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+        return in->insn->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
     case ZYDIS_MNEMONIC_XCHG:
         return only_general(in);
     case ZYDIS_MNEMONIC_LEAVE:
@@ -88,7 +88,7 @@ static bool find_effect(const struct gen *g, unsigned i, struct gen_effect *e)
     *e = (struct gen_effect){.moves = GEN_NO_MOVE, .changes = gen_writes(in)};
     if (!in->known || !is_harmless(in))
         return false;
-    if (in->insn.mnemonic == ZYDIS_MNEMONIC_CALL) {
+    if (in->insn->mnemonic == ZYDIS_MNEMONIC_CALL) {
         e->changes &= ~(1u << VMM_RSP);
         e->moves = VMM_RSP;
         e->by = g->is64 ? -8 : -4;

@@ -99,7 +99,7 @@ static bool with_immediate(struct gen *g, int kind, const struct byte_reg *d)
         EM(e, 0xf6, 0xc0 | CH);
     else
         EM(e, 0x80, (uint8_t)(0xc0 | kind << 3 | CH));
-    em8(e, (uint8_t)g->opnd[1].imm.value.u);
+    em8(e, (uint8_t)g->all[g->i].imm);
     if (writes(kind))
         gen_put(g, d->slot, H_RCX);
     set_flags(g, kind);

@@ -173,13 +173,13 @@ static bool operands(const struct gen *g, struct copy *c)
 /* A shift by a constant other than 0 sets all flags. */
 static bool shift_sets_all(const struct gen_insn *in)
 {
-    ZydisMnemonic m = in->insn.mnemonic;
+    ZydisMnemonic m = in->insn->mnemonic;
     unsigned bits = in->opnd[0].size, count;
 
     if ((m != ZYDIS_MNEMONIC_SHL && m != ZYDIS_MNEMONIC_SHR && m != ZYDIS_MNEMONIC_SAR) ||
         in->opnd[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
         return false;
-    count = (unsigned)in->opnd[1].imm.value.u & (bits == 64 ? 63 : 31);
+    count = (unsigned)in->imm & (bits == 64 ? 63 : 31);
     return count && count < bits;
 }
 
@@ -203,7 +203,7 @@ static bool leaves_undefined(const struct gen *g, const struct copy *c)
 /* Of those that leave some as they are: whether others are operands. */
 static bool reads_some(const struct gen_insn *in)
 {
-    switch (in->insn.mnemonic) {
+    switch (in->insn->mnemonic) {
     case ZYDIS_MNEMONIC_ADC:
     case ZYDIS_MNEMONIC_SBB:
     case ZYDIS_MNEMONIC_RCL:
@@ -296,22 +296,22 @@ static bool gen_modrm(struct gen *g)
 
 unsigned gen_find_flags_use(const struct gen_insn *in)
 {
-    const struct row *row = &rows[in->insn.mnemonic];
+    const struct row *row = &rows[in->insn->mnemonic];
     unsigned use = 0;
 
     if (in->is_vec)
-        return GEN_FAULTS | (in->vec.form.flags ? GEN_SETS | GEN_CHANGES : 0);
+        return GEN_FAULTS | (in->vec->form.flags ? GEN_SETS | GEN_CHANGES : 0);
     if (in->is_x87)
-        return GEN_FAULTS | (in->vec.form.flags ? GEN_CHANGES : 0) |
+        return GEN_FAULTS | (in->vec->form.flags ? GEN_CHANGES : 0) |
                (gen_x87_uses_flags(in) ? GEN_READS : 0);
-    for (unsigned i = 0; i < in->insn.operand_count; i++)
+    for (unsigned i = 0; i < in->insn->operand_count; i++)
         if (in->opnd[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-            in->insn.mnemonic != ZYDIS_MNEMONIC_LEA)
+            in->insn->mnemonic != ZYDIS_MNEMONIC_LEA)
             use = GEN_FAULTS;
-    for (unsigned i = 0; i < in->insn.operand_count_visible; i++)
+    for (unsigned i = 0; i < in->insn->operand_count_visible; i++)
         if (in->opnd[i].type == ZYDIS_OPERAND_TYPE_REGISTER && !reg_size(in->opnd[i].reg.value))
             use = GEN_FAULTS; /* segment or control registers */
-    switch (in->insn.mnemonic) {
+    switch (in->insn->mnemonic) {
     case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_ENDBR64:
     case ZYDIS_MNEMONIC_LEA:
@@ -332,7 +332,7 @@ unsigned gen_find_flags_use(const struct gen_insn *in)
     default:
         break;
     }
-    if (!in->known || !row->known || (in->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK))
+    if (!in->known || !row->known || (in->insn->attributes & ZYDIS_ATTRIB_HAS_LOCK))
         return GEN_FAULTS | GEN_READS;
     if (row->need != NOTHING)
         use |= GEN_FAULTS; /* perhaps there is no such instruction */
@@ -356,10 +356,10 @@ unsigned gen_find_flags_use(const struct gen_insn *in)
 bool gen_may_group(const struct gen_insn *in)
 {
     if (in->is_vec)
-        return !(in->vec.form.gread >> VEC_G_RAX);
+        return !(in->vec->form.gread >> VEC_G_RAX);
     if (in->is_x87)
         return gen_x87_may_group(in);
-    switch (in->insn.mnemonic) {
+    switch (in->insn->mnemonic) {
     case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_ENDBR64:
     case ZYDIS_MNEMONIC_LEA:
@@ -369,9 +369,9 @@ bool gen_may_group(const struct gen_insn *in)
     case ZYDIS_MNEMONIC_XCHG: /* locked, or with the accumulator */
         return false;
     case ZYDIS_MNEMONIC_IMUL:
-        return in->insn.operand_count_visible > 1;
+        return in->insn->operand_count_visible > 1;
     default:
-        return rows[in->insn.mnemonic].known && !(in->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK);
+        return rows[in->insn->mnemonic].known && !(in->insn->attributes & ZYDIS_ATTRIB_HAS_LOCK);
     }
 }
 

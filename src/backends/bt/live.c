@@ -6,7 +6,7 @@
 static bool jumps(const struct gen *g, unsigned i)
 {
     return g->b->ends && i == g->b->n - 1u && g->all[i].known &&
-           g->all[i].insn.mnemonic == ZYDIS_MNEMONIC_JMP &&
+           g->all[i].insn->mnemonic == ZYDIS_MNEMONIC_JMP &&
            g->all[i].opnd[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 }
 
@@ -48,7 +48,7 @@ bool gen_flags_last(const struct gen *g, unsigned i)
     while (++i < g->b->n) {
         unsigned use = gen_flags_use_of(g, &g->all[i]);
 
-        if (jumps(g, i) || gen_condition(g->all[i].insn.mnemonic) >= 0)
+        if (jumps(g, i) || gen_condition(g->all[i].insn->mnemonic) >= 0)
             break;
         if (g->held && i <= g->group.last)
             use &= ~GEN_FAULTS;
@@ -70,7 +70,7 @@ static uint32_t spoils(const struct gen *g, unsigned i)
     uint32_t regs = gen_writes(in) & g->recipe.regs;
     uint8_t to, from;
 
-    switch (in->insn.mnemonic) {
+    switch (in->insn->mnemonic) {
     case ZYDIS_MNEMONIC_MOVZX:
     case ZYDIS_MNEMONIC_MOVSX:
     case ZYDIS_MNEMONIC_MOVSXD:

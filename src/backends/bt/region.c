@@ -163,6 +163,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
     r->base.b = head->block;
     g = &r->now;
     region_start(g, &r->base);
+    gen_shapes_begin(bt, REGION_INSNS);
     region_collect(g, r, head);
     ok = r->n > 0;
     if (ok) {

@@ -148,6 +148,7 @@ static void restore(struct bt *bt, struct bt_trans *t)
 static void forget_all(struct x86_cpu *cpu, struct bt *bt)
 {
     bt_map_clear(cpu, bt);
+    bt_shapes_clear(bt);
     memset(bt->trans, 0, sizeof(bt->trans));
     memset(bt->links, 0, sizeof(bt->links));
     bt->newest = NULL;
@@ -298,7 +299,8 @@ int bt_attach(struct x86_cpu *cpu, unsigned hot, size_t size)
     if (!bt)
         return ENOMEM;
     bt->decoded = bt_make_room();
-    if (!bt->decoded) {
+    if (!bt->decoded || !bt_shapes_create(bt)) {
+        free(bt->decoded);
         free(bt);
         return ENOMEM;
     }
@@ -307,6 +309,7 @@ int bt_attach(struct x86_cpu *cpu, unsigned hot, size_t size)
     if (r) {
         if (l2)
             os_pages_free(l2, MMU_L2_BYTES);
+        bt_shapes_destroy(bt);
         free(bt->decoded);
         free(bt);
         return r;
@@ -341,6 +344,7 @@ void bt_limit_host(struct x86_cpu *cpu, const struct bt_features *host)
     for (size_t i = 0; i < sizeof(*host); i++)
         have[i] &= wanted[i]; /* all are bool */
     bt->used = 0;
+    bt_shapes_clear(bt);
     bt_make_stubs(bt);
     bt_map_clear(cpu, bt);
 }
@@ -353,6 +357,7 @@ void bt_detach(struct x86_cpu *cpu)
     if (bt) {
         os_pages_free(cpu->mmu.l2, MMU_L2_BYTES);
         mmu_set_l2(&cpu->mmu, NULL);
+        bt_shapes_destroy(bt);
         free(bt->decoded);
         free(bt->room);
     }

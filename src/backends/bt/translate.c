@@ -216,49 +216,12 @@ bool gen_try(struct gen *g, bool last)
     return false;
 }
 
-/* Others matter as being none. */
-static unsigned operand_count(const ZydisDecodedInstruction *in)
-{
-    return in->operand_count < 4 ? 4 : in->operand_count;
-}
-
-static void find_meaning(const struct gen *g, unsigned i, struct gen_insn *in)
-{
-    in->flags_use = (uint8_t)gen_find_flags_use(in);
-    in->writes = gen_find_writes(in);
-    in->has_effect = gen_find_effect(g, i, in, &in->effect);
-}
-
-void gen_decode(struct gen *g, struct gen_insn *all)
-{
-    struct x86_dec room, *d;
-
-    for (unsigned i = 0; i < g->b->n; i++) {
-        const struct x86_op *op = &g->b->ops[i];
-
-        all[i].known = ZYAN_SUCCESS(x86_dec_get(g->cpu, g->b->mode, g->code + op->off,
-                                                X86_BLOCK_MAX * 15u - op->off, &room, &d)) &&
-                       d->insn.length == op->len;
-        if (!all[i].known) {
-            memset(&all[i], 0, sizeof(all[i]));
-            find_meaning(g, i, &all[i]);
-            continue;
-        }
-        all[i].insn = d->insn;
-        memcpy(all[i].opnd, d->opnd, operand_count(&d->insn) * sizeof(d->opnd[0]));
-        gen_find_vec(g, i, &all[i]);
-        gen_find_x87(g, i, &all[i]);
-        find_meaning(g, i, &all[i]);
-    }
-    g->all = all;
-}
-
 void gen_select(struct gen *g, unsigned i)
 {
     g->i = i;
     g->op = &g->b->ops[i];
     g->bytes = g->code + g->op->off;
-    g->insn = &g->all[i].insn;
+    g->insn = g->all[i].insn;
     g->opnd = g->all[i].opnd;
 }
 
@@ -468,7 +431,7 @@ static x86_fn *begin(struct gen *g)
     for (unsigned i = 0; i <= b->n; i++)
         t->fn[i] = b->ops[i].fn;
     for (unsigned i = 0; i < b->n; i++)
-        bt_mnemonics(t)[i] = g->all[i].known ? (uint16_t)g->all[i].insn.mnemonic : 0;
+        bt_mnemonics(t)[i] = g->all[i].known ? (uint16_t)g->all[i].insn->mnemonic : 0;
     t->links.first = (struct bt_link *)(bt_mnemonics(t) + ((b->n + 3u) & ~3u));
     t->heat = g->bt->nheat++ & (X86_TIER_HEAT - 1);
     g->e = (struct em){(uint8_t *)(t->links.first + BT_MAX_LINKS), g->bt->rx - g->bt->rw};
@@ -536,6 +499,7 @@ struct bt_trans *bt_translate(struct x86_cpu *cpu, struct bt *bt, struct x86_blo
         return NULL;
     }
     g.code = bytes;
+    gen_shapes_begin(bt, b->n);
     gen_decode(&g, bt->decoded);
     entry = begin(&g);
     if (!gen_write_ops(&g)) {

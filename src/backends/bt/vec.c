@@ -208,11 +208,11 @@ static bool emms(struct gen *g)
 static bool decode(const struct gen *g, unsigned i, const struct gen_insn *in, struct vec_copy *c)
 {
     struct x86_dec d = {
-        .cpu = g->cpu, .mode = g->b->mode, .code = g->code + g->b->ops[i].off, .insn = in->insn};
+        .cpu = g->cpu, .mode = g->b->mode, .code = g->code + g->b->ops[i].off, .insn = *in->insn};
     struct vec_target target = {.base = H_RAX, .gpr = g->host, .scratch = H_RCX};
 
-    memcpy(d.opnd, in->opnd, in->insn.operand_count * sizeof(d.opnd[0]));
-    if (implied_registers(in->insn.mnemonic))
+    memcpy(d.opnd, in->opnd, in->insn->operand_count * sizeof(d.opnd[0]));
+    if (implied_registers(in->insn->mnemonic))
         target.base = H_RCX;
     return vec_dec_copy(&d, &target, c) &&
            (g->bt->host.xsave || (c->form.class != VEC_MMX && !c->form.mmx));
@@ -229,40 +229,42 @@ static bool is_vec_register(const ZydisDecodedOperand *o)
 /* A quick look: most instructions are not. */
 static bool may_be_vec(const struct gen_insn *in)
 {
-    if (in->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+    if (in->insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
         return true;
-    if (in->insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT)
+    if (in->insn->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT)
         return false;
-    for (unsigned i = 0; i < in->insn.operand_count_visible; i++)
+    for (unsigned i = 0; i < in->insn->operand_count_visible; i++)
         if (is_vec_register(&in->opnd[i]))
             return true;
-    return in->insn.meta.exception_class != ZYDIS_EXCEPTION_CLASS_NONE;
+    return in->insn->meta.exception_class != ZYDIS_EXCEPTION_CLASS_NONE;
 }
 
-void gen_find_vec(const struct gen *g, unsigned i, struct gen_insn *in)
+void gen_find_vec(const struct gen *g, unsigned i, struct gen_insn *in, struct vec_copy *room)
 {
-    in->is_vec = in->known && may_be_vec(in) && decode(g, i, in, &in->vec);
+    in->is_vec = may_be_vec(in) && decode(g, i, in, room);
+    if (in->is_vec)
+        in->vec = room;
 }
 
 uint32_t gen_vec_needs(const struct gen_insn *in)
 {
-    return in->is_vec ? needs(&in->vec) : 0;
+    return in->is_vec ? needs(in->vec) : 0;
 }
 
 bool gen_vec_is_safe(const struct gen *g, const struct gen_insn *in)
 {
-    return g->simd_have && !in->vec.form.mem_size && !in->vec.form.gread &&
-           !(needs(&in->vec) & ~g->simd_have);
+    return g->simd_have && !in->vec->form.mem_size && !in->vec->form.gread &&
+           !(needs(in->vec) & ~g->simd_have);
 }
 
 uint64_t gen_vec_writes(const struct gen_insn *in)
 {
-    uint64_t regs = (uint64_t)in->vec.regs.kstore << 32;
+    uint64_t regs = (uint64_t)in->vec->regs.kstore << 32;
 
     if (!in->is_vec) /* VZEROUPPER, VZEROALL; others do not */
-        return in->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? ~UINT64_C(0) : 0;
+        return in->insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? ~UINT64_C(0) : 0;
     for (unsigned i = 0; i < 32; i++)
-        regs |= (uint64_t)(in->vec.regs.store[i] != 0) << i;
+        regs |= (uint64_t)(in->vec->regs.store[i] != 0) << i;
     return regs;
 }
 
@@ -271,15 +273,15 @@ bool gen_vec(struct gen *g)
     const struct gen_insn *in = &g->all[g->i];
     struct vec_copy c;
 
-    if (in->insn.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
-        in->insn.mnemonic == ZYDIS_MNEMONIC_VZEROALL)
+    if (in->insn->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
+        in->insn->mnemonic == ZYDIS_MNEMONIC_VZEROALL)
         return zero(g);
-    if (in->insn.mnemonic == ZYDIS_MNEMONIC_EMMS)
+    if (in->insn->mnemonic == ZYDIS_MNEMONIC_EMMS)
         return emms(g);
     if (!in->is_vec)
         return false;
-    if (!in->vec.form.gread)
-        return copy(g, &in->vec, needs(&in->vec));
+    if (!in->vec->form.gread)
+        return copy(g, in->vec, needs(in->vec));
     return decode(g, g->i, in, &c) && copy(g, &c, needs(&c));
 }
 

@@ -200,7 +200,7 @@ ZyanStatus x86_dec_get(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, 
         status = decode_insn(room, avail < INSN_MAX ? avail : INSN_MAX);
         if (ZYAN_SUCCESS(status)) {
             room->alien = is_alien(room);
-            x86_memo_enter(cpu->memo, room, avail);
+            room->shaped = x86_memo_enter(cpu->memo, room, avail);
         }
     }
     return status;

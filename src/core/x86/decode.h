@@ -21,6 +21,7 @@ struct x86_dec {
     uint32_t mode; /* X86_MODE_* */
     bool end;
     bool alien;          /* no x86 instruction of the guest's CPU, whatever Zydis says */
+    bool shaped;         /* its shape decides all but the values in it [decode_memo.c] */
     const uint8_t *code; /* the instruction's bytes */
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand opnd[ZYDIS_MAX_OPERAND_COUNT];
@@ -102,8 +103,31 @@ void x86_memo_destroy(struct x86_memo *memo);
 /* The instruction at `code`, but for cpu, mode, code and end; or NULL. */
 struct x86_dec *x86_memo_find(struct x86_memo *memo, uint32_t mode, const uint8_t *code,
                               unsigned avail);
-/* Keeps what has been decoded from `avail` bytes. */
-void x86_memo_enter(struct x86_memo *memo, const struct x86_dec *d, unsigned avail);
+/* Keeps what has been decoded from `avail` bytes; false: it is not of such a kind. */
+bool x86_memo_enter(struct x86_memo *memo, const struct x86_dec *d, unsigned avail);
+/* The shape of the instruction at `code`: if x86_dec_get says that it is `shaped`, all others with
+ * this number are the same but for the values of displacement and immediate. 0: it has none. */
+uint64_t x86_memo_shape(uint32_t mode, const uint8_t *code, unsigned avail);
+
+/* A displacement or immediate of `size` bytes. */
+static inline uint64_t x86_dec_value(const uint8_t *p, unsigned size, bool is_signed)
+{
+    uint64_t value = 0;
+
+    switch (size) {
+    case 1:
+        return is_signed ? (uint64_t)(int8_t)*p : *p;
+    case 2:
+        __builtin_memcpy(&value, p, 2);
+        return is_signed ? (uint64_t)(int16_t)value : value;
+    case 4:
+        __builtin_memcpy(&value, p, 4);
+        return is_signed ? (uint64_t)(int32_t)value : value;
+    default:
+        __builtin_memcpy(&value, p, 8);
+        return value;
+    }
+}
 
 /* Decodes the instruction at `code` (`avail` bytes at hand) into *op; the number of its bytes, 0
  * when more bytes are needed. Invalid encodings become an op that raises #UD; more than 15 bytes

@@ -127,31 +127,12 @@ static struct entry *entry_of(struct x86_memo *memo, uint64_t shape)
 
 /* ---- values ---- */
 
-static uint64_t take_value(const uint8_t *p, unsigned size, bool is_signed)
-{
-    uint64_t value = 0;
-
-    switch (size) {
-    case 1:
-        return is_signed ? (uint64_t)(int8_t)*p : *p;
-    case 2:
-        memcpy(&value, p, 2);
-        return is_signed ? (uint64_t)(int16_t)value : value;
-    case 4:
-        memcpy(&value, p, 4);
-        return is_signed ? (uint64_t)(int32_t)value : value;
-    default:
-        memcpy(&value, p, 8);
-        return value;
-    }
-}
-
 static void put_values(struct entry *e, const uint8_t *code)
 {
     struct x86_dec *d = &e->d;
 
     if (e->disp_size) {
-        int64_t value = (int64_t)take_value(code + e->disp, e->disp_size, true);
+        int64_t value = (int64_t)x86_dec_value(code + e->disp, e->disp_size, true);
 
         d->insn.raw.disp.value = value;
         value = (int64_t)((uint64_t)value << e->disp_shift);
@@ -159,12 +140,21 @@ static void put_values(struct entry *e, const uint8_t *code)
             d->opnd[__builtin_ctz(set)].mem.disp.value = value;
     }
     if (e->imm_size) {
-        uint64_t value = take_value(code + e->imm, e->imm_size, e->imm_signed);
+        uint64_t value = x86_dec_value(code + e->imm, e->imm_size, e->imm_signed);
 
         d->insn.raw.imm[0].value.u = value;
         for (unsigned set = e->imm_opnds; set; set &= set - 1)
             d->opnd[__builtin_ctz(set)].imm.value.u = value;
     }
+}
+
+uint64_t x86_memo_shape(uint32_t mode, const uint8_t *code, unsigned avail)
+{
+    unsigned n;
+
+    if (avail < MAX_BYTES || !(mode & X86_MODE_CODE))
+        return 0;
+    return find_shape(code, (mode & X86_MODE_CODE) == X86_MODE_CODE64, &n);
 }
 
 struct x86_dec *x86_memo_find(struct x86_memo *memo, uint32_t mode, const uint8_t *code,
@@ -200,7 +190,7 @@ static bool find_disp(struct entry *e, const struct x86_dec *d)
     e->disp_opnds = e->disp_shift = 0;
     if (!e->disp_size)
         return true;
-    if (e->disp_size > 4 || value != (int64_t)take_value(p, e->disp_size, true))
+    if (e->disp_size > 4 || value != (int64_t)x86_dec_value(p, e->disp_size, true))
         return false;
     /* Those of EVEX are multiplied by what does not show if they are 0. */
     if (d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && e->disp_size == 1 && !value)
@@ -234,7 +224,7 @@ static bool find_imm(struct entry *e, const struct x86_dec *d)
     if (!e->imm_size)
         return true;
     if (d->insn.raw.imm[1].size ||
-        d->insn.raw.imm[0].value.u != take_value(p, e->imm_size, e->imm_signed))
+        d->insn.raw.imm[0].value.u != x86_dec_value(p, e->imm_size, e->imm_signed))
         return false;
     for (unsigned i = 0; i < d->insn.operand_count; i++) {
         const ZydisDecodedOperand *o = &d->opnd[i];
@@ -260,7 +250,7 @@ static bool covers(const struct entry *e, unsigned n)
     return end - n <= values && (!e->disp_size || e->disp >= n) && (!e->imm_size || e->imm >= n);
 }
 
-void x86_memo_enter(struct x86_memo *memo, const struct x86_dec *d, unsigned avail)
+bool x86_memo_enter(struct x86_memo *memo, const struct x86_dec *d, unsigned avail)
 {
     bool code64 = (d->mode & X86_MODE_CODE) == X86_MODE_CODE64;
     struct entry *e, new;
@@ -269,18 +259,20 @@ void x86_memo_enter(struct x86_memo *memo, const struct x86_dec *d, unsigned ava
 
     if (!memo || avail < MAX_BYTES || !(d->mode & X86_MODE_CODE) ||
         d->insn.address_width != (code64 ? 64 : 32))
-        return;
+        return false;
     shape = find_shape(d->code, code64, &n);
     new.len = d->insn.length;
     if (!shape || !find_disp(&new, d) || !find_imm(&new, d) || !covers(&new, n))
-        return;
+        return false;
     e = entry_of(memo, shape);
     memcpy(e, &new, offsetof(struct entry, d));
     e->shape = shape;
     e->code64 = code64;
     e->d.alien = d->alien;
+    e->d.shaped = true;
     e->d.insn = d->insn;
     memcpy(e->d.opnd, d->opnd, sizeof(e->d.opnd)); /* others matter as being none */
+    return true;
 }
 
 struct x86_memo *x86_memo_create(void)
