@@ -108,6 +108,17 @@ static bool area_ok(uint64_t count, uint64_t address, unsigned pb)
     return !count || (address_ok(address, 16, pb) && !((address + count * 16 - 1) >> pb));
 }
 
+/* The CPU need not look at this, and may then do anything. */
+static const char *check_area_counts(const struct vmx_caps *c)
+{
+    const uint32_t limit = vmx_area_limit(c);
+
+    RULE(rd(VMX_ENTRY_MSR_LOAD_COUNT) <= limit, "VM-entry MSR-load area: too long for this CPU");
+    RULE(rd(VMX_EXIT_MSR_STORE_COUNT) <= limit, "VM-exit MSR-store area: too long for this CPU");
+    RULE(rd(VMX_EXIT_MSR_LOAD_COUNT) <= limit, "VM-exit MSR-load area: too long for this CPU");
+    return NULL;
+}
+
 static const char *check_exit_controls(const struct vmx_caps *c, unsigned pb)
 {
     uint64_t exit = rd(VMX_EXIT_CTLS);
@@ -254,5 +265,7 @@ const char *vmx_check_entry(const struct vmx_caps *c, unsigned pb)
 
     if (!wrong)
         wrong = vmx_check_host(c, pb);
-    return wrong ? wrong : vmx_check_guest(c, pb);
+    if (!wrong)
+        wrong = vmx_check_guest(c, pb);
+    return wrong ? wrong : check_area_counts(c);
 }

@@ -247,6 +247,12 @@ bool vmx_vmcs_load(struct vmx_machine *m, struct vmx_vmcs *v)
     return true;
 }
 
+/* The second word of the region (SDM Vol. 3C 24.2). */
+uint32_t vmx_vmcs_abort(const struct vmx_vmcs *v)
+{
+    return __atomic_load_n((const uint32_t *)v->page + 1, __ATOMIC_RELAXED);
+}
+
 void vmx_vmcs_destroy(struct vmx_machine *m, struct vmx_vmcs *v)
 {
     if (!v->page)

@@ -66,5 +66,8 @@ void vmx_vmcs_destroy(struct vmx_machine *m, struct vmx_vmcs *v);
 bool vmx_vmcs_load(struct vmx_machine *m, struct vmx_vmcs *v);
 /* Writes it back to memory and makes it active nowhere. With preemption off. */
 void vmx_vmcs_clear(struct vmx_machine *m, struct vmx_vmcs *v);
+/* The VMX-abort indicator: not 0 after an exit that could not be completed, with which its CPU has
+ * stopped (vmx_abort_name). Other CPUs may ask. */
+uint32_t vmx_vmcs_abort(const struct vmx_vmcs *v);
 
 #endif

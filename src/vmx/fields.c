@@ -92,3 +92,18 @@ const char *vmx_insn_error(uint32_t number)
 
     return number < sizeof(texts) / sizeof(texts[0]) && texts[number] ? texts[number] : "?";
 }
+
+const char *vmx_abort_name(uint32_t indicator)
+{
+    static const char *const texts[] = {
+        [1] = "a guest MSR could not be stored",
+        [2] = "the host's page-directory pointers are bad",
+        [3] = "the VMCS is corrupted",
+        [4] = "a host MSR could not be loaded",
+        [5] = "machine check during the exit",
+        [6] = "the CPU was in IA-32e mode and the host is not",
+    };
+
+    return indicator < sizeof(texts) / sizeof(texts[0]) && texts[indicator] ? texts[indicator]
+                                                                            : "?";
+}

@@ -289,5 +289,7 @@ enum vmx_exit {
 const char *vmx_exit_name(uint32_t reason);
 /* Text for the field VM_INSN_ERROR (SDM Vol. 3C 30.4). */
 const char *vmx_insn_error(uint32_t number);
+/* Text for the VMX-abort indicator of a VMCS, which is not 0 (SDM Vol. 3C 27.7). */
+const char *vmx_abort_name(uint32_t indicator);
 
 #endif

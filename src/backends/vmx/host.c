@@ -68,7 +68,7 @@ static uint64_t host_xcr0(void)
     return vmx_insn_get_cr4() & X86_CR4_OSXSAVE ? vmx_insn_xgetbv() : 0;
 }
 
-/* EPT, with what its guests need of the entry; or else what shadow page tables need. */
+/* EPT, or else what shadow page tables need. */
 static int negotiate(char *why, size_t size)
 {
     struct vmx_wish w = wish;
@@ -80,8 +80,7 @@ static int negotiate(char *why, size_t size)
     }
     err = vmx_negotiate(&vmx_machine.caps, &w, &vmx_controls, why, size);
 
-    if (!err && vmx_has_ept() && vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER) &&
-        vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_PAT) && ept_usable(vmx_machine.caps.ept_vpid))
+    if (!err && vmx_has_ept() && ept_usable(vmx_machine.caps.ept_vpid))
         return VMM_OK;
     w.wanted[VMX_GROUP_PROC2] &= ~(uint32_t)(VMX_PROC2_EPT | VMX_PROC2_UNRESTRICTED_GUEST);
     w.required[VMX_GROUP_PROC] |= VMX_PROC_INVLPG | VMX_PROC_CR3_LOAD | VMX_PROC_CR3_STORE;

@@ -31,12 +31,11 @@ struct vmx_mmu {
 /* Of a vCPU. */
 struct vmx_mmu_vcpu {
     struct ept_cpu ept_cpu;
-    uint64_t host_efer; /* of v->host_cpu */
-    uint64_t same_rip;  /* page faults that were resolved at the same RIP ... */
-    unsigned same;      /* ... so many in a row */
-    bool flat;          /* the VMCS has paging on, by the identity tables; the guest has it off */
-    bool vm86;          /* the VMCS's form of the registers is that of vm86.c */
-    bool linger;        /* in real mode: the software CPU does some instructions */
+    uint64_t same_rip; /* page faults that were resolved at the same RIP ... */
+    unsigned same;     /* ... so many in a row */
+    bool flat;         /* the VMCS has paging on, by the identity tables; the guest has it off */
+    bool vm86;         /* the VMCS's form of the registers is that of vm86.c */
+    bool linger;       /* in real mode: the software CPU does some instructions */
     struct shadow_vcpu shadow;
     uint64_t flush_gen;      /* mmu.flush_gen of the last shadow_load */
     uint64_t entry_rip;      /* of the last entry, if it was made with ... */
@@ -77,7 +76,7 @@ bool vmx_mmu_ready(struct vmx_vcpu *v);
  * exception of the guest's: restores a shadow of STI or MOV SS that must not be lost. */
 void vmx_shadow_entering(struct vmx_vcpu *v);
 void vmx_shadow_keep_blocking(struct vmx_vcpu *v);
-/* CR0, CR3, CR4 and EFER into the current VMCS. */
+/* CR0, CR3 and CR4 into the current VMCS. */
 void vmx_shadow_push(struct vmx_vcpu *v);
 
 /* ---- exits ---- */
@@ -99,7 +98,7 @@ int vmx_identity_init(struct vmx_mmu *m);
 void vmx_identity_fini(struct vmx_mmu *m);
 /* The part of vmx_mmu_ready for such CPUs. */
 bool vmx_restricted_ready(struct vmx_vcpu *v);
-/* CR0, CR3, CR4, EFER and PDPTEs of v->mmu.flat into the current VMCS. */
+/* CR0, CR3, CR4 and PDPTEs of v->mmu.flat into the current VMCS. */
 void vmx_identity_push(struct vmx_vcpu *v);
 /* Whether `gpa` is that of an identity table in use; maps it then. */
 bool vmx_identity_violation(struct vmx_vcpu *v, uint64_t gpa);

@@ -89,9 +89,7 @@ static void put_controls(const uint8_t *msr_bits)
     put(VMX_CR0_MASK, 0);
     put(VMX_CR4_MASK, 0);
     put(VMX_CR3_TARGET_COUNT, 0);
-    put(VMX_EXIT_MSR_STORE_COUNT, 0);
-    put(VMX_EXIT_MSR_LOAD_COUNT, 0);
-    put(VMX_ENTRY_MSR_LOAD_COUNT, 0);
+    vmx_area_attach(&(struct vmx_area){.msrs = NULL});
     put(VMX_ENTRY_INTR_INFO, 0);
     put(VMX_HOST_RIP, (uintptr_t)vmx_exited);
     put(VMX_MSR_BITMAP, vmm_host->virt_to_phys(vmm_host->ctx, msr_bits));

@@ -207,6 +207,11 @@ static __attribute__((noinline)) int failed(struct vmx_vcpu *v, int result)
     const char *rule = vmx_check_entry(&vmx_machine.caps, vmx_phys_bits);
     char text[sizeof(v->vcpu->exit.u.entry.text)];
 
+    if (result == VMX_OK && (v->reason & 0xffff) == VMX_EXIT_ENTRY_MSR_LOADING) {
+        vmx_area_failed(v, text, sizeof(text));
+        vmx_withdraw(v);
+        return vmx_fails(v, text);
+    }
     if (!rule)
         rule = "no check that the library knows fails";
     if (result == VMX_OK)

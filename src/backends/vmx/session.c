@@ -124,7 +124,7 @@ static __attribute__((noinline)) void come_to_cpu(struct vmx_vcpu *v)
     v->settled = UINT64_MAX;
     put_host_cpu();
     read_host_msrs(v);
-    v->mmu.host_efer = vmx_insn_rdmsr(MSR_EFER);
+    vmx_area_host(v);
     /* Values that these registers cannot have, so that each is written. */
     v->host = (struct vmx_host_state){UINT64_MAX, UINT64_MAX, UINT64_MAX, 1ull << 62,
                                       1ull << 62, UINT64_MAX, UINT64_MAX};
@@ -250,19 +250,6 @@ static void msrs_out(struct vmx_vcpu *v)
     }
 }
 
-/* For CPUs whose entries and exits do not switch it: the host's EFER with the guest's SCE, and with
- * NXE for the shadow tables; LMA and LME are the entry's. Interrupts are off, so that nothing is
- * fetched by SYSCALL meanwhile. */
-static void efer_in(struct vmx_vcpu *v)
-{
-    uint64_t efer = (v->mmu.host_efer & ~(uint64_t)X86_EFER_SCE) |
-                    (v->soft.cpu->efer & X86_EFER_SCE) | X86_EFER_NXE;
-
-    v->efer_in = efer != v->mmu.host_efer;
-    if (v->efer_in)
-        vmx_insn_wrmsr(MSR_EFER, efer);
-}
-
 /* ---- CR2 ---- */
 
 static inline uint64_t get_cr2(void)
@@ -341,8 +328,18 @@ static inline void go_in(struct vmx_vcpu *v)
     v->in_session = true;
     if (get_cr2() != v->soft.cpu->cr2)
         vmx_set_cr2(v, v->soft.cpu->cr2);
-    if (!vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER))
-        efer_in(v);
+}
+
+/* The CPU where the VMCS is active may have stopped for good, in an exit. */
+static int not_loaded(struct vmx_vcpu *v)
+{
+    uint32_t stopped = vmx_vmcs_abort(&v->vmcs);
+
+    if (stopped)
+        return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "VMX abort on CPU %u: %s",
+                       v->vmcs.cpu, vmx_abort_name(stopped));
+    return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "VMPTRLD: %s",
+                   vmx_insn_error((uint32_t)vmx_insn_read(VMX_VM_INSN_ERROR)));
 }
 
 static int begin(struct vmx_vcpu *v)
@@ -350,8 +347,7 @@ static int begin(struct vmx_vcpu *v)
     struct vmx_cpu *cpu = &vmx_machine.cpus[vmm_host->cpu_id(vmm_host->ctx)];
 
     if (cpu->current != &v->vmcs && !vmx_vmcs_load(&vmx_machine, &v->vmcs))
-        return vm_fail(v->vcpu->vm, VMM_E_BACKEND, "vcpu_run", "VMPTRLD: %s",
-                       vmx_insn_error((uint32_t)vmx_insn_read(VMX_VM_INSN_ERROR)));
+        return not_loaded(v);
     if (!v->ready)
         vmx_state_init(v);
     vmm_host->fpu_begin(vmm_host->ctx);
@@ -444,10 +440,6 @@ void vmx_session_end_now(struct vmx_vcpu *v)
 {
     v->in_session = false;
     v->soft.cpu->cr2 = get_cr2();
-    if (v->efer_in) {
-        v->efer_in = false;
-        vmx_insn_wrmsr(MSR_EFER, v->mmu.host_efer);
-    }
     atomic_store_explicit(&v->running, 0, memory_order_release);
     __asm__ volatile("pushq %0\n\tpopfq" ::"r"(v->host_flags) : "memory", "cc");
     msrs_out(v);

@@ -276,19 +276,14 @@ void vmx_shadow_push(struct vmx_vcpu *v)
 {
     const struct x86_cpu *cpu = v->soft.cpu;
     uint64_t cr4 = cpu->cr4 & ~(uint64_t)(X86_CR4_PSE | X86_CR4_PGE | X86_CR4_PCIDE);
-    uint64_t efer = cpu->efer | X86_EFER_NXE;
 
     if (!(cpu->cr0 & X86_CR0_PG))
         cr4 &= ~(uint64_t)(X86_CR4_SMEP | X86_CR4_SMAP);
     if (v->mmu.vm86)
         cr4 &= ~(uint64_t)(X86_CR4_VME | X86_CR4_PVI);
-    if (!(efer & X86_EFER_LMA))
-        efer &= ~(uint64_t)X86_EFER_LME;
     vmx_insn_put(VMX_GUEST_CR0, cpu->cr0 | X86_CR0_PE | X86_CR0_NE | X86_CR0_WP | X86_CR0_PG);
     push_space(v);
     vmx_insn_put(VMX_GUEST_CR4, cr4 | X86_CR4_PAE | CR4_VMXE);
-    if (vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER))
-        vmx_insn_put(VMX_GUEST_EFER, efer);
 }
 
 /* ---- page faults ---- */

@@ -42,9 +42,7 @@ void vmx_state_init(struct vmx_vcpu *v)
     put(VMX_PF_ERROR_MASK, 0);
     put(VMX_PF_ERROR_MATCH, 0);
     put(VMX_CR3_TARGET_COUNT, 0);
-    put(VMX_EXIT_MSR_STORE_COUNT, 0);
-    put(VMX_EXIT_MSR_LOAD_COUNT, 0);
-    put(VMX_ENTRY_MSR_LOAD_COUNT, 0);
+    vmx_area_attach(&v->area);
     put(VMX_ENTRY_INTR_INFO, 0);
     if (vmx_io_bits) {
         put(VMX_IO_BITMAP_A, vmm_host->virt_to_phys(vmm_host->ctx, vmx_io_bits));
@@ -104,7 +102,6 @@ static void push_paging(const struct x86_cpu *cpu)
     put(VMX_GUEST_CR4, cpu->cr4 | CR4_VMXE);
     for (unsigned i = 0; i < 4 && has_pdptes(cpu); i++)
         put(VMX_GUEST_PDPTE0 + 2 * i, cpu->mmu.pdpte[i]);
-    put(VMX_GUEST_EFER, cpu->efer);
 }
 
 /* With EPT the guest's loads of CR3 are the hardware's, unless CR3 is not the guest's. */
@@ -137,6 +134,10 @@ static void push_control(struct vmx_vcpu *v)
         vmx_identity_push(v);
     else
         push_paging(cpu);
+    if (vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_EFER))
+        put(VMX_GUEST_EFER, vmx_guest_efer(v));
+    else
+        vmx_area_efer(v);
     exit_for_cr3(v);
     if (cpu->efer & X86_EFER_LMA)
         entry |= VMX_ENTRY_GUEST_64;
@@ -163,6 +164,8 @@ static void push_rest(struct vmx_vcpu *v, uint32_t groups)
     if (groups & VMX_G_MSRS) {
         if (vmx_uses(VMX_GROUP_ENTRY, VMX_ENTRY_LOAD_PAT))
             put(VMX_GUEST_PAT, vmx_has_ept() ? cpu->pat : VMX_SHADOW_PAT);
+        else
+            vmx_area_pat(v);
         put(VMX_GUEST_SYSENTER_CS, v->mmu.vm86 ? 0 : cpu->sysenter_cs);
         put(VMX_GUEST_SYSENTER_ESP, cpu->sysenter_esp);
         put(VMX_GUEST_SYSENTER_EIP, cpu->sysenter_eip);

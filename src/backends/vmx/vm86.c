@@ -164,7 +164,6 @@ void vmx_identity_push(struct vmx_vcpu *v)
     vmx_insn_put(VMX_GUEST_CR0, cpu->cr0 | X86_CR0_PE | X86_CR0_PG | X86_CR0_NE);
     vmx_insn_put(VMX_GUEST_CR3, 0);
     vmx_insn_put(VMX_GUEST_CR4, cr4 | X86_CR4_PAE | CR4_VMXE);
-    vmx_insn_put(VMX_GUEST_EFER, cpu->efer & ~(uint64_t)X86_EFER_LME);
     for (unsigned i = 0; i < 4; i++)
         vmx_insn_put(VMX_GUEST_PDPTE0 + 2 * i, table_gpa(i) | PDPTE);
 }

@@ -93,6 +93,7 @@ static void vcpu_fini(struct vcpu *vcpu)
     vmx_vmcs_destroy(&vmx_machine, &v->vmcs);
     vmx_pages.free(NULL, v->xsave);
     vmx_pages.free(NULL, v->msr_bits);
+    vmx_area_close(v);
     vmx_apic_fini(v);
     vmx_pml_fini(v);
     vmx_vpid_put(v->tlb.vpid);
@@ -119,6 +120,8 @@ static int vcpu_init(struct vcpu *vcpu)
     v->msr_bits = vmx_pages.alloc(NULL, false);
     err = v->xsave && v->msr_bits ? vmx_vmcs_create(&vmx_machine, &v->vmcs) : VMM_E_NOMEM;
     if (!err)
+        err = vmx_area_open(v);
+    if (!err)
         err = vmx_apic_init(v);
     if (!err)
         err = vmx_pml_init(v);
@@ -130,6 +133,7 @@ static int vcpu_init(struct vcpu *vcpu)
             vmx_pages.free(NULL, v->xsave);
         if (v->msr_bits)
             vmx_pages.free(NULL, v->msr_bits);
+        vmx_area_close(v);
         vmx_apic_fini(v);
         vmx_pml_fini(v);
         vmx_vpid_put(v->tlb.vpid);

@@ -7,6 +7,7 @@
 #include "backends/interp/interp.h"
 #include "backends/vmx/mmu.h"
 #include "core/irqchip.h"
+#include "vmx/area.h"
 #include "vmx/cpu.h"
 #include "vmx/move.h"
 #include "vmx/mtrr.h"
@@ -117,12 +118,13 @@ struct vmx_vcpu {
     uint64_t host_flags;
     uint64_t host_rsp; /* in the VMCS [entry.S] */
     uint64_t host_msr[VMX_NM];
-    uint32_t msrs_in;    /* bit n: host_msr[n] is the host's, the CPU has the guest's */
-    uint32_t host_cpu;   /* `host` is of this CPU ... */
-    bool host_known;     /* ... and what of it is the thread's has not changed */
-    bool efer_in;        /* the CPU's EFER is not the host's */
-    uint64_t tsc_offset; /* in the VMCS */
-    bool tpr_used;       /* the guest has accessed it: it is lent for each session */
+    uint32_t msrs_in;             /* bit n: host_msr[n] is the host's, the CPU has the guest's */
+    uint32_t host_cpu;            /* `host` is of this CPU ... */
+    bool host_known;              /* ... and what of it is the thread's has not changed */
+    struct vmx_area area;         /* lists of MSRs [area.c] */
+    uint64_t host_efer, host_pat; /* of host_cpu, where there are lists */
+    uint64_t tsc_offset;          /* in the VMCS */
+    bool tpr_used;                /* the guest has accessed it: it is lent for each session */
     bool lent;
     uint8_t *vapic;                       /* virtual-APIC page; NULL: CR8 exits */
     uint32_t threshold, wanted_threshold; /* of the TPR: in the VMCS, and of this session */
@@ -277,6 +279,44 @@ static inline bool vmx_intr_pending(const struct vmx_vcpu *v)
 int vmx_on_virtualized_eoi(struct vmx_vcpu *v);
 /* The MSR bitmap is made anew. */
 void vmx_apic_msrs(struct vmx_vcpu *v);
+
+/* ---- EFER and PAT by lists of MSRs [area.c] ---- */
+
+int vmx_area_open(struct vmx_vcpu *v); /* 0 or VMM_E_NOMEM */
+void vmx_area_close(struct vmx_vcpu *v);
+/* With the VMCS current: the guest's values have changed; or it has come to another CPU, whose host
+ * has its own. */
+void vmx_area_efer_now(struct vmx_vcpu *v);
+void vmx_area_pat_now(struct vmx_vcpu *v);
+static inline void vmx_area_efer(struct vmx_vcpu *v)
+{
+    if (v->area.msrs)
+        vmx_area_efer_now(v);
+}
+static inline void vmx_area_pat(struct vmx_vcpu *v)
+{
+    if (v->area.msrs && vmx_has_ept()) /* else it is none of the guest's */
+        vmx_area_pat_now(v);
+}
+void vmx_area_host(struct vmx_vcpu *v);
+/* The text for an entry that has failed for a list. */
+void vmx_area_failed(const struct vmx_vcpu *v, char *text, size_t size);
+
+/* Whether the VMCS has CR0.PG set, for guests that have not, too. */
+static inline bool vmx_guest_pages(const struct vmx_vcpu *v)
+{
+    return !vmx_has_ept() || v->mmu.flat || (v->soft.cpu->cr0 & X86_CR0_PG);
+}
+/* The guest's EFER as the hardware has it: shadow page tables use NXE, and LME without LMA cannot
+ * be while paging is on. */
+static inline uint64_t vmx_guest_efer(const struct vmx_vcpu *v)
+{
+    uint64_t efer = v->soft.cpu->efer | (vmx_has_ept() ? 0 : X86_EFER_NXE);
+
+    if (!(efer & X86_EFER_LMA) && vmx_guest_pages(v))
+        efer &= ~(uint64_t)X86_EFER_LME;
+    return efer;
+}
 
 /* ---- page-modification logging [pml.c] ---- */
 
