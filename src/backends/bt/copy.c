@@ -37,11 +37,12 @@ static bool in_place(const struct gen *g, const struct copy *c, unsigned i)
 }
 
 /* Registers that stay in x86_cpu come into what is free of RAX and RCX. */
-static bool place(const struct gen *g, const struct copy *c, struct placement *p)
+static bool place(struct gen *g, const struct copy *c, struct placement *p)
 {
     uint8_t avail[2];
     unsigned n = 0, used = 0;
 
+    g->keeps_rcx = !c->count && !g->kept;
     if (!c->count && !(c->mem && p->mem.reg == H_RCX))
         avail[n++] = H_RCX;
     if (!g->held && !(c->mem && p->mem.reg == H_RAX))
@@ -61,6 +62,7 @@ static bool place(const struct gen *g, const struct copy *c, struct placement *p
             if (used == n)
                 return false;
             p->reg[i] = avail[used++];
+            g->keeps_rcx &= p->reg[i] != H_RCX;
         }
     }
     return true;
@@ -168,8 +170,10 @@ bool gen_copy(struct gen *g, const struct copy *c)
     }
     if (keeps_operand(g, c))
         keep_operand(g, c, &p);
-    if (!place(g, c, &p))
+    if (!place(g, c, &p)) {
+        g->keeps_rcx = false;
         return false;
+    }
     if (c->use == READS || c->use == CHANGES)
         gen_need_flags(g);
     if (c->shifts)

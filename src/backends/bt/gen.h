@@ -145,13 +145,14 @@ _Static_assert(sizeof(struct gen_hold) == 8, "compared as bytes");
 /*
  * The accesses of ops `first` to `last`, off a few bases. All looks come first: a miss, or a page
  * boundary in a range, leads to other code for all these ops. So none of them needs a slow path of
- * its own, nor flags for one. The host address of the first base is in RAX then, those of the
- * others in cpu->tier_hold.
+ * its own, nor flags for one. The host address of the first base that the region does not hold in a
+ * register is in RAX then, those of the others in cpu->tier_hold.
  */
 struct gen_group {
     unsigned first, last;
     unsigned n;
     struct gen_base base[GEN_BASES];
+    unsigned in_rax, in_rcx; /* the bases whose host addresses these have; GEN_BASES: none */
 };
 
 /*
@@ -189,8 +190,11 @@ struct gen {
      * them any more. */
     bool in_host, in_cc;
     struct gen_recipe recipe;
-    bool kept;  /* the current op's memory operand is in cpu->tier_operand, ... */
-    bool saved; /* ... the operand that it shifts in cpu->tier_saved */
+    bool keeps_rcx; /* the current op, that is written, has left in RCX what gen_held had there */
+    const void *in_rax; /* behind the code here RAX still has the host address of base ... */
+    uint8_t held_rax;   /* ... that the region has looked for */
+    bool kept;          /* the current op's memory operand is in cpu->tier_operand, ... */
+    bool saved;         /* ... the operand that it shifts in cpu->tier_saved */
 
     const struct gen_insn *all; /* of the block */
     const ZydisDecodedInstruction *insn;

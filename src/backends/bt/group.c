@@ -291,6 +291,10 @@ bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group)
             hold ? gen_hold_cell(g, hold) : BT_FIELD(tier_hold) + (int32_t)(k ? k - 1 : 0) * 8;
         b->reg = (uint8_t)(hold ? gen_hold_reg(g, hold) : H_NONE);
     }
+    group->in_rax = 0;
+    while (group->in_rax < group->n && group->base[group->in_rax].reg != H_NONE)
+        group->in_rax++;
+    group->in_rcx = GEN_BASES;
     return group->n > 0;
 }
 
@@ -308,13 +312,16 @@ void gen_follow_base(struct gen *g)
 struct em_rm gen_held(struct gen *g, int64_t disp)
 {
     const struct gen_base *b = base_of(&g->group, gen_effect(g, g->i));
+    unsigned k = (unsigned)(b - g->group.base);
 
     disp += b->delta + b->from;
     if (b->reg != H_NONE)
         return em_at(b->reg, (int32_t)disp);
-    if (b == &g->group.base[0])
+    if (k == g->group.in_rax)
         return em_at(H_RAX, (int32_t)disp);
-    em_rm(&g->e, true, OP_LOAD, H_RCX, em_at(H_RBP, b->cell));
+    if (k != g->group.in_rcx)
+        em_rm(&g->e, true, OP_LOAD, H_RCX, em_at(H_RBP, b->cell));
+    g->group.in_rcx = k;
     return em_at(H_RCX, (int32_t)disp);
 }
 
@@ -364,12 +371,20 @@ void gen_look_off(struct gen *g, const struct gen_base *b, bool cell)
 
 void gen_group_look(struct gen *g)
 {
-    for (unsigned k = g->group.n; k-- > 0;) {
+    const struct gen_base *first = &g->group.base[g->group.in_rax];
+
+    for (unsigned k = g->group.n; k-- > g->group.in_rax + 1;) {
         const struct gen_base *b = &g->group.base[k];
 
-        if (!b->held)
-            gen_look_off(g, b, true);
-        if (b->reg == H_NONE && (b->held ? !k : k))
-            em_rm(&g->e, true, b->held ? OP_LOAD : OP_STORE, H_RAX, em_at(H_RBP, b->cell));
+        if (b->held)
+            continue;
+        gen_look_off(g, b, true);
+        em_rm(&g->e, true, OP_STORE, H_RAX, em_at(H_RBP, b->cell));
     }
+    if (g->group.in_rax == g->group.n)
+        return;
+    if (!first->held)
+        gen_look_off(g, first, true);
+    else if (g->in_rax != g->e.p || first->cell != BT_FIELD(tier_held) + g->held_rax * 8)
+        em_rm(&g->e, true, OP_LOAD, H_RAX, em_at(H_RBP, first->cell));
 }

@@ -442,6 +442,12 @@ bool region_covers(const struct gen_hold *h, const struct region_range *a)
     return gen_hold_covers(h, &b);
 }
 
+/* What is held may slide to the next round of the loop, at whose beginning there are accesses. */
+static bool matters_next_round(const struct region *r, const struct region_block *rb, unsigned k)
+{
+    return rb->use[k].step && r->block[rb->loop].use[k].all.n;
+}
+
 void region_reduce_holds(const struct region *r, const struct region_block *to,
                          struct gen_hold *hold)
 {
@@ -451,6 +457,8 @@ void region_reduce_holds(const struct region *r, const struct region_block *to,
 
         if (keep && hold[k].status == GEN_HELD)
             keep = region_covers(&hold[k], u->own.n ? &u->own : &u->all);
+        else if (k < r->nbases && hold[k].status == GEN_HELD)
+            keep = matters_next_round(r, to, k);
         if (!keep)
             hold[k] = (struct gen_hold){0};
     }
@@ -499,6 +507,8 @@ static void look(struct gen *g, const struct region *r, unsigned k, const struct
         em_rr(&g->e, true, OP_LOAD, g->regs->hold[k], H_RAX);
     else
         em_rm(&g->e, true, OP_STORE, H_RAX, gen_hold_field(k));
+    g->in_rax = g->e.p;
+    g->held_rax = (uint8_t)k;
     g->hold[k] = (struct gen_hold){.status = GEN_HELD,
                                    .write = a->write,
                                    .align = a->align,

@@ -258,6 +258,7 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
     g->sp_due = 0;
     for (unsigned i = group->first; i <= group->last; i++) {
         gen_select(g, i);
+        g->keeps_rcx = false;
         if (gen_needs_sp(g))
             gen_settle_sp(g);
         if (i == ret) {
@@ -268,6 +269,8 @@ static unsigned write_group(struct gen *g, const struct gen_group *group)
         } else if (!gen_insn(g)) {
             return i;
         }
+        if (!g->keeps_rcx)
+            g->group.in_rcx = GEN_BASES;
         gen_follow_base(g);
         gen_hold_follow(g, i);
         gen_track_flags(g, i);

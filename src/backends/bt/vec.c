@@ -160,6 +160,7 @@ static bool copy(struct gen *g, const struct vec_copy *c, uint32_t need)
     get_registers(g, c);
     gen_put_core(g, &c->core, rm);
     put_registers(g, c);
+    g->keeps_rcx = !c->scratch && !(c->form.gwrite >> VEC_G_RCX & 1);
     if (c->form.flags) {
         gen_flags_set(g);
         make_recipe(g, c);
