@@ -116,7 +116,7 @@ static void count_uses(const struct gen_insn *in, unsigned n, unsigned *uses)
     if (wants_registers(in))
         n *= 8;
     for (unsigned k = 0; k < in->insn->operand_count; k++) {
-        const ZydisDecodedOperand *o = &in->opnd[k];
+        const struct gen_operand *o = &in->opnd[k];
 
         if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
             count_register(o->mem.base, n * 2, uses);

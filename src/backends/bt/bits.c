@@ -39,7 +39,7 @@ static void keep_carry(struct gen *g)
 bool gen_bit_string(struct gen *g)
 {
     unsigned size = g->opnd[0].size / 8;
-    bool lock = g->insn->attributes & ZYDIS_ATTRIB_HAS_LOCK, wide = size == 8;
+    bool lock = g->insn->op.lock, wide = size == 8;
     bool test = g->insn->mnemonic == ZYDIS_MNEMONIC_BT;
     struct em_rm to = {.mem = true, .reg = H_RAX, .index = H_RCX};
     uint8_t slot;

@@ -98,13 +98,13 @@ static bool gen_jcc(struct gen *g, unsigned code)
 
 static bool is_near(const struct gen *g)
 {
-    return g->insn->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+    return g->insn->is_near;
 }
 
 /* RAX = the target of an indirect branch. False: not possible. */
 static bool indirect(struct gen *g)
 {
-    const ZydisDecodedOperand *o = &g->opnd[0];
+    const struct gen_operand *o = &g->opnd[0];
     unsigned size = g->is64 ? 8 : 4;
 
     if (g->op->size != size)

@@ -74,7 +74,7 @@ struct source {
     bool hard;
 };
 
-static uint16_t bit_of_operand(const ZydisDecodedOperand *o)
+static uint16_t bit_of_operand(const struct gen_operand *o)
 {
     uint8_t slot;
 
@@ -86,7 +86,7 @@ static uint16_t bit_of_operand(const ZydisDecodedOperand *o)
 /* A word on the stack: mostly what there was no register for. */
 static bool is_local(const struct gen *g, unsigned i)
 {
-    const ZydisDecodedOperand *s = &g->all[i].opnd[1];
+    const struct gen_operand *s = &g->all[i].opnd[1];
 
     return s->type == ZYDIS_OPERAND_TYPE_MEMORY && s->size == (g->is64 ? 64 : 32) &&
            g->b->ops[i].base == VMM_RSP && g->b->ops[i].index == X86_ZERO;
@@ -97,7 +97,7 @@ static bool is_local(const struct gen *g, unsigned i)
 static struct source find_source(const struct gen *g, unsigned i)
 {
     const struct gen_insn *in = &g->all[i];
-    const ZydisDecodedOperand *d = &in->opnd[0], *s = &in->opnd[1];
+    const struct gen_operand *d = &in->opnd[0], *s = &in->opnd[1];
     struct source x = {.to = (uint16_t)gen_changes(g, i)};
     bool constant = in->known && s->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     bool registers = in->known && s->type == ZYDIS_OPERAND_TYPE_REGISTER;

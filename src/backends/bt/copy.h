@@ -18,13 +18,6 @@ enum use {
 
 enum field { IN_REG, IN_RM, IN_VVVV };
 
-struct operand {
-    uint8_t field;
-    uint8_t slot;
-    uint8_t size;
-    bool read, write;
-};
-
 /* An instruction as it is to be written, with the guest's registers. */
 struct copy {
     struct em_op op;

@@ -8,7 +8,7 @@
 /* The divisor into RCX. False: not possible. */
 static bool divisor(struct gen *g, bool wide)
 {
-    const ZydisDecodedOperand *o = &g->opnd[0];
+    const struct gen_operand *o = &g->opnd[0];
     uint8_t slot;
 
     if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {

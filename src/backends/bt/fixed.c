@@ -24,7 +24,7 @@ static bool find_place(const struct gen_insn *in, const struct x86_op *op, int64
         in->insn->mnemonic == ZYDIS_MNEMONIC_LEA || in->insn->mnemonic == ZYDIS_MNEMONIC_NOP)
         return false;
     for (unsigned k = 0; k < in->insn->operand_count_visible; k++) {
-        const ZydisDecodedOperand *o = &in->opnd[k];
+        const struct gen_operand *o = &in->opnd[k];
 
         if (o->type != ZYDIS_OPERAND_TYPE_MEMORY)
             continue;

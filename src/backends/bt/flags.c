@@ -189,7 +189,7 @@ static void write_recipe(const struct gen *g, struct gen_recipe *r)
 /* The op's second operand. */
 static bool second(const struct gen *g, struct gen_recipe *r)
 {
-    const ZydisDecodedOperand *o = &g->opnd[1];
+    const struct gen_operand *o = &g->opnd[1];
 
     switch (o->type) {
     case ZYDIS_OPERAND_TYPE_IMMEDIATE:
@@ -231,7 +231,7 @@ static bool find_recipe(const struct gen *g, struct gen_recipe *r)
     case ZYDIS_MNEMONIC_SHL:
     case ZYDIS_MNEMONIC_SHR:
     case ZYDIS_MNEMONIC_SAR:
-        r->what = (uint8_t)(SHIFTS + g->insn->raw.modrm.reg);
+        r->what = (uint8_t)(SHIFTS + g->insn->extension);
         r->opcode = g->insn->opcode;
         r->first = IN_SAVED;
         r->second = IMMEDIATE;

@@ -6,8 +6,7 @@
 
 static bool direct(const struct gen_insn *in)
 {
-    return in->opnd[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
-           in->insn->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+    return in->opnd[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && in->insn->is_near;
 }
 
 /* Whether the block calls something that may be written again for this call. */
@@ -63,8 +62,7 @@ static void find_next(const struct gen *g, struct region *r, unsigned i)
         rb->next[rb->nnext++] = behind;
         return;
     }
-    if (!in->known || last->size != (g->is64 ? 8 : 4) ||
-        in->insn->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+    if (!in->known || last->size != (g->is64 ? 8 : 4) || !in->insn->is_near)
         return;
     if (in->insn->mnemonic == ZYDIS_MNEMONIC_RET && rb->up) {
         const struct region_block *from = &r->block[rb->up - 1];

@@ -17,7 +17,7 @@ bool gen_short(struct gen *g)
     struct copy c = {.use = SETS, .nr = 1};
     uint8_t slot;
 
-    if (g->insn->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || g->insn->raw.modrm.offset ||
+    if (g->insn->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || g->insn->modrm ||
         g->opnd[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
         !gen_reg_slot(g->opnd[0].reg.value, &slot))
         return false;
@@ -54,7 +54,7 @@ bool gen_mov64(struct gen *g)
     uint8_t slot;
     unsigned host;
 
-    if (g->insn->raw.modrm.offset || g->insn->opcode < 0xb8 || g->insn->opcode > 0xbf ||
+    if (g->insn->modrm || g->insn->opcode < 0xb8 || g->insn->opcode > 0xbf ||
         !gen_reg_slot(g->opnd[0].reg.value, &slot) || g->opnd[0].size != 64)
         return false;
     host = gen_host(g, slot);
@@ -72,7 +72,7 @@ bool gen_xchg(struct gen *g)
     unsigned size = g->opnd[0].size / 8;
     uint8_t a, b;
 
-    if (g->insn->raw.modrm.offset || !gen_reg_slot(g->opnd[0].reg.value, &a) ||
+    if (g->insn->modrm || !gen_reg_slot(g->opnd[0].reg.value, &a) ||
         !gen_reg_slot(g->opnd[1].reg.value, &b))
         return false;
     c.op.wide = size == 8;
@@ -136,7 +136,7 @@ bool gen_bswap(struct gen *g)
 /* The operand of MUL and alike, in RCX or its own register. False: not possible. */
 static bool wide_operand(struct gen *g, struct em_rm *rm, bool *byte_rex)
 {
-    const ZydisDecodedOperand *o = &g->opnd[0];
+    const struct gen_operand *o = &g->opnd[0];
     uint8_t slot;
 
     *byte_rex = false;
@@ -169,7 +169,7 @@ bool gen_mul(struct gen *g)
     if (!wide_operand(g, &rm, &op.rex))
         return false;
     gen_get(g, H_RAX, VMM_RAX);
-    em_insn(&g->e, op, g->insn->raw.modrm.reg, rm);
+    em_insn(&g->e, op, g->insn->extension, rm);
     gen_put(g, VMM_RAX, H_RAX);
     gen_flags_set(g);
     return true;
@@ -182,7 +182,7 @@ bool gen_cmpxchg(struct gen *g)
                        .op = g->insn->opcode,
                        .wide = size == 8,
                        .half = size == 2,
-                       .lock = g->insn->attributes & ZYDIS_ATTRIB_HAS_LOCK};
+                       .lock = g->insn->op.lock};
     uint8_t slot;
 
     if (g->opnd[0].type != ZYDIS_OPERAND_TYPE_MEMORY ||

@@ -93,6 +93,50 @@ struct gen_effect {
 };
 #define GEN_NO_MOVE 0xff
 
+/* What matters of a ZydisDecodedOperand, without values, ... */
+struct gen_operand {
+    uint8_t type, encoding, actions;
+    uint16_t size; /* bits */
+    union {
+        struct {
+            uint16_t value;
+        } reg;
+        struct {
+            uint16_t base, index;
+        } mem;
+    };
+};
+
+/* A register operand of an instruction that is to be copied. */
+struct operand {
+    uint8_t field; /* enum field */
+    uint8_t slot;
+    uint8_t size;
+    bool read, write;
+};
+
+/* ... and of a ZydisDecodedInstruction: small, as those in use are a few thousand. */
+struct gen_form {
+    uint16_t mnemonic;
+    uint8_t length, encoding, opcode_map, opcode;
+    uint8_t operand_count, operand_count_visible;
+    uint8_t extension;         /* the field `reg` of ModRM */
+    uint8_t imm, imm_size;     /* the first immediate: where it is; bytes, 0: there is none */
+    bool modrm;                /* it has that byte */
+    bool is_near;              /* no far branch */
+    bool is_string;            /* operation on strings ... */
+    bool is_rep, has_rep;      /* ... that is repeated; it has such a prefix */
+    bool excepts;              /* it has an exception class of vector instructions */
+    bool tests_flags;          /* x87: FCMOVcc */
+    struct em_op op;           /* as it is to be written, ... */
+    bool copied;               /* ... if it can be, with its operands as they are: */
+    bool mem, store, imm_copy; /* struct copy [copy.h] */
+    bool count;
+    uint8_t nr;
+    uint16_t size;
+    struct operand r[3];
+};
+
 /* A decoded instruction. Others may share what is pointed to, in which displacements and immediates
  * have no values: those are in the op and in `imm`. */
 struct gen_insn {
@@ -103,8 +147,8 @@ struct gen_insn {
     bool x87_control;    /* ... or one whose form is empty: */
     uint32_t writes;     /* ... and gen_writes */
     uint64_t imm;        /* the second operand, if that is an immediate one */
-    const ZydisDecodedInstruction *insn;
-    const ZydisDecodedOperand *opnd;
+    const struct gen_form *insn;
+    const struct gen_operand *opnd;
     const struct vec_copy *vec; /* never NULL */
     struct gen_effect effect;
 };
@@ -197,8 +241,8 @@ struct gen {
     bool saved;         /* ... the operand that it shifts in cpu->tier_saved */
 
     const struct gen_insn *all; /* of the block */
-    const ZydisDecodedInstruction *insn;
-    const ZydisDecodedOperand *opnd;
+    const struct gen_form *insn;
+    const struct gen_operand *opnd;
     const uint8_t *code;  /* of the block */
     const uint8_t *bytes; /* of insn */
 
@@ -302,6 +346,10 @@ void gen_cook(struct gen *g, const struct gen_recipe *r);
 /* Host's flags to cc and back. Changes RAX. */
 void gen_store_cc(struct gen *g);
 void gen_load_cc(struct gen *g);
+
+/* The form of an instruction, whose operands are in `opnd` already, as it is copied. [insn.c] */
+void gen_find_copy(const struct gen *g, const struct x86_dec *d, const struct gen_operand *opnd,
+                   struct gen_form *form);
 
 /* What an instruction means to the flags. */
 #define GEN_SETS    1u /* all of them: what they were before does not matter any more */
@@ -498,7 +546,8 @@ bool gen_insn(struct gen *g);
 /* The same for vector instructions; what they are is found out first, and what they need. [vec.c]
  */
 bool gen_vec(struct gen *g);
-void gen_find_vec(const struct gen *g, unsigned i, struct gen_insn *in, struct vec_copy *room);
+void gen_find_vec(const struct gen *g, const struct x86_dec *d, struct gen_insn *in,
+                  struct vec_copy *room);
 uint32_t gen_vec_needs(const struct gen_insn *in);
 /* Whether it cannot fault, as a region has what it needs; which of the registers in `vec` of a
  * recipe it changes. */
@@ -519,7 +568,7 @@ static inline void gen_x87_settle(struct gen *g)
     gen_x87_point(g, g->x87_due);
     g->x87_due = 0;
 }
-void gen_find_x87(const struct gen *g, unsigned i, struct gen_insn *in, struct vec_copy *room);
+void gen_find_x87(const struct x86_dec *d, struct gen_insn *in, struct vec_copy *room);
 /* The same for the op that ends the block. [branch.c] */
 bool gen_branch(struct gen *g);
 /* Some of gen_insn. [stack.c] */

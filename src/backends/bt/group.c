@@ -29,7 +29,7 @@ static void stack_access(const struct gen *g, struct gen_effect *e, bool push)
 static void find_move(const struct gen *g, const struct gen_insn *in, const struct x86_op *op,
                       struct gen_effect *e)
 {
-    const ZydisDecodedOperand *d = &in->opnd[0], *s = &in->opnd[1];
+    const struct gen_operand *d = &in->opnd[0], *s = &in->opnd[1];
     unsigned bits = g->is64 ? 64 : 32;
     uint8_t slot;
 
@@ -67,14 +67,14 @@ bool gen_find_effect(const struct gen *g, unsigned i, const struct gen_insn *in,
 {
     const struct x86_op *op = &g->b->ops[i];
     ZydisMnemonic m = in->insn->mnemonic;
-    bool ret = m == ZYDIS_MNEMONIC_RET && in->insn->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+    bool ret = m == ZYDIS_MNEMONIC_RET && in->insn->is_near;
     uint8_t slot;
 
     *e = (struct gen_effect){.moves = GEN_NO_MOVE};
     if (!in->known || (!ret && !gen_may_group(in)))
         return false;
     for (unsigned k = 0; k < in->insn->operand_count_visible; k++) {
-        const ZydisDecodedOperand *o = &in->opnd[k];
+        const struct gen_operand *o = &in->opnd[k];
 
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
             if (!gen_gpr_slot(o->reg.value, &slot)) {

@@ -44,12 +44,12 @@ static bool is_harmless(const struct gen_insn *in)
 {
     if (in->is_vec || in->is_x87 || gen_condition(in->insn->mnemonic) >= 0)
         return true;
-    if (gen_may_group(in) || (in->insn->attributes & ZYDIS_ATTRIB_HAS_LOCK))
+    if (gen_may_group(in) || in->insn->op.lock)
         return only_general(in);
     switch (in->insn->mnemonic) {
     case ZYDIS_MNEMONIC_JMP:
     case ZYDIS_MNEMONIC_CALL:
-        return in->insn->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+        return in->insn->is_near;
     case ZYDIS_MNEMONIC_XCHG:
         return only_general(in);
     case ZYDIS_MNEMONIC_LEAVE:

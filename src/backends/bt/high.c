@@ -15,7 +15,7 @@ struct byte_reg {
     bool high;
 };
 
-static bool byte_reg(const ZydisDecodedOperand *o, struct byte_reg *r)
+static bool byte_reg(const struct gen_operand *o, struct byte_reg *r)
 {
     unsigned id;
 

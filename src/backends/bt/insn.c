@@ -74,9 +74,9 @@ static unsigned reg_size(ZydisRegister reg)
     return x86_dec_gpr(reg, &id);
 }
 
-static bool reg_operand(struct copy *c, const ZydisDecodedOperand *o)
+static bool reg_operand(struct gen_form *f, const struct gen_operand *o)
 {
-    struct operand *r = &c->r[c->nr];
+    struct operand *r = &f->r[f->nr];
 
     if (!gen_reg_slot(o->reg.value, &r->slot))
         return false;
@@ -96,78 +96,101 @@ static bool reg_operand(struct copy *c, const ZydisDecodedOperand *o)
         r->field = IN_VVVV;
         break;
     case ZYDIS_OPERAND_ENCODING_NONE:
-        c->count = true;
+        f->count = true;
         return o->reg.value == ZYDIS_REGISTER_CL;
     default:
         return false;
     }
-    c->nr++;
+    f->nr++;
     return true;
 }
 
-static void opcode(const struct gen *g, struct copy *c)
+static struct em_op find_op(const struct gen *g, const ZydisDecodedInstruction *in)
 {
-    const ZydisDecodedInstruction *in = g->insn;
+    struct em_op op = {.op = in->opcode};
 
-    c->op.op = in->opcode;
     if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
-        c->op.vex = true;
-        c->op.map = in->raw.vex.m_mmmm;
-        c->op.wide = in->raw.vex.W && g->is64; /* else ignored */
-        c->op.pp = in->raw.vex.pp;
-        c->op.vex_l = in->raw.vex.L;
-        return;
+        op.vex = true;
+        op.map = in->raw.vex.m_mmmm;
+        op.wide = in->raw.vex.W && g->is64; /* else ignored */
+        op.pp = in->raw.vex.pp;
+        op.vex_l = in->raw.vex.L;
+        return op;
     }
-    c->op.map = in->opcode_map == ZYDIS_OPCODE_MAP_0F     ? 1
-                : in->opcode_map == ZYDIS_OPCODE_MAP_0F38 ? 2
-                : in->opcode_map == ZYDIS_OPCODE_MAP_0F3A ? 3
-                                                          : 0;
-    c->op.wide = in->raw.rex.W;
-    c->op.lock = in->attributes & ZYDIS_ATTRIB_HAS_LOCK;
+    op.map = in->opcode_map == ZYDIS_OPCODE_MAP_0F     ? 1
+             : in->opcode_map == ZYDIS_OPCODE_MAP_0F38 ? 2
+             : in->opcode_map == ZYDIS_OPCODE_MAP_0F3A ? 3
+                                                       : 0;
+    op.wide = in->raw.rex.W;
+    op.lock = in->attributes & ZYDIS_ATTRIB_HAS_LOCK;
     for (unsigned i = 0; i < in->raw.prefix_count; i++) {
         uint8_t p = in->raw.prefixes[i].value;
 
         if (p == 0x66)
-            c->op.half = true;
+            op.half = true;
         else if ((p == 0xf2 || p == 0xf3) &&
                  in->raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY)
-            c->op.rep = p;
+            op.rep = p;
     }
+    return op;
 }
 
 void gen_immediate(const struct gen *g, struct copy *c)
 {
-    c->imm = g->bytes + g->insn->raw.imm[0].offset;
-    c->nimm = g->insn->raw.imm[0].size / 8;
+    c->imm = g->bytes + g->insn->imm;
+    c->nimm = g->insn->imm_size;
 }
 
 /* The operands as they are; false: there is one that cannot be copied. */
-static bool operands(const struct gen *g, struct copy *c)
+static bool find_operands(struct gen_form *f, const struct gen_operand *opnd)
 {
-    for (unsigned i = 0; i < g->insn->operand_count_visible; i++) {
-        const ZydisDecodedOperand *o = &g->opnd[i];
+    for (unsigned i = 0; i < f->operand_count_visible; i++) {
+        const struct gen_operand *o = &opnd[i];
 
         switch (o->type) {
         case ZYDIS_OPERAND_TYPE_REGISTER:
-            if (!reg_operand(c, o))
+            if (!reg_operand(f, o))
                 return false;
             break;
         case ZYDIS_OPERAND_TYPE_MEMORY:
             if (o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
                 return false;
-            c->mem = true;
-            c->size = o->size / 8;
-            c->store = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+            f->mem = true;
+            f->size = o->size / 8;
+            f->store = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
             break;
         case ZYDIS_OPERAND_TYPE_IMMEDIATE:
-            if (o->encoding != ZYDIS_OPERAND_ENCODING_NONE)
-                gen_immediate(g, c);
+            f->imm_copy |= o->encoding != ZYDIS_OPERAND_ENCODING_NONE;
             break;
         default:
             return false;
         }
     }
     return true;
+}
+
+void gen_find_copy(const struct gen *g, const struct x86_dec *d, const struct gen_operand *opnd,
+                   struct gen_form *f)
+{
+    f->op = find_op(g, &d->insn);
+    f->copied = f->modrm && rows[f->mnemonic].known && find_operands(f, opnd);
+}
+
+/* The current op's. */
+static struct copy copy_of(const struct gen *g)
+{
+    const struct gen_form *f = g->insn;
+    struct copy c = {.op = f->op, .ext = f->extension, .nr = f->nr};
+
+    memcpy(c.r, f->r, sizeof(c.r));
+    c.mem = f->mem;
+    c.store = f->store;
+    c.size = f->size;
+    c.count = f->count;
+    c.use = rows[f->mnemonic].use;
+    if (f->imm_copy)
+        gen_immediate(g, &c);
+    return c;
 }
 
 /* A shift by a constant other than 0 sets all flags. */
@@ -250,11 +273,11 @@ static void without_flags(const struct gen *g, struct copy *c)
 static bool gen_modrm(struct gen *g)
 {
     const struct row *row = &rows[g->insn->mnemonic];
-    struct copy c = {.use = row->use, .ext = g->insn->raw.modrm.reg};
+    struct copy c;
 
-    if (!row->known || !g->insn->raw.modrm.offset || !host_has(g, row->need) || !operands(g, &c))
+    if (!g->insn->copied || (row->need != NOTHING && !host_has(g, row->need)))
         return false;
-    opcode(g, &c);
+    c = copy_of(g);
     if (c.op.vex && c.op.map < 2) /* LZCNT and TZCNT of other processors */
         return false;
     if (!c.op.map && c.op.op == 0x82) /* as 80, but not in 64-bit mode */
@@ -332,7 +355,7 @@ unsigned gen_find_flags_use(const struct gen_insn *in)
     default:
         break;
     }
-    if (!in->known || !row->known || (in->insn->attributes & ZYDIS_ATTRIB_HAS_LOCK))
+    if (!in->known || !row->known || in->insn->op.lock)
         return GEN_FAULTS | GEN_READS;
     if (row->need != NOTHING)
         use |= GEN_FAULTS; /* perhaps there is no such instruction */
@@ -371,7 +394,7 @@ bool gen_may_group(const struct gen_insn *in)
     case ZYDIS_MNEMONIC_IMUL:
         return in->insn->operand_count_visible > 1;
     default:
-        return rows[in->insn->mnemonic].known && !(in->insn->attributes & ZYDIS_ATTRIB_HAS_LOCK);
+        return rows[in->insn->mnemonic].known && !in->insn->op.lock;
     }
 }
 

@@ -7,11 +7,12 @@
  * there is a translation for it or not. Translations are made for one mode, and jumps stay in it.
  */
 
+/* What is in the same page is near by: it is looked for together. */
 static unsigned bucket(uint64_t gpa, uint32_t mode)
 {
-    uint64_t x = (gpa ^ (uint64_t)mode << 52) * 0x9e3779b97f4a7c15ull;
+    uint64_t x = (gpa >> MMU_PAGE_SHIFT ^ (uint64_t)mode << 40) * 0x9e3779b97f4a7c15ull;
 
-    return (unsigned)(x >> (64 - BT_HASH_BITS));
+    return (unsigned)(x >> (64 - BT_HASH_BITS)) ^ (gpa >> 4 & 0xff);
 }
 
 static void patch(struct bt *bt, uint8_t *site, const uint8_t *target)

@@ -47,7 +47,7 @@ bool gen_needs_sp(const struct gen *g)
     if (g->insn->mnemonic == ZYDIS_MNEMONIC_RET)
         return true;
     for (unsigned k = 0; k < g->insn->operand_count_visible; k++) {
-        const ZydisDecodedOperand *o = &g->opnd[k];
+        const struct gen_operand *o = &g->opnd[k];
 
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && gen_reg_slot(o->reg.value, &slot) &&
             slot == VMM_RSP)
@@ -67,7 +67,7 @@ static unsigned push_value(struct gen *g, unsigned slot)
 
 static bool push_held(struct gen *g)
 {
-    const ZydisDecodedOperand *o = &g->opnd[0];
+    const struct gen_operand *o = &g->opnd[0];
     struct em_rm to = gen_held(g, g->is64 ? -8 : -4);
     uint8_t slot;
 
@@ -85,7 +85,7 @@ static bool push_held(struct gen *g)
 
 bool gen_push(struct gen *g)
 {
-    const ZydisDecodedOperand *o = &g->opnd[0];
+    const struct gen_operand *o = &g->opnd[0];
     unsigned r = H_RCX;
     uint8_t slot;
 

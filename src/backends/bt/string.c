@@ -50,14 +50,6 @@ static void step(struct gen *g, unsigned slot, unsigned shift)
     gen_put(g, slot, H_RCX);
 }
 
-static bool has_rep(const struct gen *g)
-{
-    for (unsigned i = 0; i < g->insn->raw.prefix_count; i++)
-        if ((g->insn->raw.prefixes[i].value & 0xfe) == 0xf2)
-            return true;
-    return false;
-}
-
 /* MOV between `reg` and [RAX]. */
 static void move_element(struct gen *g, unsigned op, unsigned reg)
 {
@@ -132,12 +124,12 @@ bool gen_string(struct gen *g)
     default:
         return false;
     }
-    if (!g->is64 || g->insn->meta.category != ZYDIS_CATEGORY_STRINGOP || g->op->asz != X86_A64 ||
-        g->op->scale != X86_EA_FLAT || (movs && g->op->ea != X86_EA_FLAT))
+    if (!g->is64 || !g->insn->is_string || g->op->asz != X86_A64 || g->op->scale != X86_EA_FLAT ||
+        (movs && g->op->ea != X86_EA_FLAT))
         return false;
-    if (!has_rep(g))
+    if (!g->insn->has_rep)
         return once(g, movs);
-    if (!(g->insn->attributes & ZYDIS_ATTRIB_HAS_REP))
+    if (!g->insn->is_rep)
         return false;
     shift = (unsigned)__builtin_ctz(g->op->size);
 

@@ -182,12 +182,23 @@ static bool implied_registers(ZydisMnemonic mnemonic)
     }
 }
 
+/* The current op, with all that is known of it. NULL: it is not valid. */
+static struct x86_dec *decode_again(const struct gen *g, struct x86_dec *room)
+{
+    struct x86_dec *d;
+
+    return ZYAN_SUCCESS(x86_dec_get(g->cpu, g->b->mode, g->bytes, X86_BLOCK_MAX * 15u - g->op->off,
+                                    room, &d))
+               ? d
+               : NULL;
+}
+
 /* VZEROUPPER, VZEROALL: as many registers as the mode has. */
 static bool zero(struct gen *g)
 {
-    struct x86_dec d = {.cpu = g->cpu, .mode = g->b->mode, .insn = *g->insn};
+    struct x86_dec room, *d = decode_again(g, &room);
 
-    if (!g->is64 || !vec_may_execute(&d))
+    if (!g->is64 || !d || !vec_may_execute(d))
         return false;
     gen_simd(g, BT_SIMD_AVX | W_VEX);
     EM(&g->e, 0xc5, g->insn->mnemonic == ZYDIS_MNEMONIC_VZEROALL ? 0xfc : 0xf8, 0x77);
@@ -196,30 +207,29 @@ static bool zero(struct gen *g)
 
 static bool emms(struct gen *g)
 {
-    struct x86_dec d = {.cpu = g->cpu, .mode = g->b->mode, .insn = *g->insn};
+    struct x86_dec room, *d = decode_again(g, &room);
 
-    if (!g->bt->host.xsave || !vec_may_execute(&d))
+    if (!g->bt->host.xsave || !d || !vec_may_execute(d))
         return false;
     gen_simd(g, BT_SIMD_X87 | BT_SIMD_W_X87);
     EM(&g->e, 0x0f, 0x77);
     return true;
 }
 
-/* Decodes it with the general registers where they are now. */
-static bool decode(const struct gen *g, unsigned i, const struct gen_insn *in, struct vec_copy *c)
+/* Finds the form with the general registers where they are now. */
+static bool decode(const struct gen *g, const struct x86_dec *from, struct vec_copy *c)
 {
-    struct x86_dec d = {
-        .cpu = g->cpu, .mode = g->b->mode, .code = g->code + g->b->ops[i].off, .insn = *in->insn};
+    struct x86_dec d = {.cpu = g->cpu, .mode = g->b->mode, .code = from->code, .insn = from->insn};
     struct vec_target target = {.base = H_RAX, .gpr = g->host, .scratch = H_RCX};
 
-    memcpy(d.opnd, in->opnd, in->insn->operand_count * sizeof(d.opnd[0]));
-    if (implied_registers(in->insn->mnemonic))
+    memcpy(d.opnd, from->opnd, sizeof(d.opnd));
+    if (implied_registers(d.insn.mnemonic))
         target.base = H_RCX;
     return vec_dec_copy(&d, &target, c) &&
            (g->bt->host.xsave || (c->form.class != VEC_MMX && !c->form.mmx));
 }
 
-static bool is_vec_register(const ZydisDecodedOperand *o)
+static bool is_vec_register(const struct gen_operand *o)
 {
     ZydisRegisterClass c =
         o->type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(o->reg.value) : 0;
@@ -237,12 +247,13 @@ static bool may_be_vec(const struct gen_insn *in)
     for (unsigned i = 0; i < in->insn->operand_count_visible; i++)
         if (is_vec_register(&in->opnd[i]))
             return true;
-    return in->insn->meta.exception_class != ZYDIS_EXCEPTION_CLASS_NONE;
+    return in->insn->excepts;
 }
 
-void gen_find_vec(const struct gen *g, unsigned i, struct gen_insn *in, struct vec_copy *room)
+void gen_find_vec(const struct gen *g, const struct x86_dec *d, struct gen_insn *in,
+                  struct vec_copy *room)
 {
-    in->is_vec = may_be_vec(in) && decode(g, i, in, room);
+    in->is_vec = may_be_vec(in) && decode(g, d, room);
     if (in->is_vec)
         in->vec = room;
 }
@@ -272,6 +283,7 @@ uint64_t gen_vec_writes(const struct gen_insn *in)
 bool gen_vec(struct gen *g)
 {
     const struct gen_insn *in = &g->all[g->i];
+    struct x86_dec room, *d;
     struct vec_copy c;
 
     if (in->insn->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
@@ -283,7 +295,8 @@ bool gen_vec(struct gen *g)
         return false;
     if (!in->vec->form.gread)
         return copy(g, in->vec, needs(in->vec));
-    return decode(g, g->i, in, &c) && copy(g, &c, needs(&c));
+    d = decode_again(g, &room);
+    return d && decode(g, d, &c) && copy(g, &c, needs(&c));
 }
 
 /* ---- regions ---- */

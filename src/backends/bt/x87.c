@@ -67,7 +67,7 @@ static bool has_registers(const struct gen *g)
 /* FCMOVcc reads flags; what FCOMI leaves as they are is the host's business. */
 bool gen_x87_uses_flags(const struct gen_insn *in)
 {
-    return in->vec->form.flags || (in->insn->cpu_flags && in->insn->cpu_flags->tested);
+    return in->vec->form.flags || in->insn->tests_flags;
 }
 
 static bool gen_operation(struct gen *g, const struct gen_insn *in)
@@ -143,26 +143,21 @@ static bool gen_control(struct gen *g)
     }
 }
 
-static bool is_valid(const struct gen *g, unsigned i, struct gen_insn *in, struct vec_copy *room)
+static bool is_valid(const struct x86_dec *d, struct gen_insn *in, struct vec_copy *room)
 {
-    struct x86_dec d = {.cpu = g->cpu, .mode = g->b->mode};
-
-    d.code = g->code + g->b->ops[i].off;
-    d.insn = *in->insn;
-    memcpy(d.opnd, in->opnd, in->insn->operand_count * sizeof(d.opnd[0]));
     in->x87_control = x87_is_control(in->insn->mnemonic);
     if (!in->x87_control)
-        return x87_dec_copy(&d, H_RAX, room);
+        return x87_dec_copy(d, H_RAX, room);
     memset(room, 0, sizeof(*room));
-    return vec_may_execute(&d);
+    return vec_may_execute(d);
 }
 
-void gen_find_x87(const struct gen *g, unsigned i, struct gen_insn *in, struct vec_copy *room)
+void gen_find_x87(const struct x86_dec *d, struct gen_insn *in, struct vec_copy *room)
 {
     in->is_x87 =
         in->insn->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
         ((in->insn->opcode & 0xf8) == 0xd8 || in->insn->mnemonic == ZYDIS_MNEMONIC_FWAIT) &&
-        is_valid(g, i, in, room);
+        is_valid(d, in, room);
     if (in->is_x87)
         in->vec = room;
 }

@@ -82,9 +82,12 @@ static uint64_t mix(uint64_t x)
     return x ^ (x >> 32);
 }
 
+/* Blocks of a page are near each other: they are looked for together. */
 static struct x86_block **bucket(struct x86_cache *c, uint64_t gpa, uint32_t mode)
 {
-    return &c->hash[mix(gpa ^ ((uint64_t)mode << 52)) & ((1u << c->hash_bits) - 1)];
+    uint64_t page = mix(gpa >> MMU_PAGE_SHIFT ^ (uint64_t)mode << 40);
+
+    return &c->hash[(page ^ (gpa >> 4 & 0xff)) & ((1u << c->hash_bits) - 1)];
 }
 
 static size_t hash_bytes_of(unsigned bits)
