@@ -21,9 +21,13 @@ static const uint8_t head[] = {0x41, 0xb8, 0, 0, 0, 0,    0x31, 0xc9, 0x31, 0xc0
 static const uint8_t back[] = {0x41, 0xff, 0xc8, 0x75, 0, 0xf4};
 #define BACK_AT 4
 
+/* Where guests have their top table, and another one like it. */
+#define TABLES       0x10000u
+#define OTHER_TABLES 0x18000u
+
 struct insn {
     const char *name;
-    uint8_t bytes[16], len, others; /* others: instructions besides the one that exits */
+    uint8_t bytes[24], len, others; /* others: instructions besides the one that exits */
     bool to_program;                /* handled by the caller of vcpu_run */
     uint32_t bound, shadow;         /* with EPT, and with shadow page tables */
 };
@@ -61,10 +65,27 @@ static const struct insn insns[] = {
      2,
      false,
      530,
-     2500},
+     790},
     {"MOV from CR3", {0x0f, 0x20, 0xda}, 3, 0, false, 0, 250},
-    {"MOV from and to CR3", {0x0f, 0x20, 0xda, 0x0f, 0x22, 0xda}, 6, 0, false, 0, 3600},
-    {"INVLPG", {0x0f, 0x01, 0x3e}, 3, 0, false, 0, 1320},
+    {"MOV from and to CR3", {0x0f, 0x20, 0xda, 0x0f, 0x22, 0xda}, 6, 0, false, 0, 1050},
+    /* The same with xor rdx, OTHER_TABLES ^ TABLES in between. */
+    {"MOV from CR3 and to another",
+     {0x0f, 0x20, 0xda, 0x48, 0x81, 0xf2, 0x00, 0x80, 0x00, 0x00, 0x0f, 0x22, 0xda},
+     13,
+     1,
+     false,
+     0,
+     1400},
+    /* mov r9, [TABLES]; mov [TABLES], r9; then from and to CR3: what was written is to be seen. */
+    {"MOV from and to CR3, behind a store to a table",
+     {0x4c, 0x8b, 0x0c, 0x25, 0x00, 0x00, 0x01, 0x00, 0x4c, 0x89, 0x0c,
+      0x25, 0x00, 0x00, 0x01, 0x00, 0x0f, 0x20, 0xda, 0x0f, 0x22, 0xda},
+     22,
+     2,
+     false,
+     0,
+     9900},
+    {"INVLPG", {0x0f, 0x01, 0x3e}, 3, 0, false, 0, 960},
 };
 
 /* Ticks of `rounds` rounds; 0: the guest has not run as it should. */
@@ -74,7 +95,7 @@ static uint64_t rounds_of(struct vcpu *vcpu, uint8_t *ram, const struct insn *i,
                                .mode = VMM_SETUP_LONG64,
                                .rip = 0x1000,
                                .rsp = 0x8000,
-                               .tables = 0x10000};
+                               .tables = TABLES};
     struct vcpu_exit exit = {.size = sizeof(exit)};
     uint8_t *p = ram + 0x1000;
     uint64_t begin;
@@ -91,6 +112,8 @@ static uint64_t rounds_of(struct vcpu *vcpu, uint8_t *ram, const struct insn *i,
     p[(int)BACK_AT - (int)sizeof(back)] = (uint8_t)(0 - (i->len + 5));
     if (vcpu_set_mode(vcpu, &setup))
         return 0;
+    for (unsigned k = 0; k < 4096; k++)
+        ram[OTHER_TABLES + k] = ram[TABLES + k];
     begin = ticks();
     do {
         if (vcpu_run(vcpu, &exit))

@@ -248,7 +248,7 @@ struct mmu {
     /* Bits of entries that may have tags: of global pages if [1]; an entry can be in both. */
     uint64_t filled[2][MMU_NTABLES][MMU_TLB_SIZE / 64];
     uint64_t filled_exec[2][2][MMU_XTLB_SIZE / 64];
-    /* Entries have been made by a walk since mmu_flush_all; others come from those. */
+    /* Entries have been made by a walk since mmu_flush_all, from which others come, or contexts. */
     bool used;
     /* Of pages, by number: those that an entry of either level may have a write tag of. */
     uint64_t written[512];

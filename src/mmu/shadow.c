@@ -87,15 +87,50 @@ static void role_of(const struct shadow *sh, const struct mmu *mmu, struct shado
         role->pkru = mmu->pkru;
 }
 
+static bool same_role(const struct shadow_role *a, const struct shadow_role *b)
+{
+    return a->root == b->root && a->bits == b->bits && a->pkru == b->pkru &&
+           ((a->bits & 3) != MMU_PAGING_PAE || !memcmp(a->pdpte, b->pdpte, sizeof(a->pdpte)));
+}
+
 static struct shadow_space *space_find(struct shadow *sh, const struct shadow_role *role)
 {
+    struct shadow_space **slot = shadow_role_slot(sh, role);
+
+    if (*slot && same_role(&(*slot)->role, role))
+        return *slot;
     for (struct link *l = sh->all_spaces; l; l = l->next) {
         struct shadow_space *s = LINKED(struct shadow_space, all, l);
 
-        if (!memcmp(&s->role, role, sizeof(*role)))
+        if (same_role(&s->role, role)) {
+            *slot = s;
             return s;
+        }
     }
     return NULL;
+}
+
+/* The space there is has the sink's consent to SMEP and SMAP. */
+bool shadow_load_quick(struct shadow_vcpu *sv, bool move)
+{
+    struct shadow *sh = sv->shadow;
+    struct shadow_space *space = sv->space;
+    struct shadow_role role;
+
+    if (!space || sh->unsynced || sh->stale)
+        return false;
+    role_of(sh, sv->mmu, &role);
+    if (!same_role(&space->role, &role)) {
+        space = move ? space_find(sh, &role) : NULL;
+        if (!space)
+            return false;
+        set_space(sv, space);
+    }
+    if (move) {
+        sh->counts.loads++;
+        sh->counts.found++;
+    }
+    return true;
 }
 
 enum shadow_result shadow_load(struct shadow_vcpu *sv)

@@ -71,8 +71,17 @@ void shadow_vcpu_remove(struct shadow_vcpu *sv);
  */
 enum shadow_result shadow_load(struct shadow_vcpu *sv);
 
+/*
+ * The same where there is nothing to do but to find the space: then it is true, and nothing has
+ * been taken away, allocated or freed. Without `move` nothing is changed either, and it is only
+ * true if the space stays: this may be asked while other vCPUs run.
+ */
+bool shadow_load_quick(struct shadow_vcpu *sv, bool move);
+
 /* INVLPG, or INVPCID of one address of the current PCID. (Of another PCID: nothing to do.) */
 void shadow_invlpg(struct shadow_vcpu *sv, uint64_t linear);
+/* Whether shadow_invlpg would find nothing to drop. Changes nothing: as shadow_load_quick. */
+bool shadow_invlpg_holds(const struct shadow_vcpu *sv, uint64_t linear);
 
 /*
  * The guest met a page fault at `linear`. `idx`: MMU_USER for user-mode accesses; MMU_KERNEL for

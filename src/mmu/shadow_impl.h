@@ -100,6 +100,8 @@ struct hash {
     uint32_t mask;
 };
 
+#define SHADOW_ROLES 64u
+
 struct shadow {
     struct shadow_config cfg;
     struct pool spaces, nodes, maps, tables;
@@ -107,6 +109,7 @@ struct shadow {
     struct hash node_hash, map_hash, gpa_hash, table_hash;
     struct shadow_node lru; /* a ring: lru_next is the most recently used */
     struct link *all_spaces, *unsynced;
+    struct shadow_space *by_role[SHADOW_ROLES]; /* found last, by shadow_role_slot; NULL: none */
     struct shadow_vcpu *vcpus;
     const struct mmu_env *env; /* of any vCPU */
     uint64_t stamp, pass;
@@ -123,6 +126,14 @@ static inline unsigned shadow_shift(unsigned level, bool two_level)
 static inline bool shadow_two_level(const struct shadow_space *space)
 {
     return (space->role.bits & 3) == MMU_PAGING_32;
+}
+
+static inline struct shadow_space **shadow_role_slot(struct shadow *sh,
+                                                     const struct shadow_role *role)
+{
+    uint64_t key = role->root ^ role->pdpte[0] ^ (uint64_t)role->bits << 12;
+
+    return &sh->by_role[(key >> 12 ^ key >> 18 ^ key >> 24) % SHADOW_ROLES];
 }
 
 /* ---- shadow_pool.c: records ---- */

@@ -371,12 +371,17 @@ struct shadow_space *shadow_space_new(struct shadow *sh, const struct shadow_rol
 
 void shadow_space_drop(struct shadow *sh, struct shadow_space *space)
 {
+    struct shadow_space **slot;
+
     if (space->root)
         shadow_node_drop(sh, space->root);
     if (space->sink) {
         sh->cfg.sink->space_free(sh->cfg.sink_ctx, space->sink);
         sh->stale = true;
     }
+    slot = shadow_role_slot(sh, &space->role);
+    if (*slot == space)
+        *slot = NULL;
     link_out(&space->all);
     pool_put(&sh->spaces, space);
 }

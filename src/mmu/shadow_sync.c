@@ -201,6 +201,28 @@ void shadow_invlpg(struct shadow_vcpu *sv, uint64_t linear)
     shadow_flush(sh);
 }
 
+bool shadow_invlpg_holds(const struct shadow_vcpu *sv, uint64_t linear)
+{
+    struct shadow *sh = sv->shadow;
+    struct shadow_node *n = sv->space ? sv->space->root : NULL;
+    struct mmu_page page;
+
+    while (n && !n->direct) {
+        struct shadow_node *c = n->level > 1 ? shadow_node_find(sh, n, linear) : NULL;
+        struct shadow_map *m = n->level == 1 ? shadow_map_find(sh, n, linear, false) : NULL;
+
+        if (n->table && (c || m)) {
+            uint64_t was = c ? c->value : m->value;
+
+            if (!sh->env->page(sh->env->ctx, n->table->gpa, &page) ||
+                !shadow_same(&was, entry_of(n, page.host, linear)))
+                return false;
+        }
+        n = c;
+    }
+    return !sh->stale;
+}
+
 void shadow_written(struct shadow *sh, uint64_t gpa, uint64_t len)
 {
     uint64_t last = gpa + len - 1;

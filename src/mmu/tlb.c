@@ -87,9 +87,9 @@ void mmu_flush_all(struct mmu *mmu)
         clear_filled(mmu, false, false);
         clear_filled(mmu, true, false);
         mmu->used = false;
+        flush_l2(mmu);
+        clear_large(mmu);
     }
-    flush_l2(mmu);
-    clear_large(mmu);
     mmu_flush_paths(mmu);
     mmu->flush_gen++;
     mmu->flushes++;
@@ -108,6 +108,8 @@ static void flush_first_nonglobal(struct mmu *mmu)
 void mmu_flush_nonglobal(struct mmu *mmu)
 {
     flush_first_nonglobal(mmu);
+    if (!mmu->used)
+        return;
     forget_contexts(mmu);
     next_key(mmu, false);
 }
@@ -125,6 +127,7 @@ void mmu_load_pcid(struct mmu *mmu, uint16_t pcid, bool keep)
     struct mmu_context *c = find_context(mmu, pcid);
 
     flush_first_nonglobal(mmu);
+    mmu->used = true; /* contexts are */
     if (!c) {
         c = &mmu->context[mmu->context_next++ % MMU_CONTEXTS];
         keep = false;
@@ -261,6 +264,7 @@ void mmu_init(struct mmu *mmu, const struct mmu_env *env)
     memset(mmu->exec, 0xff, sizeof(mmu->exec));
     mmu->env = env;
     mmu->linear_bits = 32;
+    mmu->used = true; /* keys and ranges are to be set */
     mmu_flush_all(mmu);
 }
 

@@ -89,6 +89,7 @@ struct model {
     struct model_vcpu v[NVCPUS];
     uint64_t linear[NLINEAR];
     unsigned flushes, emulated, mmio, nomem, faults, done, stores;
+    unsigned loads, quick, invlpgs;
 };
 
 static struct model M;
@@ -554,8 +555,14 @@ static uint8_t *access_page(struct model_vcpu *v, enum who who, unsigned i, enum
 
 static void reload(struct model_vcpu *v)
 {
-    enum shadow_result r = shadow_load(&v->sv);
+    enum shadow_result r = SHADOW_RETRY;
+    const unsigned way = M.loads++ % 4;
 
+    /* Of all ways to do it the hardware is to get the same. */
+    if (way != 0 && shadow_load_quick(&v->sv, way == 1))
+        M.quick++;
+    else
+        r = shadow_load(&v->sv);
     REQUIRE(r == SHADOW_RETRY || (r == SHADOW_NOMEM && M.may_fail));
     forget(v, -1);
 }
@@ -578,7 +585,14 @@ static bool load_mode(struct model_vcpu *v, const struct mmu_mode *mode)
 
 static void invlpg(struct model_vcpu *v, unsigned i)
 {
-    shadow_invlpg(&v->sv, M.linear[i]);
+    const uint64_t dropped = shadow_counts(M.sh)->dropped;
+    bool holds = shadow_invlpg_holds(&v->sv, M.linear[i]);
+
+    REQUIRE(shadow_counts(M.sh)->dropped == dropped);
+    if (!holds || M.invlpgs++ % 2) {
+        shadow_invlpg(&v->sv, M.linear[i]);
+        REQUIRE(holds == (shadow_counts(M.sh)->dropped == dropped));
+    }
     forget(v, (int)i);
 }
 

@@ -213,6 +213,71 @@ START_TEST(cr3_cache)
 }
 END_TEST
 
+/* What needs no work is found without any; what does is not passed over. */
+START_TEST(quick_loads)
+{
+    struct model_vcpu *v = long_mode(0x10000, 0);
+    struct mmu_mode a = v->mode, b = a;
+    void *space = shadow_sink_space(&v->sv);
+
+    put(PTE(0), DATA(0) | ALL | A | D);
+    put(TABLE(5), TABLE(1) | ALL);
+    b.cr3 = TABLE(5);
+    reload(v);
+    access_page(v, BY_USER, 0, MMU_READ);
+    ck_assert(shadow_load(&v->sv) == SHADOW_RETRY);
+    ck_assert(shadow_load_quick(&v->sv, false));
+    ck_assert(shadow_load_quick(&v->sv, true));
+    ck_assert_ptr_eq(shadow_sink_space(&v->sv), space);
+    /* A space that there is not yet; then one that is not loaded. */
+    mmu_set_mode(v->mmu, &b, true);
+    ck_assert(!shadow_load_quick(&v->sv, true));
+    ck_assert(shadow_load(&v->sv) == SHADOW_RETRY);
+    mmu_set_mode(v->mmu, &a, true);
+    ck_assert(!shadow_load_quick(&v->sv, false));
+    ck_assert_ptr_ne(shadow_sink_space(&v->sv), space);
+    ck_assert(shadow_load_quick(&v->sv, true));
+    ck_assert_ptr_eq(shadow_sink_space(&v->sv), space);
+    /* The role is more than CR3. */
+    a.cr0 ^= 0x10000;
+    mmu_set_mode(v->mmu, &a, true);
+    ck_assert(!shadow_load_quick(&v->sv, true));
+    a.cr0 ^= 0x10000;
+    mmu_set_mode(v->mmu, &a, true);
+    /* A table out of sync is to be compared first. */
+    ck_assert(shadow_load_quick(&v->sv, true));
+    put(PTE(0), DATA(2) | ALL | A | D);
+    ck_assert(!shadow_load_quick(&v->sv, false) && !shadow_load_quick(&v->sv, true));
+    ck_assert(!shadow_invlpg_holds(&v->sv, M.linear[0]));
+    shadow_invlpg(&v->sv, M.linear[0]);
+    ck_assert(shadow_invlpg_holds(&v->sv, M.linear[0]));
+    ck_assert(shadow_load(&v->sv) == SHADOW_RETRY);
+    ck_assert(shadow_load_quick(&v->sv, false));
+    /* An accessed or dirty bit less is a difference, one more is none. */
+    access_page(v, BY_USER, 0, MMU_READ);
+    put(PTE(0), DATA(2) | ALL | A);
+    ck_assert(!shadow_invlpg_holds(&v->sv, M.linear[0]));
+}
+END_TEST
+
+/* The place where a space was found last forgets it with the space. */
+START_TEST(spaces_come_and_go)
+{
+    struct model_vcpu *v = long_mode(0x10000, 0);
+    struct mmu_mode mode = v->mode;
+
+    put(PTE(0), DATA(0) | ALL | A | D);
+    for (unsigned k = 4; k < 20; k++)
+        put(TABLE(k), TABLE(1) | ALL);
+    for (unsigned i = 0; i < 500; i++) {
+        mode.cr3 = TABLE(4 + i * 7 % 16);
+        mode.cr0 ^= i % 3 ? 0 : 0x10000;
+        load_mode(v, &mode);
+        ck_assert_ptr_eq(access_page(v, BY_USER, 0, MMU_READ), M.mem + DATA(0));
+    }
+}
+END_TEST
+
 START_TEST(write_protection_without_wp)
 {
     struct model_vcpu *v = long_mode(0, 0);
@@ -443,6 +508,8 @@ static Suite *suite(int first, int count, bool all)
     tcase_add_test(t, stores_to_tables_are_seen);
     tcase_add_test(t, write_flood);
     tcase_add_test(t, cr3_cache);
+    tcase_add_test(t, quick_loads);
+    tcase_add_test(t, spaces_come_and_go);
     tcase_add_test(t, write_protection_without_wp);
     tcase_add_test(t, smap);
     tcase_add_test(t, pae_pointers_are_loaded_with_cr3);

@@ -463,6 +463,7 @@ int main(void)
     Suite *suite = suite_create("vmx_run");
     TCase *tc = tcase_create("vmx_run");
 
+    tcase_set_timeout(tc, 60);
     tcase_add_test(tc, invvpid_before_entries);
     tcase_add_test(tc, invvpid_types);
     tcase_add_test(tc, injectable);

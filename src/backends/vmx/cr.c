@@ -40,11 +40,21 @@ static int to_cr0(struct vmx_vcpu *v, uint64_t value)
     return vmx_next(v);
 }
 
+/* Behind an instruction that has flushed the software CPU's TLB since `flush_gen`, on shadow page
+ * tables: if there is more to do for it than that, the next turn loads them anew. */
+static int flushed(struct vmx_vcpu *v, uint64_t flush_gen)
+{
+    if (vmx_shadow_loaded(v, flush_gen))
+        return vmx_next(v);
+    vmx_skip(v);
+    return VMX_GO_ON;
+}
+
 /* CR4.PGE empties the TLB. */
 static int to_cr4(struct vmx_vcpu *v, uint64_t value)
 {
     struct x86_cpu *cpu = v->soft.cpu;
-    uint64_t changed = value ^ cpu->cr4, set = value & changed;
+    uint64_t changed = value ^ cpu->cr4, set = value & changed, flush_gen = cpu->mmu.flush_gen;
 
     if ((changed & ~(uint64_t)(CR4_PLAIN | X86_CR4_PGE)) || (set & ~vmx_machine.caps.cr4_fixed1) ||
         (set && (set & ~x86_cr4_allowed(cpu))))
@@ -56,26 +66,25 @@ static int to_cr4(struct vmx_vcpu *v, uint64_t value)
     else
         vmx_shadow_push(v);
     if ((changed & X86_CR4_PGE) && !vmx_has_ept()) {
-        x86_flush_tlb(cpu); /* the next turn loads the tables anew */
-        vmx_skip(v);
-        return VMX_GO_ON;
+        x86_flush_tlb(cpu);
+        return flushed(v, flush_gen);
     }
     if (changed & X86_CR4_PGE)
         vmx_tlb_due(&v->tlb);
     return vmx_next(v);
 }
 
-/* It exits on shadow page tables only. The next turn loads those of the new space. */
+/* It exits on shadow page tables only. */
 static int to_cr3(struct vmx_vcpu *v, uint64_t value)
 {
     struct x86_cpu *cpu = v->soft.cpu;
+    uint64_t flush_gen = cpu->mmu.flush_gen;
 
     if (vmx_has_ept())
         return VMX_INJECT_SOFT;
     if (x86_set_cr3(cpu, value))
-        vmx_skip(v);
-    else
-        cpu->rep_serial++; /* an exception waits */
+        return flushed(v, flush_gen);
+    cpu->rep_serial++; /* an exception waits */
     return VMX_GO_ON;
 }
 
@@ -135,9 +144,12 @@ int vmx_on_invlpg(struct vmx_vcpu *v)
         !vmx_simple(v, (uint32_t)vmx_insn_get(VMX_EXIT_INSN_LEN))) {
         r = vmx_soft_one(v, false);
     } else {
-        vmx_session_end(v);
-        if (mmu_canonical(&cpu->mmu, linear))
-            x86_flush_tlb_page(cpu, linear);
+        if (!mmu_canonical(&cpu->mmu, linear))
+            return vmx_next(v);
+        x86_flush_tlb_page(cpu, linear);
+        if (vmx_shadow_invlpg_holds(v, linear, flush_gen))
+            return vmx_next(v);
+        vmx_session_end(v); /* what is dropped may be given back to the host */
         vmx_skip(v);
     }
     vmx_mmu_invlpg(v, linear, flush_gen);

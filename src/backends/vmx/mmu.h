@@ -90,6 +90,11 @@ int vmx_mmu_page_fault(struct vmx_vcpu *v, uint64_t linear, uint32_t error);
 void vmx_mmu_misconfigured(struct vmx_vcpu *v, uint64_t gpa, char *text, size_t size);
 /* After INVLPG has been executed by the software CPU and nothing else: spares a load. */
 void vmx_mmu_invlpg(struct vmx_vcpu *v, uint64_t linear, uint64_t flush_gen);
+/* On shadow page tables, in a session, when nothing but this instruction has flushed the software
+ * CPU's TLB since `flush_gen`: whether the shadow tables need nothing for it. Then the hardware's
+ * TLB needs nothing either, or gets what is due before the next entry. */
+bool vmx_shadow_loaded(struct vmx_vcpu *v, uint64_t flush_gen);
+bool vmx_shadow_invlpg_holds(struct vmx_vcpu *v, uint64_t linear, uint64_t flush_gen);
 
 /* ---- vm86.c ---- */
 

@@ -153,14 +153,6 @@ static inline bool settled(const struct vmx_vcpu *v)
            vmx_tlb_settled(&v->tlb, v->vmcs.cpu) && ept_settled(v);
 }
 
-/* All that invalidations have been asked for by, in one number: the parts only grow. While it is
- * that of the last look, what that look has found still holds; session.c forgets it on another CPU.
- */
-static inline uint64_t asked(const struct vmx_vcpu *v)
-{
-    return v->soft.cpu->mmu.flush_gen + v->tlb.due + ept_generation(&v->vv->mmu.ept);
-}
-
 static void invalidate(struct vmx_vcpu *v)
 {
     if (!ept_settled(v) || (vmx_has_ept() && v->tlb.cpu != v->vmcs.cpu))
@@ -186,7 +178,7 @@ static int not_settled(struct vmx_vcpu *v, const char *what)
 static __attribute__((noinline)) int settle(struct vmx_vcpu *v)
 {
     for (unsigned i = 0; i < MAX_ROUNDS; i++) {
-        uint64_t before = asked(v);
+        uint64_t before = vmx_asked(v);
 
         if (!vmx_mmu_current(v)) {
             v->checked = false;
@@ -254,7 +246,7 @@ static inline __attribute__((always_inline)) int enter_guest(struct vmx_vcpu *v)
     uint32_t vectoring;
     int result;
 
-    if (__builtin_expect(asked(v) != v->settled, 0)) {
+    if (__builtin_expect(vmx_asked(v) != v->settled, 0)) {
         result = settle(v);
         if (result != VMX_RESUME)
             return result;

@@ -371,6 +371,45 @@ int vmx_mmu_page_fault(struct vmx_vcpu *v, uint64_t linear, uint32_t error)
     return VMX_MMU_RESUME;
 }
 
+/*
+ * The hardware's TLB has nothing that the shadow tables do not have: what they lose is flushed at
+ * once (flush above). So what the guest has invalidated is not due in hardware if the tables stay
+ * as they are, and neither is it without a VPID, as entries flush.
+ */
+static void keep(struct vmx_vcpu *v, uint64_t flush_gen, bool same_space)
+{
+    uint64_t now = v->soft.cpu->mmu.flush_gen;
+
+    v->mmu.flush_gen = now;
+    if (v->flush_seen != flush_gen || (!same_space && v->tlb.vpid))
+        return;
+    v->flush_seen = now;
+    if (v->settled == vmx_asked(v) - (now - flush_gen))
+        v->settled = vmx_asked(v);
+}
+
+bool vmx_shadow_loaded(struct vmx_vcpu *v, uint64_t flush_gen)
+{
+    const struct shadow_space *space = v->mmu.shadow.space;
+
+    if (!v->mmu.loaded || !v->mmu.shadow_ok || v->mmu.flush_gen != flush_gen ||
+        !shadow_load_quick(&v->mmu.shadow, v->vcpu->vm->max_vcpus == 1))
+        return false;
+    if (v->mmu.shadow.space != space)
+        v->mmu.new_space = true;
+    keep(v, flush_gen, v->mmu.shadow.space == space);
+    return true;
+}
+
+bool vmx_shadow_invlpg_holds(struct vmx_vcpu *v, uint64_t linear, uint64_t flush_gen)
+{
+    if (!v->mmu.loaded || !v->mmu.shadow_ok || v->mmu.flush_gen != flush_gen ||
+        !shadow_invlpg_holds(&v->mmu.shadow, linear))
+        return false;
+    keep(v, flush_gen, true);
+    return true;
+}
+
 void vmx_mmu_invlpg(struct vmx_vcpu *v, uint64_t linear, uint64_t flush_gen)
 {
     struct mmu *mmu = &v->soft.cpu->mmu;

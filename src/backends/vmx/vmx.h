@@ -217,6 +217,14 @@ static inline bool vmx_mmu_current(const struct vmx_vcpu *v)
            (v->mmu.flush_gen == v->soft.cpu->mmu.flush_gen && shadow_sink_space(&v->mmu.shadow));
 }
 
+/* All that invalidations have been asked for by, in one number: the parts only grow. While it is
+ * that of the last look, what that look has found still holds; session.c forgets it on another CPU.
+ */
+static inline uint64_t vmx_asked(const struct vmx_vcpu *v)
+{
+    return v->soft.cpu->mmu.flush_gen + v->tlb.due + ept_generation(&v->vv->mmu.ept);
+}
+
 /* ---- registers [state.c] ---- */
 
 /* Fills a VMCS that is current. */

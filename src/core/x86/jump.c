@@ -57,25 +57,33 @@ static void next_link_gen(struct x86_cpu *cpu, struct x86_jump_set *set)
 {
     if (!(++set->link_gen & 0xfffff) && cpu->tier)
         memset(cpu->tier_map, 0, sizeof(cpu->tier_map));
+}
+
+static void set_keys(struct x86_cpu *cpu)
+{
+    cpu->jump_key = x86_jump_key(cpu, cpu->jump_key >> 48 & 0xff);
     cpu->link_key = x86_link_key(cpu, cpu->link_key >> 48 & 0xff);
 }
 
+/* Without an entry since the last time there is nothing that another generation would tell apart.
+ */
 static void flush_set(struct x86_cpu *cpu, struct x86_jump_set *set)
 {
-    if (!++set->gen)
-        x86_jump_clear(cpu);
-    set->private = false;
-    if (set->used)
+    if (set->used) {
+        if (!++set->gen)
+            x86_jump_clear(cpu);
         memset(set->pages, 0, sizeof(set->pages));
-    set->used = false;
+        set->used = false;
+    }
+    set->private = false;
     next_link_gen(cpu, set);
-    cpu->jump_key = x86_jump_key(cpu, cpu->jump_key >> 48 & 0xff);
 }
 
 void x86_jump_flush(struct x86_cpu *cpu)
 {
     flush_set(cpu, &cpu->jump_set[0]);
     flush_set(cpu, &cpu->jump_set[1]);
+    set_keys(cpu);
 }
 
 void x86_jump_flush_nonglobal(struct x86_cpu *cpu)
@@ -83,6 +91,7 @@ void x86_jump_flush_nonglobal(struct x86_cpu *cpu)
     for (unsigned i = 0; i < 2; i++)
         if (cpu->jump_set[i].private)
             flush_set(cpu, &cpu->jump_set[i]);
+    set_keys(cpu);
 }
 
 void x86_jump_flush_page(struct x86_cpu *cpu, uint64_t linear)
@@ -98,6 +107,7 @@ void x86_jump_flush_page(struct x86_cpu *cpu, uint64_t linear)
         }
     if (!wanted)
         return;
+    set_keys(cpu);
     for (unsigned i = 0; i < X86_JUMP_SIZE; i++) {
         uint64_t key = cpu->jump[i].key;
 
