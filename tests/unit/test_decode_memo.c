@@ -1,24 +1,28 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* test_decode_memo.c: instructions that are decoded from what is known of others of their shape are
- * the same as Zydis decodes them. */
+ * the same as Zydis decodes them, and so are their ops. */
 #include <check.h>
 #include <string.h>
 
 #include "core/x86/decode.h"
 #include "x86_fake.h"
 
-static struct fake *f;
+static struct fake *f, *plain;
 static uint64_t seed;
-static unsigned hits;
+static unsigned hits, known;
 
 static void setup(void)
 {
     f = fake_new();
+    plain = fake_new();
+    x86_known_destroy(plain->cpu->known);
+    plain->cpu->known = NULL;
 }
 
 static void teardown(void)
 {
     fake_free(f);
+    fake_free(plain);
 }
 
 static uint32_t number(uint32_t n)
@@ -123,6 +127,74 @@ static void compare(uint32_t mode, const uint8_t *code)
             EXPECT(d->opnd[i].type == ZYDIS_OPERAND_TYPE_UNUSED);
 }
 
+/* The op, somewhere in a block, on a CPU that keeps ops and on one that does not. */
+static void compare_ops(uint32_t mode, const uint8_t *code)
+{
+    struct x86_op a = {.off = (uint16_t)number(400), .idx = (uint8_t)number(32)}, b = a, c = a;
+    bool end_a = false, end_b = false, end_c = false;
+    unsigned len = x86_decode(f->cpu, mode, code, 15, &a, &end_a);
+    uint64_t shape = x86_memo_shape(mode, code, 15);
+
+    EXPECT(x86_decode(plain->cpu, mode, code, 15, &b, &end_b) == len && end_a == end_b);
+    EXPECT(a.fn == b.fn && a.disp == b.disp && a.off == b.off && a.len == b.len && a.idx == b.idx);
+    EXPECT(a.r == b.r && a.rm == b.rm && a.base == b.base && a.index == b.index);
+    EXPECT(a.scale == b.scale && a.seg == b.seg && a.ea == b.ea && a.asz == b.asz);
+    EXPECT(a.size == b.size && a.imm == b.imm);
+    known += shape && x86_known_decode(f->cpu->known, shape, mode, code, &c, &end_c);
+}
+
+static void random_ops(uint32_t mode, unsigned count)
+{
+    uint8_t code[15 + 8];
+
+    known = 0;
+    for (unsigned i = 0; i < count; i++) {
+        unsigned keep = 1 + number(8);
+
+        make(code, (mode & X86_MODE_CODE) == X86_MODE_CODE64);
+        for (unsigned k = 0; k < 4; k++) {
+            compare_ops(mode, code);
+            fill(code + keep, 15 - keep);
+            if (!number(4)) /* an address that wraps */
+                memcpy(code + keep, (uint8_t[]){(uint8_t)number(256), 0xff, 0xff, 0x7f}, 4);
+        }
+    }
+    ck_assert_uint_gt(known, count / 2);
+}
+
+START_TEST(ops)
+{
+    static const uint32_t modes[] = {
+        X86_MODE_PE | X86_MODE_CODE64, X86_MODE_PE | X86_MODE_CODE64 | X86_MODE_CPL3,
+        X86_MODE_PE | X86_MODE_CODE32 | X86_MODE_STACK32 | X86_MODE_FLAT,
+        X86_MODE_PE | X86_MODE_CODE32, X86_MODE_PE};
+
+    seed = 4;
+    for (unsigned i = 0; i < 4; i++)
+        random_ops(modes[i], 60000);
+    for (unsigned i = 0; i < 50000; i++) { /* one after the other */
+        uint8_t code[15];
+
+        make(code, true);
+        compare_ops(modes[number(5)], code);
+    }
+}
+END_TEST
+
+/* What the guest's CPU does not have any more is not known either. */
+START_TEST(features)
+{
+    static const uint8_t cmov[15] = {0x0f, 0x44, 0xc1};
+    static const struct vmm_cpuid none;
+    uint32_t mode = X86_MODE_PE | X86_MODE_CODE64;
+
+    compare_ops(mode, cmov);
+    x86_cpuid_changed(f->cpu, &none, 1);
+    x86_cpuid_changed(plain->cpu, &none, 1);
+    compare_ops(mode, cmov);
+}
+END_TEST
+
 static void compare_shapes(uint32_t mode, unsigned count)
 {
     uint8_t code[15 + 8];
@@ -198,6 +270,8 @@ int main(void)
     tcase_add_test(tc, shapes_64);
     tcase_add_test(tc, shapes_32);
     tcase_add_loop_test(tc, opcodes, 0, 2);
+    tcase_add_test(tc, ops);
+    tcase_add_test(tc, features);
     suite_add_tcase(s, tc);
     r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);

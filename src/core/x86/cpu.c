@@ -37,6 +37,7 @@ struct x86_cpu *x86_create(const struct x86_env *env, unsigned id)
         return NULL;
     }
     cpu->memo = x86_memo_create(); /* it only saves time */
+    cpu->known = x86_known_create();
     x86_reset(cpu, false);
     return cpu;
 }
@@ -48,6 +49,7 @@ void x86_destroy(struct x86_cpu *cpu)
     x86_thunks_destroy(cpu);
     x86_cache_destroy(cpu->cache);
     x86_memo_destroy(cpu->memo);
+    x86_known_destroy(cpu->known);
     os_pages_free(cpu, sizeof(*cpu));
 }
 

@@ -144,6 +144,7 @@ void x86_cpuid_changed(struct x86_cpu *cpu, const struct vmm_cpuid *entries, uns
     cpu->feat.linear_bits = 48;
     /* Reserved bits of page table entries, and which instructions there are, depend on it. */
     x86_mode_changed(cpu);
+    x86_known_clear(cpu->known);
     x86_flush_tlb(cpu);
     x86_cache_flush(cpu);
 }

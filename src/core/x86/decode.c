@@ -80,18 +80,6 @@ static uint8_t mem_seg(const struct x86_dec *d, const ZydisDecodedOperand *o)
     }
 }
 
-/* RIP-relative: `disp` becomes relative to the block's first byte. */
-static void mem_rip(struct x86_op *op)
-{
-    int64_t disp = (int64_t)op->disp + op->off + op->len;
-
-    if (disp > INT32_MAX) {
-        op->index = X86_64K;
-        disp -= 0x10000;
-    }
-    op->disp = (int32_t)disp;
-}
-
 void x86_dec_mem(const struct x86_dec *d, unsigned i, struct x86_op *op)
 {
     const ZydisDecodedOperand *o = &d->opnd[i];
@@ -112,7 +100,7 @@ void x86_dec_mem(const struct x86_dec *d, unsigned i, struct x86_op *op)
               : d->insn.address_width == 32 ? X86_A32
                                             : X86_A16;
     if (op->base == X86_RIP0)
-        mem_rip(op);
+        x86_dec_rip(op);
 
     if (x86_dec_64(d)) {
         if (op->asz == X86_A64)
@@ -206,8 +194,9 @@ ZyanStatus x86_dec_get(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, 
     return status;
 }
 
-unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, unsigned avail,
-                    struct x86_op *op, bool *end)
+/* What Zydis says, and the table; as x86_decode. */
+static unsigned decode_anew(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, unsigned avail,
+                            uint64_t shape, struct x86_op *op, bool *end)
 {
     struct x86_dec room, *d;
     unsigned n = avail < INSN_MAX ? avail : INSN_MAX;
@@ -219,6 +208,8 @@ unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, uns
         blank = *op;
         if (!d->alien && decode_row(d, op)) {
             *end = d->end;
+            if (shape && d->shaped)
+                x86_known_enter(cpu->known, shape, d, op, table[d->insn.mnemonic].fn);
             return op->len;
         }
         *op = blank;
@@ -236,4 +227,13 @@ unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, uns
     }
     *end = true;
     return op->len;
+}
+
+unsigned x86_decode(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, unsigned avail,
+                    struct x86_op *op, bool *end)
+{
+    uint64_t shape = cpu->known ? x86_memo_shape(mode, code, avail) : 0;
+    unsigned len = shape ? x86_known_decode(cpu->known, shape, mode, code, op, end) : 0;
+
+    return len ? len : decode_anew(cpu, mode, code, avail, shape, op, end);
 }

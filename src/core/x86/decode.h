@@ -129,6 +129,30 @@ static inline uint64_t x86_dec_value(const uint8_t *p, unsigned size, bool is_si
     }
 }
 
+/* Ops of instructions with a shape, for a mode. [decode_known.c] */
+struct x86_known *x86_known_create(void);
+void x86_known_destroy(struct x86_known *k);
+/* When the CPU's features change. NULL is fine. */
+void x86_known_clear(struct x86_known *k);
+/* As x86_decode; 0: it is not known. */
+unsigned x86_known_decode(struct x86_known *k, uint64_t shape, uint32_t mode, const uint8_t *code,
+                          struct x86_op *op, bool *end);
+/* Keeps an op that decode function `fn` has made, if it may be kept. */
+void x86_known_enter(struct x86_known *k, uint64_t shape, const struct x86_dec *d,
+                     const struct x86_op *op, x86_dec_fn *fn);
+
+/* The displacement from the next instruction becomes one from the block's first byte. */
+static inline void x86_dec_rip(struct x86_op *op)
+{
+    int64_t disp = (int64_t)op->disp + op->off + op->len;
+
+    if (disp > INT32_MAX) {
+        op->index = X86_64K;
+        disp -= 0x10000;
+    }
+    op->disp = (int32_t)disp;
+}
+
 /* Decodes the instruction at `code` (`avail` bytes at hand) into *op; the number of its bytes, 0
  * when more bytes are needed. Invalid encodings become an op that raises #UD; more than 15 bytes
  * #GP. *end as in struct x86_dec. [decode.c] */

@@ -144,6 +144,7 @@ struct x86_op;
 struct x86_block;
 struct x86_cache;
 struct x86_memo;
+struct x86_known;
 struct x86_thunks;
 
 /* What the CPU needs of its surroundings. `serial` as core_mmio_access in core/core.h. */
@@ -391,7 +392,8 @@ struct x86_cpu {
     const struct x86_env *env;
     unsigned id; /* vCPU number: its bit in mmu_page.code */
     struct x86_cache *cache;
-    struct x86_memo *memo; /* or NULL */
+    struct x86_memo *memo;   /* or NULL */
+    struct x86_known *known; /* likewise */
     struct x86_thunks *thunks;
     struct x86_counters count;
     struct mmu mmu;
