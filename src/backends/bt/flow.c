@@ -464,7 +464,7 @@ static unsigned most_copies(struct gen *g, const struct region *r, uint64_t body
             const struct gen_effect *e = gen_effect(g, i);
 
             while (copies && e && e->moves != GEN_NO_MOVE &&
-                   (e->by < 0 ? -e->by : e->by) * (copies + 1) >= PREFETCHED)
+                   (e->by < 0 ? -e->by : e->by) * (copies + 1) > PREFETCHED)
                 copies--;
         }
     }

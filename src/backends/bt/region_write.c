@@ -119,6 +119,40 @@ static unsigned same_holds(const struct region_block *to, const struct region_st
     return n;
 }
 
+/* Whether a version that knows `v` of the flags and holds may be entered with `s`: with the flags
+ * in cc, and what is held there. */
+static bool serves(const struct region_state *v, const struct region_state *s, unsigned *held)
+{
+    *held = 0;
+    if (!v->in_cc || v->in_host)
+        return false;
+    for (unsigned k = 0; k < GEN_HOLDS; k++) {
+        bool same = !memcmp(&v->hold[k], &s->hold[k], sizeof(s->hold[k]));
+
+        if (!same && (v->hold[k].status != GEN_UNKNOWN || s->hold[k].status != GEN_HELD))
+            return false;
+        *held += same && s->hold[k].status == GEN_HELD;
+    }
+    return true;
+}
+
+/* The version that makes most of what is held; NULL: there is none. */
+static struct region_version *find_other(struct region_block *to, const struct region_state *s)
+{
+    struct region_version *best = NULL;
+    unsigned most = 0;
+
+    for (unsigned i = 0; i < to->nversions; i++) {
+        unsigned held;
+
+        if (!serves(&to->version[i].state, s, &held) || (best && held <= most))
+            continue;
+        best = &to->version[i];
+        most = held;
+    }
+    return best;
+}
+
 static struct region_version *get_version(const struct region *r, struct region_block *to,
                                           struct region_state s)
 {
@@ -138,6 +172,9 @@ static struct region_version *get_version(const struct region *r, struct region_
             return v;
     }
     if (to->nversions >= REGION_VERSIONS) {
+        v = find_other(to, &s);
+        if (v)
+            return v;
         s = in_cc;
         region_deny_holds(r, s.hold);
         s = reduce(r, to, s);

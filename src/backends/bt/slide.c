@@ -46,7 +46,7 @@ bool region_find_slides(const struct region *r, const struct region_block *to,
             continue;
         slide[k] = (int16_t)(hold[k].off - moved.off);
         hold[k] = moved;
-        other[k] = (struct gen_hold){0};
+        other[k] = (struct gen_hold){.status = GEN_DENIED};
         any = true;
     }
     return any;
