@@ -135,7 +135,7 @@ static void put_loop_item(struct code *c)
 /* A loop, perhaps with another one inside: MOV ECX, n; 1: ...; DEC ECX; JNZ 1b */
 static void put_loop_of(struct code *c, unsigned counter, bool nested)
 {
-    unsigned head, items = 1 + below(5);
+    unsigned head, items = 1 + below(5), leaves = 0;
     int32_t back;
 
     put8(c, 0xb8 | counter);
@@ -145,11 +145,24 @@ static void put_loop_of(struct code *c, unsigned counter, bool nested)
         put_loop_item(c);
     if (nested)
         put_loop_of(c, LOOP_BX, false);
+    if (percent(40)) { /* the last block has no access: CMP EAX, n; Jcc out of the loop */
+        put8(c, 0x83), put8(c, 0xf8), put8(c, below(64));
+        put8(c, 0x0f), put8(c, percent(80) ? 0x84 : 0x80 | below(16));
+        leaves = c->len;
+        put32(c, 0);
+        if (percent(50))
+            put_move(c, LOOP_DI);
+    }
     put_move(c, LOOP_SI);
     put8(c, 0xff), put8(c, 0xc8 | counter); /* DEC */
     put8(c, 0x0f), put8(c, 0x85);
     back = (int32_t)head - (int32_t)(c->len + 4);
     put32(c, (uint32_t)back);
+    if (leaves) {
+        uint32_t out = c->len - leaves - 4;
+
+        memcpy(c->bytes + leaves, &out, 4);
+    }
 }
 
 static void put_loop(struct code *c)
