@@ -301,6 +301,24 @@ static void pages_free(void *ctx, void *pages, size_t n)
     unlock(&page_lock, flags);
 }
 
+/* From the same pages. */
+static int code_alloc(void *ctx, size_t len, void **rw, void **rx)
+{
+    uint64_t flags = lock(&page_lock);
+    int err = base.code_alloc(ctx, len, rw, rx);
+
+    unlock(&page_lock, flags);
+    return err;
+}
+
+static void code_free(void *ctx, void *rw, void *rx, size_t len)
+{
+    uint64_t flags = lock(&page_lock);
+
+    base.code_free(ctx, rw, rx, len);
+    unlock(&page_lock, flags);
+}
+
 struct thread *threads_idle(void)
 {
     struct thread *t = thread_start(idle, NULL);
@@ -322,6 +340,8 @@ void threads_init(uint32_t ncpus, bool nmi)
     base = host_ops;
     host_ops.pages_alloc = pages_alloc;
     host_ops.pages_free = pages_free;
+    host_ops.code_alloc = code_alloc;
+    host_ops.code_free = code_free;
     host_ops.preempt_off = preempt_off;
     host_ops.preempt_on = preempt_on;
     host_ops.thread_slot = slot;
