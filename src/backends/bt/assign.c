@@ -25,18 +25,24 @@
 
 /* ---- moves ---- */
 
+/* Guest registers between memory and host registers. */
+static void move_all(struct gen *g, unsigned op, uint32_t slots, const uint8_t *host)
+{
+    for (; slots; slots &= slots - 1) {
+        unsigned slot = (unsigned)__builtin_ctz(slots);
+
+        em_rm(&g->e, true, op, host[slot], gen_gpr(slot));
+    }
+}
+
 void gen_regs_enter(struct gen *g)
 {
     const struct gen_regs *regs = g->regs;
 
     if (!regs)
         return;
-    for (unsigned slot = 0; slot < 16; slot++)
-        if (regs->out >> slot & 1)
-            em_rm(&g->e, true, OP_STORE, bt_host[slot], gen_gpr(slot));
-    for (unsigned slot = 0; slot < 16; slot++)
-        if (regs->in >> slot & 1)
-            em_rm(&g->e, true, OP_LOAD, regs->host[slot], gen_gpr(slot));
+    move_all(g, OP_STORE, regs->out, bt_host);
+    move_all(g, OP_LOAD, regs->in, regs->host);
     if (regs->count != H_NONE)
         em_const(&g->e, regs->count, 0);
 }
@@ -49,12 +55,8 @@ void gen_regs_leave(struct gen *g)
         return;
     if (regs->count != H_NONE)
         em_rm(&g->e, true, 0x29, regs->count, GEN_FIELD(countdown)); /* SUB */
-    for (unsigned slot = 0; slot < 16; slot++)
-        if ((regs->in & regs->written) >> slot & 1)
-            em_rm(&g->e, true, OP_STORE, regs->host[slot], gen_gpr(slot));
-    for (unsigned slot = 0; slot < 16; slot++)
-        if (regs->out >> slot & 1)
-            em_rm(&g->e, true, OP_LOAD, bt_host[slot], gen_gpr(slot));
+    move_all(g, OP_STORE, regs->in & regs->written, regs->host);
+    move_all(g, OP_LOAD, regs->out, bt_host);
 }
 
 /* ---- loops ---- */
@@ -73,21 +75,28 @@ static void add_sources(const struct region *r, unsigned i, uint64_t *body)
 /* How many loops each block is in. */
 static void find_depths(const struct region *r, uint8_t *depth)
 {
+    uint64_t back[REGION_COPIES] = {0}; /* blocks that lead back to each one */
+
     memset(depth, 0, REGION_COPIES);
+    for (unsigned k = 0; k < r->n; k++)
+        for (unsigned e = 0; e < r->block[k].nnext; e++) {
+            int to = r->block[k].to[e];
+
+            if (to >= 0 && r->rank[to] <= r->rank[k])
+                back[to] |= UINT64_C(1) << k;
+        }
     for (unsigned head = 0; head < r->n; head++) {
         uint64_t body = UINT64_C(1) << head;
-        bool loop = false;
 
-        for (unsigned k = 0; k < r->n; k++)
-            for (unsigned e = 0; e < r->block[k].nnext; e++)
-                if (r->block[k].to[e] == (int)head && r->rank[head] <= r->rank[k]) {
-                    loop = true;
-                    if (!(body >> k & 1)) {
-                        body |= UINT64_C(1) << k;
-                        add_sources(r, k, &body);
-                    }
-                }
-        for (unsigned k = 0; loop && k < r->n; k++)
+        for (uint64_t from = back[head]; from; from &= from - 1) {
+            unsigned k = (unsigned)__builtin_ctzll(from);
+
+            if (!(body >> k & 1)) {
+                body |= UINT64_C(1) << k;
+                add_sources(r, k, &body);
+            }
+        }
+        for (unsigned k = 0; back[head] && k < r->n; k++)
             depth[k] += body >> k & 1;
     }
 }

@@ -112,37 +112,43 @@ void em_imm(struct em *e, bool wide, unsigned ext, struct em_rm rm, int32_t imm)
     }
 }
 
-void em_patch(const struct em *e, uint8_t *site, const void *target)
-{
-    int32_t rel = (int32_t)((const uint8_t *)target - (site + 4 + e->to_rx));
-
-    memcpy(site, &rel, 4);
-}
-
 uint8_t *em_jmp_later(struct em *e)
 {
-    em8(e, 0xe9);
-    em32(e, 0);
-    return e->p - 4;
+    uint8_t *p = e->p;
+
+    p[0] = 0xe9;
+    memset(p + 1, 0, 4);
+    e->p = p + 5;
+    return p + 1;
 }
 
 uint8_t *em_jcc_later(struct em *e, unsigned cc)
 {
-    EM(e, 0x0f, (uint8_t)(0x80 | cc));
-    em32(e, 0);
-    return e->p - 4;
+    uint8_t *p = e->p;
+
+    p[0] = 0x0f;
+    p[1] = (uint8_t)(0x80 | cc);
+    memset(p + 2, 0, 4);
+    e->p = p + 6;
+    return p + 2;
 }
 
 void em_jmp(struct em *e, const void *target)
 {
-    em_patch(e, em_jmp_later(e), target);
+    uint8_t *p = e->p;
+
+    p[0] = 0xe9;
+    em_patch(e, p + 1, target);
+    e->p = p + 5;
 }
 
 void em_call(struct em *e, const void *target)
 {
-    em8(e, 0xe8);
-    em32(e, 0);
-    em_patch(e, e->p - 4, target);
+    uint8_t *p = e->p;
+
+    p[0] = 0xe8;
+    em_patch(e, p + 1, target);
+    e->p = p + 5;
 }
 
 void em_jcc(struct em *e, unsigned cc, const void *target)

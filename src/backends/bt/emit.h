@@ -186,7 +186,12 @@ void em_jcc(struct em *e, unsigned cc, const void *target);
 /* The same, to be completed by em_here or em_patch: the place of the displacement. */
 uint8_t *em_jmp_later(struct em *e);
 uint8_t *em_jcc_later(struct em *e, unsigned cc);
-void em_patch(const struct em *e, uint8_t *site, const void *target);
+static inline void em_patch(const struct em *e, uint8_t *site, const void *target)
+{
+    int32_t rel = (int32_t)((const uint8_t *)target - (site + 4 + e->to_rx));
+
+    memcpy(site, &rel, 4);
+}
 
 static inline void em_here(const struct em *e, uint8_t *site)
 {

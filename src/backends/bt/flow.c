@@ -132,7 +132,8 @@ static bool add_block(struct gen *g, struct region *r, struct bt_trans *t, int64
     if (r->n == REGION_BLOCKS || r->ninsns + b->n > REGION_INSNS || !take_page(r, t, page))
         return false;
     memset(rb, 0, offsetof(struct region_block, bytes));
-    memset(&rb->all, 0, sizeof(*rb) - offsetof(struct region_block, all));
+    memset(&rb->all, 0,
+           offsetof(struct region_block, version) - offsetof(struct region_block, all));
     rb->t = t;
     rb->b = b;
     rb->page_delta = (int32_t)page;
@@ -190,33 +191,58 @@ static uint64_t heat_of(const struct gen *g, const struct bt_trans *t)
 /* What is executed less often than the head does not belong to it. */
 #define COLD 128
 
+/* Where an edge out of the region leads. */
 struct candidate {
     struct region_block *from;
     unsigned k;
     struct bt_trans *t;
     int64_t at;
     uint64_t heat;
+    bool done; /* it is in the region, or cannot be */
 };
 
-/* Looks at what edge k of a block leads to: the block is there, or may become the best one. */
-static void look_at(const struct gen *g, struct region *r, struct region_block *rb, unsigned k,
-                    struct candidate *best)
+/* Looks at edge k of a block; false: it leads to nothing that could be added. */
+static bool look_at(const struct gen *g, const struct region *r, struct region_block *rb,
+                    unsigned k, struct candidate *c)
 {
     int64_t at = rb->page_delta + rb->next[k];
     struct bt_trans *t;
     uint64_t heat;
 
-    rb->to[k] = find_block(r, at, rb->next_up[k]);
-    if (rb->to[k] >= 0 || (rb->calls && !rb->next_up[k]))
-        return;
+    if ((rb->calls && !rb->next_up[k]) || find_block(r, at, rb->next_up[k]) >= 0)
+        return false;
     t = find_trans(g, r, at);
     if (!t)
-        return;
+        return false;
     heat = heat_of(g, t);
     if (heat > rb->heat)
         heat = rb->heat;
-    if (heat > best->heat)
-        *best = (struct candidate){rb, k, t, at, heat};
+    *c = (struct candidate){.from = rb, .k = k, .t = t, .at = at, .heat = heat};
+    return true;
+}
+
+static struct candidate *find_hottest(struct candidate *c, unsigned n, uint64_t least)
+{
+    struct candidate *best = NULL;
+
+    for (unsigned i = 0; i < n; i++)
+        if (!c[i].done && c[i].heat > (best ? best->heat : least))
+            best = &c[i];
+    return best;
+}
+
+/* Adds what a candidate leads to; the others that lead there are done, too. */
+static void add_candidate(struct gen *g, struct region *r, struct candidate *all, unsigned n,
+                          struct candidate *c)
+{
+    unsigned up = c->from->next_up[c->k];
+
+    c->done = true;
+    if (!add_block(g, r, c->t, c->at - c->t->offset, up, c->heat))
+        return;
+    for (unsigned i = 0; i < n; i++)
+        if (all[i].at == c->at && all[i].from->next_up[all[i].k] == up)
+            all[i].done = true;
 }
 
 /* ---- blocks that begin in others ---- */
@@ -291,22 +317,20 @@ static void cut_blocks(struct region *r)
 void region_collect(struct gen *g, struct region *r, struct bt_trans *head)
 {
     uint64_t least = g->bt->hotter / COLD;
-    struct candidate best;
-    bool refused[REGION_BLOCKS][2] = {{false}};
+    struct candidate all[REGION_BLOCKS * 2], *best;
+    unsigned n = 0, seen = 0;
 
     r->npages = 0;
     if (!add_block(g, r, head, 0, 0, g->bt->hotter))
         return;
     do {
-        best = (struct candidate){.heat = least};
-        for (unsigned i = 0; i < r->n; i++)
-            for (unsigned k = 0; k < r->block[i].nnext; k++)
-                if (!refused[i][k])
-                    look_at(g, r, &r->block[i], k, &best);
-        if (best.t && !add_block(g, r, best.t, best.at - best.t->offset, best.from->next_up[best.k],
-                                 best.heat))
-            refused[best.from - r->block][best.k] = true;
-    } while (best.t);
+        for (; seen < r->n; seen++)
+            for (unsigned k = 0; k < r->block[seen].nnext; k++)
+                n += look_at(g, r, &r->block[seen], k, &all[n]);
+        best = find_hottest(all, n, least);
+        if (best)
+            add_candidate(g, r, all, n, best);
+    } while (best);
     cut_blocks(r);
     for (unsigned i = 0; i < r->n; i++) {
         struct region_block *rb = &r->block[i];

@@ -254,14 +254,18 @@ static void sort(struct gen_group *group)
 
 bool gen_find_group(struct gen *g, unsigned limit, struct gen_group *group)
 {
-    struct gen_group now = {.first = g->i};
+    const struct gen_effect *e = gen_effect(g, g->i);
     struct history h = {0};
-    const struct gen_effect *e;
+    struct gen_group now;
 
     group->n = 0;
+    if (!e || !e->access)
+        return false;
+    now.first = now.last = g->i;
+    now.n = now.in_rax = now.in_rcx = 0;
     for (unsigned i = g->i; i <= limit; i++) {
         e = gen_effect(g, i);
-        if (!e || (i == g->i && !e->access))
+        if (!e)
             break;
         if (e->access) {
             struct gen_base *b = base_of(&now, e);
