@@ -194,9 +194,10 @@ ZyanStatus x86_dec_get(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, 
     return status;
 }
 
-/* What Zydis says, and the table; as x86_decode. */
-static unsigned decode_anew(struct x86_cpu *cpu, uint32_t mode, const uint8_t *code, unsigned avail,
-                            uint64_t shape, struct x86_op *op, bool *end)
+/* What Zydis says, and the table; as x86_decode. Apart, as it needs much of the stack. */
+static __attribute__((noinline)) unsigned decode_anew(struct x86_cpu *cpu, uint32_t mode,
+                                                      const uint8_t *code, unsigned avail,
+                                                      uint64_t shape, struct x86_op *op, bool *end)
 {
     struct x86_dec room, *d;
     unsigned n = avail < INSN_MAX ? avail : INSN_MAX;

@@ -38,62 +38,127 @@ struct x86_memo {
 
 /* ---- shapes ---- */
 
-/* Bit n of a row: opcode row * 16 + n has a ModRM byte. Errors make the table slow, not wrong. */
-static const uint16_t modrm_default[16] = {
-    0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0, 0, 0x0a0c, 0, 0xffff, 0, 0, 0, 0x00f3, 0xff0f, 0, 0xc0c0};
+/* What a first byte is. Errors make the table slow, not wrong. */
+enum kind { PLAIN, MODRM, PREFIX, REX, MAP_0F, EVEX, VEX3, VEX2 };
+
+#define ALU_ROW(last)                                                                              \
+    MODRM, MODRM, MODRM, MODRM, PLAIN, PLAIN, PLAIN, PLAIN, MODRM, MODRM, MODRM, MODRM, PLAIN,     \
+        PLAIN, PLAIN, last
+#define ALU_PREFIX_ROW                                                                             \
+    MODRM, MODRM, MODRM, MODRM, PLAIN, PLAIN, PREFIX, PLAIN, MODRM, MODRM, MODRM, MODRM, PLAIN,    \
+        PLAIN, PREFIX, PLAIN
+#define ROW_OF(kind)                                                                               \
+    kind, kind, kind, kind, kind, kind, kind, kind, kind, kind, kind, kind, kind, kind, kind, kind
+
+static const uint8_t kinds[256] = {ALU_ROW(MAP_0F),
+                                   ALU_ROW(PLAIN),
+                                   ALU_PREFIX_ROW,
+                                   ALU_PREFIX_ROW,
+                                   ROW_OF(REX),
+                                   ROW_OF(PLAIN),
+                                   /* 60: */ PLAIN,
+                                   PLAIN,
+                                   EVEX,
+                                   MODRM,
+                                   PREFIX,
+                                   PREFIX,
+                                   PREFIX,
+                                   PLAIN,
+                                   PLAIN,
+                                   MODRM,
+                                   PLAIN,
+                                   MODRM,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   ROW_OF(PLAIN),
+                                   ROW_OF(MODRM),
+                                   ROW_OF(PLAIN),
+                                   ROW_OF(PLAIN),
+                                   ROW_OF(PLAIN),
+                                   /* c0: */ MODRM,
+                                   MODRM,
+                                   PLAIN,
+                                   PLAIN,
+                                   VEX3,
+                                   VEX2,
+                                   MODRM,
+                                   MODRM,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   /* d0: */ MODRM,
+                                   MODRM,
+                                   MODRM,
+                                   MODRM,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   MODRM,
+                                   MODRM,
+                                   MODRM,
+                                   MODRM,
+                                   MODRM,
+                                   MODRM,
+                                   MODRM,
+                                   MODRM,
+                                   ROW_OF(PLAIN),
+                                   /* f0: */ PREFIX,
+                                   PLAIN,
+                                   PREFIX,
+                                   PREFIX,
+                                   PLAIN,
+                                   PLAIN,
+                                   MODRM,
+                                   MODRM,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   PLAIN,
+                                   MODRM,
+                                   MODRM};
+
+/* Bit n of a row: opcode 0F, row * 16 + n has a ModRM byte. */
 static const uint16_t modrm_0f[16] = {0x200f, 0xffff, 0xffff, 0x0000, 0xffff, 0xffff,
                                       0xffff, 0xff7f, 0,      0xffff, 0xb838, 0xfffd,
                                       0x00ff, 0xffff, 0xffff, 0xffff};
 
-static bool has_modrm(const uint16_t *rows, unsigned opcode)
-{
-    return rows[opcode >> 4] >> (opcode & 15) & 1;
-}
-
-static bool is_prefix(unsigned byte)
-{
-    switch (byte) {
-    case 0x26:
-    case 0x2e:
-    case 0x36:
-    case 0x3e:
-    case 0x64:
-    case 0x65:
-    case 0x66:
-    case 0xf0:
-    case 0xf2:
-    case 0xf3:
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* The bytes up to the ModRM byte, which *modrm says whether it is there. */
+/* The bytes up to the ModRM byte, which *modrm says whether it is there. 0: not known. */
 static unsigned opcode_bytes(const uint8_t *p, bool code64, bool *modrm)
 {
-    unsigned i = 0;
+    unsigned i = 0, kind = kinds[p[0]];
 
-    while (i < 3 && is_prefix(p[i]))
-        i++;
-    if (code64 && (p[i] & 0xf0) == 0x40)
-        i++;
+    while (kind == PREFIX && i < 3)
+        kind = kinds[p[++i]];
+    if (kind == REX && code64)
+        kind = kinds[p[++i]];
     *modrm = true;
-    switch (p[i]) {
-    case 0x0f:
+    switch (kind) {
+    case MODRM:
+        return i + 1;
+    case MAP_0F:
         if ((p[i + 1] & 0xfd) == 0x38)
             return i + 3;
-        *modrm = has_modrm(modrm_0f, p[i + 1]);
+        *modrm = modrm_0f[p[i + 1] >> 4] >> (p[i + 1] & 15) & 1;
         return i + 2;
-    case 0x62:
+    case EVEX:
         return code64 ? i + 5 : 0;
-    case 0xc4:
+    case VEX3:
         return code64 ? i + 4 : 0;
-    case 0xc5:
+    case VEX2:
         *modrm = p[i + 2] != 0x77;
         return code64 ? i + 3 : 0;
     default:
-        *modrm = has_modrm(modrm_default, p[i]);
+        *modrm = false;
         return i + 1;
     }
 }
