@@ -75,7 +75,7 @@ static const struct insn insns[] = {
      1,
      false,
      0,
-     1400},
+     1180},
     /* mov r9, [TABLES]; mov [TABLES], r9; then from and to CR3: what was written is to be seen. */
     {"MOV from and to CR3, behind a store to a table",
      {0x4c, 0x8b, 0x0c, 0x25, 0x00, 0x00, 0x01, 0x00, 0x4c, 0x89, 0x0c,
@@ -84,7 +84,7 @@ static const struct insn insns[] = {
      2,
      false,
      0,
-     9900},
+     3200},
     {"INVLPG", {0x0f, 0x01, 0x3e}, 3, 0, false, 0, 960},
 };
 
