@@ -26,6 +26,7 @@ models="core2_penryn_t9600 corei5_lynnfield_750 corei7_sandy_bridge_2600k corei7
 # Each is a machine that some CPU could be. Where a model has nothing of it, there is no run.
 masks="ept unrestricted vpid timer tpr-shadow secondary efer,pat ack true xsaves,invpcid,rdtscp
     ept-2m,ept-1g ept-ad,pml invept-single,invvpid-single tsc-offset,tsc-scaling io-bitmaps,mtf unconditional-io
+    apic-access apic-registers virtual-interrupts
     apic-access,apic-registers,virtual-interrupts,x2apic unrestricted,vpid,timer,tpr-shadow"
 # Those for which the conformance list runs on all models, too.
 main_masks="ept unrestricted secondary"

@@ -62,10 +62,16 @@ void lapic_set_cr8(struct lapic *lapic, uint64_t cr8);
  * lapic_take_back it is what *tpr holds (bits 7:0). Interrupts that arrive meanwhile are always
  * told by core_vcpu_intr. lapic_lend returns the class (bits 7:4) that the task priority must fall
  * below so that a waiting interrupt may be delivered; 0: there is none that only waits for this.
- * *x2apic: the local APIC is in x2APIC mode. Nothing else of OWNER's in between. OWNER.
+ * Nothing else of OWNER's in between but lapic_place. OWNER.
  */
-uint32_t lapic_lend(struct lapic *lapic, atomic_uint *tpr, bool *x2apic);
+uint32_t lapic_lend(struct lapic *lapic, atomic_uint *tpr);
 void lapic_take_back(struct lapic *lapic);
+
+/* Where the guest finds its registers: in no place that these engines know (off, or moved), in the
+ * page at APIC_DEFAULT_BASE, or as MSRs. OWNER. */
+enum lapic_place { LAPIC_ELSEWHERE, LAPIC_IN_PAGE, LAPIC_IN_MSRS };
+enum lapic_place lapic_place(const struct lapic *lapic);
+#define APIC_DEFAULT_BASE 0xfee00000ull
 
 /*
  * For engines whose hardware delivers and ends interrupts, too, between lapic_lend and

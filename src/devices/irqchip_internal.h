@@ -107,7 +107,6 @@ enum lapic_lvt {
 #define APIC_BASE_X2APIC  0x400ull
 #define APIC_BASE_ENABLE  0x800ull
 #define APIC_BASE_ADDR    0xfffffffffffff000ull
-#define APIC_DEFAULT_BASE 0xfee00000ull
 
 #define ESR_SEND_ILLEGAL    0x20u
 #define ESR_RECEIVE_ILLEGAL 0x40u

@@ -321,7 +321,16 @@ void lapic_set_cr8(struct lapic *l, uint64_t cr8)
         set_tpr(l, tpr);
 }
 
-uint32_t lapic_lend(struct lapic *l, atomic_uint *tpr, bool *x2apic)
+enum lapic_place lapic_place(const struct lapic *l)
+{
+    if (!lapic_enabled(l))
+        return LAPIC_ELSEWHERE;
+    if (lapic_x2apic(l))
+        return LAPIC_IN_MSRS;
+    return (l->base & APIC_BASE_ADDR) == APIC_DEFAULT_BASE ? LAPIC_IN_PAGE : LAPIC_ELSEWHERE;
+}
+
+uint32_t lapic_lend(struct lapic *l, atomic_uint *tpr)
 {
     uint32_t mine = atomic_load_explicit(&l->tpr, memory_order_relaxed), class = 0;
     int vector;
@@ -329,7 +338,6 @@ uint32_t lapic_lend(struct lapic *l, atomic_uint *tpr, bool *x2apic)
     atomic_store_explicit(tpr, mine, memory_order_relaxed);
     os_mutex_lock(&l->lock);
     atomic_store(&l->lent, tpr);
-    *x2apic = lapic_x2apic(l) && lapic_enabled(l);
     vector = lapic_enabled(l) ? highest(l->irr) : -1;
     if (vector >= 0 && (uint32_t)vector >> 4 <= mine >> 4)
         class = (uint32_t)vector >> 4;

@@ -367,7 +367,7 @@ static int type_of(const struct ept *ept, uint64_t hpa, uint64_t *len, uint64_t 
 int ept_map(struct ept *ept, uint64_t gpa, uint64_t hpa, uint64_t len, unsigned rights)
 {
     struct change c = {.kind = MAP, .delta = hpa - gpa, .small = ept->tracking};
-    uint64_t need = 0, done, n, bits;
+    uint64_t need = 0, done, n, bits = 0;
     int err = check(ept, gpa, len, rights);
 
     if (!rights && !err)

@@ -9,12 +9,12 @@
 
 extern const struct conform_area area_lifecycle, area_memory, area_mmio, area_io, area_registers,
     area_cpu, area_exits, area_kick, area_budget, area_events, area_irq, area_services, area_policy,
-    area_debug, area_dirty, area_timers, area_threads;
+    area_debug, area_dirty, area_timers, area_threads, area_apic;
 
 static const struct conform_area *const areas[] = {
     &area_lifecycle, &area_memory, &area_mmio,   &area_io,     &area_registers, &area_cpu,
     &area_exits,     &area_kick,   &area_budget, &area_events, &area_irq,       &area_services,
-    &area_policy,    &area_debug,  &area_dirty,  &area_timers, &area_threads,
+    &area_policy,    &area_debug,  &area_dirty,  &area_timers, &area_threads,   &area_apic,
 };
 #define NAREAS (sizeof(areas) / sizeof(areas[0]))
 

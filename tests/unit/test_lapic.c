@@ -219,11 +219,10 @@ END_TEST
 START_TEST(a_lent_task_priority)
 {
     atomic_uint tpr = 0;
-    bool x2apic = true;
 
     apic_write(0, TPR, 0x53);
-    ck_assert_uint_eq(lapic_lend(cpu[0].lapic, &tpr, &x2apic), 0);
-    ck_assert(!x2apic && tpr == 0x53);
+    ck_assert_uint_eq(lapic_lend(cpu[0].lapic, &tpr), 0);
+    ck_assert(lapic_place(cpu[0].lapic) == LAPIC_IN_PAGE && tpr == 0x53);
     /* Others see what the guest has made of it; what arrives is told in any case. */
     atomic_store(&tpr, 0x80);
     ck_assert_uint_eq(apic_read(0, PPR), 0x80);
@@ -238,11 +237,11 @@ START_TEST(a_lent_task_priority)
     ck_assert(lapic_intr(cpu[0].lapic));
     apic_write(0, TPR, 0x45);
     ck_assert(!lapic_intr(cpu[0].lapic));
-    ck_assert_uint_eq(lapic_lend(cpu[0].lapic, &tpr, &x2apic), 4); /* waits for less than 4 */
+    ck_assert_uint_eq(lapic_lend(cpu[0].lapic, &tpr), 4); /* waits for less than 4 */
     lapic_take_back(cpu[0].lapic);
     ck_assert_uint_eq(apic_read(0, TPR), 0x45);
     apic_write(0, TPR, 0x30);
-    ck_assert_uint_eq(lapic_lend(cpu[0].lapic, &tpr, &x2apic), 0); /* for nothing */
+    ck_assert_uint_eq(lapic_lend(cpu[0].lapic, &tpr), 0); /* for nothing */
     /* It arrives while the guest has raised the priority for a moment. */
     ck_assert_int_eq(ack(0), 0x41);
     eoi(0);
@@ -268,14 +267,13 @@ START_TEST(lent_delivery)
     struct lapic_delivery d;
     uint8_t page[4096] = {0};
     atomic_uint tpr = 0;
-    bool x2apic;
 
     apic_write(0, TPR, 0x20);
     ipi(1, 0, 0x4041);
     ck_assert_int_eq(ack(0), 0x41);
     ipi(1, 0, 0x4051);
     ipi(1, 0, 0x4031);
-    lapic_lend(l, &tpr, &x2apic);
+    lapic_lend(l, &tpr);
     lapic_lend_delivery(l, page, &d);
     ck_assert(d.requested == 0x51 && d.serviced == 0x41 && d.waiting == 2);
     ck_assert(!d.level[0] && !d.level[1] && !d.level[2] && !d.level[3]);
@@ -296,7 +294,7 @@ START_TEST(lent_delivery)
     ck_assert_uint_eq(apic_read(0, PPR), 0x20);
     ck_assert_int_eq(ack(0), 0x61);
     /* 0x61 in service, lent and ended there. */
-    lapic_lend(l, &tpr, &x2apic);
+    lapic_lend(l, &tpr);
     lapic_lend_delivery(l, page, &d);
     ck_assert(d.requested == 0x31 && d.serviced == 0x61);
     page[0x130] = 0;
@@ -305,7 +303,7 @@ START_TEST(lent_delivery)
     lapic_ended(l, 0x61); /* edge-triggered: nobody is told */
     ck_assert_int_eq(ack(0), 0x31);
     eoi(0);
-    lapic_lend(l, &tpr, &x2apic);
+    lapic_lend(l, &tpr);
     lapic_lend_delivery(l, page, &d);
     ck_assert(d.requested == 0 && d.serviced == 0);
     lapic_take_delivery(l, page);

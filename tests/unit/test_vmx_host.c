@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* test_vmx_host.c: VMs and vCPUs of the vmx engine on hosts that lack memory, MSRs or CPUs: they
- * are refused with a reason, and nothing of them stays. */
+ * are refused with a reason, and nothing of them stays; and who has the APIC-access page. */
 #include <check.h>
 #include <stdio.h>
 
@@ -342,6 +342,118 @@ START_TEST(vmxe_stays)
 }
 END_TEST
 
+/* ---- the APIC-access page ---- */
+
+#define READS   0x181u /* qualifications of violations */
+#define WRITES  0x182u
+#define FETCHES 0x184u
+
+static void set_base(struct vcpu *vcpu, uint64_t base)
+{
+    struct vcpu_regs regs = {.size = sizeof(regs), .groups = VMM_REGS_CONTROL};
+
+    ck_assert_int_eq(vcpu_get_regs(vcpu, &regs), 0);
+    regs.apic_base = base;
+    ck_assert_int_eq(vcpu_set_regs(vcpu, &regs), 0);
+    vmx_apic_begin(vcpu->backend_data);
+}
+
+static bool is_mapped(const struct vmx_vcpu *v, unsigned rights)
+{
+    struct ept_walk w;
+
+    if (ept_walk(&v->vv->mmu.ept, APIC_DEFAULT_BASE, rights, &w) != EPT_TRANSLATED)
+        return false;
+    ck_assert_uint_eq(w.hpa, fake_phys(NULL, vmx_apic_page));
+    ck_assert_uint_eq(w.size, 4096);
+    return true;
+}
+
+static bool needs_invept(const struct vmx_vcpu *v)
+{
+    return ept_needs_invept(&v->vv->mmu.ept, &v->mmu.ept_cpu);
+}
+
+static void invept(struct vmx_vcpu *v)
+{
+    struct ept *ept = &v->vv->mmu.ept;
+
+    ept_invept_done(ept, &v->mmu.ept_cpu, ept_generation(ept));
+    ck_assert(!needs_invept(v));
+}
+
+static bool may_map(const struct vmx_vcpu *v)
+{
+    return vmx_apic_may_map(v, APIC_DEFAULT_BASE + 0x80, READS);
+}
+
+/* With v1 elsewhere nobody has the page, and it has invalidated before its entry. */
+static void check_away(struct vmx_vcpu *v0, struct vmx_vcpu *v1)
+{
+    ck_assert(!vmx_at_apic_page(v1) && vmx_at_apic_page(v0) && v1->apic_due);
+    ck_assert(!is_mapped(v0, 0) && needs_invept(v1));
+    ck_assert(!may_map(v0) && !may_map(v1));
+    ck_assert(!vmx_apic_map(v0, READS) && !is_mapped(v0, 0));
+    vmx_apic_begin(v1);
+    ck_assert_uint_eq(atomic_load(&v0->vv->mmu.apic_away), 1);
+    invept(v0);
+    invept(v1);
+}
+
+static void check_page(struct vmx_vcpu *v0, struct vmx_vcpu *v1)
+{
+    static const uint64_t elsewhere[] = {0xfee01800, 0xfee00000, 0xfee00c00};
+
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t due = v1->tlb.due;
+
+        ck_assert(may_map(v0) && may_map(v1));
+        ck_assert(vmx_apic_map(i & 1 ? v1 : v0, i & 1 ? WRITES : READS));
+        ck_assert(is_mapped(v0, EPT_R | EPT_W) && !is_mapped(v0, EPT_X));
+        invept(v0);
+        invept(v1);
+        set_base(v1->vcpu, elsewhere[i]);
+        check_away(v0, v1);
+        set_base(v1->vcpu, 0xfee00000);
+        set_base(v1->vcpu, 0xfee00800);
+        ck_assert(vmx_at_apic_page(v1) && v1->apic_due && v1->tlb.due > due);
+        ck_assert(needs_invept(v1) && !is_mapped(v0, 0));
+    }
+    /* Tracked by the right to write, where there are no dirty bits. */
+    ck_assert_int_eq(vm_dirty_start(v0->vv->vm), 0);
+    ck_assert(may_map(v0) && vmx_apic_map(v0, READS) && is_mapped(v0, EPT_R));
+    ck_assert(vmx_apic_map(v0, WRITES) && is_mapped(v0, EPT_R | EPT_W));
+    /* It goes as it is. */
+    set_base(v1->vcpu, 0xfee01800);
+}
+
+START_TEST(apic_page)
+{
+    const struct vm_config config = {
+        .size = sizeof(config), .max_vcpus = 2, .irqchip = VMM_IRQCHIP_PC, .error = &error};
+    struct vcpu *vcpu[2];
+    struct vmx_vcpu *v0;
+    struct vm *vm;
+
+    start(&fake_models[_i]);
+    ck_assert_int_eq(vm_create(&config, &vm), 0);
+    for (uint32_t i = 0; i < 2; i++) {
+        ck_assert_int_eq(vcpu_create(vm, i, NULL, &vcpu[i]), 0);
+        vmx_apic_begin(vcpu[i]->backend_data);
+    }
+    v0 = vcpu[0]->backend_data;
+    ck_assert_int_eq(!vmx_apic_page, !vmx_has_ept());
+    ck_assert(!vmx_apic_may_map(v0, APIC_DEFAULT_BASE, FETCHES));
+    ck_assert(!vmx_apic_may_map(v0, APIC_DEFAULT_BASE + 0x1000, READS));
+    if (vmx_apic_page)
+        check_page(v0, vcpu[1]->backend_data);
+    else
+        ck_assert(!may_map(v0));
+    ck_assert_int_eq(vm_destroy(vm), 0);
+    check_clean();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("vmx_host");
@@ -352,6 +464,7 @@ int main(void)
     tcase_add_loop_test(tc, no_msr, 0, FAKE_NMODELS);
     tcase_add_loop_test(tc, msrs, 0, FAKE_NMODELS);
     tcase_add_loop_test(tc, cpus, 0, FAKE_NMODELS);
+    tcase_add_loop_test(tc, apic_page, 0, FAKE_NMODELS);
     tcase_add_loop_test(tc, vmxe_stays, 0, FAKE_NMODELS);
     tcase_set_timeout(tc, 60);
     suite_add_tcase(suite, tc);

@@ -21,9 +21,12 @@
 
 #define MSR_X2APIC_TPR VMX_MSR_X2APIC_TPR
 #define VTPR           0x80u
-#define X2APIC_CONTROLS                                                                            \
-    ((uint32_t)VMX_PROC2_VIRTUAL_X2APIC | (uint32_t)VMX_PROC2_VIRTUAL_INTERRUPTS)
+#define PROC_CONTROLS                                                                              \
+    ((uint32_t)VMX_PROC_CR8_LOAD | (uint32_t)VMX_PROC_CR8_STORE | (uint32_t)VMX_PROC_TPR_SHADOW)
 #define CR8_CONTROLS ((uint32_t)VMX_PROC_CR8_LOAD | (uint32_t)VMX_PROC_CR8_STORE)
+#define PROC2_CONTROLS                                                                             \
+    ((uint32_t)VMX_PROC2_VIRTUAL_X2APIC | (uint32_t)VMX_PROC2_VIRTUAL_INTERRUPTS |                 \
+     (uint32_t)VMX_PROC2_VIRTUAL_APIC_ACCESSES)
 
 static atomic_uint *vtpr(const struct vmx_vcpu *v)
 {
@@ -40,6 +43,8 @@ int vmx_apic_init(struct vmx_vcpu *v)
 
 void vmx_apic_fini(struct vmx_vcpu *v)
 {
+    if (v->away)
+        vmx_apic_moved(v, true);
     if (v->vapic)
         vmx_pages.free(NULL, v->vapic);
     v->vapic = NULL;
@@ -48,7 +53,11 @@ void vmx_apic_fini(struct vmx_vcpu *v)
 /* Most guests never use it: the first access exits. */
 void vmx_apic_controls(struct vmx_vcpu *v)
 {
-    v->proc2 &= ~(uint32_t)(VMX_PROC2_VIRTUAL_X2APIC | VMX_PROC2_VIRTUAL_INTERRUPTS);
+    v->proc2 &= ~PROC2_CONTROLS;
+    if (vmx_at_apic_page(v))
+        v->proc2 |= VMX_PROC2_VIRTUAL_APIC_ACCESSES;
+    if (vmx_apic_page)
+        vmx_insn_put(VMX_APIC_ACCESS_ADDR, vmm_host->virt_to_phys(vmm_host->ctx, vmx_apic_page));
     v->proc &= ~(uint32_t)VMX_PROC_TPR_SHADOW;
     v->threshold = 0;
     vmx_insn_put(VMX_TPR_THRESHOLD, 0);
@@ -71,7 +80,7 @@ void vmx_apic_used(struct vmx_vcpu *v)
 /* Without the control the bitmap would give the guest the host's TPR: both change together. */
 static bool wants_x2apic(const struct vmx_vcpu *v)
 {
-    return v->x2apic && vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_VIRTUAL_X2APIC) &&
+    return v->place == LAPIC_IN_MSRS && vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_VIRTUAL_X2APIC) &&
            !vmx_has_msr_policy(v->vcpu, MSR_X2APIC_TPR);
 }
 
@@ -93,11 +102,11 @@ void vmx_apic_msrs(struct vmx_vcpu *v)
         vmx_msr_bitmap_clear(v->msr_bits, VMX_MSR_X2APIC_EOI, false, true);
 }
 
-static void set_x2apic(struct vmx_vcpu *v, uint32_t bits)
+static void set_proc2(struct vmx_vcpu *v, uint32_t bits)
 {
     vmx_msr_bitmap_set(v->msr_bits, MSR_X2APIC_TPR, true, true);
     vmx_msr_bitmap_set(v->msr_bits, VMX_MSR_X2APIC_EOI, true, true);
-    v->proc2 = (v->proc2 & ~X2APIC_CONTROLS) | bits;
+    v->proc2 = (v->proc2 & ~PROC2_CONTROLS) | bits;
     vmx_insn_put(VMX_PROC2_CTLS, v->proc2);
     vmx_apic_msrs(v);
 }
@@ -115,15 +124,12 @@ static void put_delivery(struct vmx_vcpu *v)
 
 /* ---- sessions ---- */
 
-void vmx_apic_lend(struct vmx_vcpu *v)
+static void lend(struct vmx_vcpu *v, struct lapic *lapic)
 {
-    struct lapic *lapic = core_vcpu_lapic(v->vcpu);
-
     v->lent = true;
-    v->x2apic = false;
     v->wanted_threshold = 0;
     if (lapic)
-        v->wanted_threshold = lapic_lend(lapic, vtpr(v), &v->x2apic);
+        v->wanted_threshold = lapic_lend(lapic, vtpr(v));
     else
         atomic_store_explicit(vtpr(v), (unsigned)v->soft.cpu->cr8 << 4, memory_order_relaxed);
     v->delivers = lapic && wants_delivery(v);
@@ -133,21 +139,50 @@ void vmx_apic_lend(struct vmx_vcpu *v)
     }
 }
 
-void vmx_apic_push(struct vmx_vcpu *v)
+/* Single steps are of instructions behind which nothing happens but the step: there all that is
+ * lent exits. */
+void vmx_apic_begin(struct vmx_vcpu *v)
 {
-    uint32_t bits = (wants_x2apic(v) ? (uint32_t)VMX_PROC2_VIRTUAL_X2APIC : 0) |
-                    (v->delivers ? (uint32_t)VMX_PROC2_VIRTUAL_INTERRUPTS : 0);
+    struct lapic *lapic = core_vcpu_lapic(v->vcpu);
 
-    if (!(v->proc & VMX_PROC_TPR_SHADOW)) {
-        v->proc = (v->proc & ~CR8_CONTROLS) | VMX_PROC_TPR_SHADOW;
+    v->place = lapic ? lapic_place(lapic) : LAPIC_ELSEWHERE;
+    if (vmx_apic_page && lapic && v->away != (v->place != LAPIC_IN_PAGE))
+        vmx_apic_moved(v, v->away);
+    if (v->tpr_used && !v->stepping)
+        lend(v, lapic);
+    else if (v->proc & VMX_PROC_TPR_SHADOW)
+        v->apic_due = true;
+}
+
+static uint32_t proc2_bits(const struct vmx_vcpu *v)
+{
+    uint32_t bits = vmx_at_apic_page(v) ? (uint32_t)VMX_PROC2_VIRTUAL_APIC_ACCESSES : 0;
+
+    if (v->lent && wants_x2apic(v))
+        bits |= (uint32_t)VMX_PROC2_VIRTUAL_X2APIC;
+    if (v->lent && v->delivers)
+        bits |= (uint32_t)VMX_PROC2_VIRTUAL_INTERRUPTS;
+    return bits;
+}
+
+void vmx_apic_push_controls(struct vmx_vcpu *v)
+{
+    uint32_t bits = proc2_bits(v);
+    uint32_t proc = (v->proc & ~PROC_CONTROLS) | (v->lent ? VMX_PROC_TPR_SHADOW : CR8_CONTROLS);
+
+    v->apic_due = false;
+    if (v->proc != proc) {
+        v->proc = proc;
         vmx_insn_put(VMX_PROC_CTLS, v->proc);
     }
+    if ((v->proc2 & PROC2_CONTROLS) != bits)
+        set_proc2(v, bits);
+    if (!v->lent)
+        return;
     if (v->wanted_threshold != v->threshold) {
         v->threshold = v->wanted_threshold;
         vmx_insn_put(VMX_TPR_THRESHOLD, v->threshold);
     }
-    if ((v->proc2 & X2APIC_CONTROLS) != bits)
-        set_x2apic(v, bits);
     if (v->delivers)
         put_delivery(v);
 }
@@ -167,6 +202,28 @@ void vmx_apic_take_back(struct vmx_vcpu *v)
         lapic_take_back(lapic);
     else
         v->soft.cpu->cr8 = atomic_load_explicit(vtpr(v), memory_order_relaxed) >> 4 & 15;
+}
+
+/* ---- exits ---- */
+
+#define ACCESS_READ  0u /* by an instruction's operand */
+#define ACCESS_WRITE 1u
+
+/* What is not in the hardware's keeping; or would be, if the guest had used it before. */
+int vmx_on_apic_access(struct vmx_vcpu *v)
+{
+    uint64_t qualification = vmx_insn_get(VMX_EXIT_QUALIFICATION);
+    unsigned kind = qualification >> 12 & 15;
+    uint32_t offset = qualification & 0xfff;
+    int r = VMX_INJECT_SOFT;
+
+    if (!(v->proc2 & VMX_PROC2_VIRTUAL_APIC_ACCESSES))
+        return vmx_on_impossible(v);
+    if (offset == VTPR)
+        vmx_apic_used(v);
+    if (kind == ACCESS_READ || kind == ACCESS_WRITE)
+        r = vmx_on_apic_move(v, offset, kind == ACCESS_WRITE);
+    return r == VMX_INJECT_SOFT ? vmx_soft_one(v, true) : r;
 }
 
 /* The end of a level-triggered interrupt, behind the instruction. */

@@ -33,6 +33,8 @@ static int on_ept_violation(struct vmx_vcpu *v)
     if (v->mmu.flat && vmx_identity_violation(v, gpa))
         return VMX_GO_ON;
     if (!vmx_is_memory(v, gpa, &page)) {
+        if (vmx_apic_may_map(v, gpa, qualification))
+            return vmx_apic_map(v, qualification) ? VMX_GO_ON : vmx_soft_one(v, true);
         r = vmx_on_mmio(v, gpa, qualification);
         return r == VMX_INJECT_SOFT ? vmx_soft_one(v, true) : r;
     }
@@ -220,7 +222,7 @@ int (*const vmx_handlers[VMX_NEXITS])(struct vmx_vcpu *v) = {
     [VMX_EXIT_PAUSE] = on_insn,
     [VMX_EXIT_ENTRY_MACHINE_CHECK] = on_machine_check,
     [VMX_EXIT_TPR_BELOW_THRESHOLD] = on_task_priority,
-    [VMX_EXIT_APIC_ACCESS] = vmx_on_impossible,
+    [VMX_EXIT_APIC_ACCESS] = vmx_on_apic_access,
     [VMX_EXIT_VIRTUALIZED_EOI] = vmx_on_virtualized_eoi,
     [VMX_EXIT_GDTR_IDTR] = on_insn,
     [VMX_EXIT_LDTR_TR] = on_insn,

@@ -17,6 +17,7 @@ unsigned vmx_phys_bits;
 uint64_t vmx_host_xcr0;
 struct vmx_mtrrs vmx_mtrrs;
 void *vmx_io_bits;
+void *vmx_apic_page;
 
 /* VMs are made and destroyed by threads that may sleep: two at the same time wait. */
 static struct os_mutex mutex;
@@ -40,7 +41,8 @@ static const struct vmx_wish wish = {
                                    VMX_PROC2_WBINVD | VMX_PROC2_RDRAND | VMX_PROC2_RDSEED |
                                    VMX_PROC2_RDTSCP | VMX_PROC2_INVPCID | VMX_PROC2_XSAVES |
                                    VMX_PROC2_TSC_SCALING | VMX_PROC2_VIRTUAL_X2APIC |
-                                   VMX_PROC2_PML | VMX_PROC2_VIRTUAL_INTERRUPTS}};
+                                   VMX_PROC2_PML | VMX_PROC2_VIRTUAL_INTERRUPTS |
+                                   VMX_PROC2_VIRTUAL_APIC_ACCESSES}};
 
 /* ---- VPIDs ---- */
 
@@ -117,6 +119,9 @@ static void all_off(void)
     if (vmx_io_bits)
         vmx_pages.free(NULL, vmx_io_bits);
     vmx_io_bits = NULL;
+    if (vmx_apic_page)
+        vmx_pages.free(NULL, vmx_apic_page);
+    vmx_apic_page = NULL;
 }
 
 /* All ports exit: where the CPU does not say so at once, by bitmaps that are both this page. */
@@ -133,6 +138,19 @@ static int io_bits(char *why, size_t size)
     return VMM_OK;
 }
 
+/* Its contents are nobody's: all VMs have the same. */
+static int apic_page(char *why, size_t size)
+{
+    if (!vmx_has_ept() || !vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_VIRTUAL_APIC_ACCESSES) ||
+        !vmx_uses(VMX_GROUP_PROC, VMX_PROC_TPR_SHADOW))
+        return VMM_OK;
+    vmx_apic_page = vmx_pages.alloc(NULL, false);
+    if (vmx_apic_page)
+        return VMM_OK;
+    snprintf(why, size, "no memory");
+    return VMM_E_NOMEM;
+}
+
 static int all_on(char *why, size_t size)
 {
     int err;
@@ -144,6 +162,8 @@ static int all_on(char *why, size_t size)
         return VMM_E_NOMEM;
     }
     err = io_bits(why, size);
+    if (!err)
+        err = apic_page(why, size);
     if (!err)
         err = vmx_machine_on(&vmx_machine, why, size);
     if (err)

@@ -195,6 +195,8 @@ static int msr(struct vmx_vcpu *v, bool write, uint64_t *value)
     if (index == VMX_MSR_X2APIC_TPR ||
         (index == VMX_MSR_X2APIC_EOI && vmx_uses(VMX_GROUP_PROC2, VMX_PROC2_VIRTUAL_INTERRUPTS)))
         vmx_apic_used(v);
+    if (index == 0x1b)
+        v->again = false; /* the next session looks where its registers are */
     v->in_insn = true;
     vmx_session_end(v);
     r = core_msr_access(v->vcpu, vmx_serial(v), index, write, value, &handled);

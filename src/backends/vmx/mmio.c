@@ -72,6 +72,11 @@ int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification)
     return access(v, gpa, write);
 }
 
+int vmx_on_apic_move(struct vmx_vcpu *v, uint32_t offset, bool write)
+{
+    return access(v, APIC_DEFAULT_BASE | offset, write);
+}
+
 /* ---- page faults on shadow page tables ---- */
 
 /*

@@ -26,6 +26,9 @@ struct vmx_mmu {
     /* With EPT but without unrestricted guest: page directories that map 4 GiB at themselves, for
      * guests that have paging off. Guests see them at the end of physical memory. */
     uint64_t *identity[4];
+    /* vCPUs whose local APIC is not at the APIC-access page: while there are some, no vCPU has it.
+     * Written with the lock held. */
+    _Atomic uint32_t apic_away;
 };
 
 /* Of a vCPU. */
@@ -95,6 +98,15 @@ void vmx_mmu_invlpg(struct vmx_vcpu *v, uint64_t linear, uint64_t flush_gen);
  * TLB needs nothing either, or gets what is due before the next entry. */
 bool vmx_shadow_loaded(struct vmx_vcpu *v, uint64_t flush_gen);
 bool vmx_shadow_invlpg_holds(struct vmx_vcpu *v, uint64_t linear, uint64_t flush_gen);
+
+/* ---- apic_page.c ---- */
+
+/* At a session's begin: the local APIC has come to its default page, or has gone from there. */
+void vmx_apic_moved(struct vmx_vcpu *v, bool here);
+/* A violation at this page, which is no memory: whether the access may be made again, now that the
+ * page is mapped. Ends the session if it is not false at once. */
+bool vmx_apic_may_map(const struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification);
+bool vmx_apic_map(struct vmx_vcpu *v, uint64_t qualification);
 
 /* ---- vm86.c ---- */
 

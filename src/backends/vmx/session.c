@@ -353,8 +353,7 @@ static int begin(struct vmx_vcpu *v)
     vmm_host->fpu_begin(vmm_host->ctx);
     put_host(v);
     push_timer(v);
-    if (v->lent)
-        vmx_apic_push(v);
+    vmx_apic_push(v);
     go_in(v);
     return 0;
 }
@@ -393,8 +392,7 @@ static __attribute__((noinline)) int begin_first(struct vmx_vcpu *v)
 
     if (timers_wait(v))
         look_at_timers(v);
-    if (v->tpr_used)
-        vmx_apic_lend(v);
+    vmx_apic_begin(v);
     vmm_host->preempt_off(vmm_host->ctx);
     err = begin(v);
     if (!err) {

@@ -128,7 +128,9 @@ struct vmx_vcpu {
     bool lent;
     uint8_t *vapic;                       /* virtual-APIC page; NULL: CR8 exits */
     uint32_t threshold, wanted_threshold; /* of the TPR: in the VMCS, and of this session */
-    bool x2apic;                          /* the local APIC is in this mode in this session */
+    enum lapic_place place;               /* of the local APIC's registers in this session */
+    bool away;     /* ... and not the default page: not for long, it is counted in the VM's */
+    bool apic_due; /* controls are to change though nothing is lent */
     bool delivers; /* so that the hardware delivers and ends what waits in it */
     struct lapic_delivery delivery;
     uint64_t eoi_exit[4]; /* in the VMCS */
@@ -188,6 +190,8 @@ void vmx_host_put(void);
 bool vmx_mtf_works(void);
 /* For both I/O bitmaps, on CPUs without unconditional exits of ports; else NULL. */
 extern void *vmx_io_bits;
+/* The APIC-access page; NULL: the CPU has no such, or not what it is of use with. */
+extern void *vmx_apic_page;
 /* Numbers for VPIDs; 0: there is none left, or the CPU has no VPIDs. */
 uint16_t vmx_vpid_get(void);
 void vmx_vpid_put(uint16_t vpid);
@@ -270,10 +274,20 @@ void vmx_tsc_controls(struct vmx_vcpu *v);
 int vmx_apic_init(struct vmx_vcpu *v); /* 0 or VMM_E_NOMEM */
 void vmx_apic_fini(struct vmx_vcpu *v);
 void vmx_apic_controls(struct vmx_vcpu *v); /* as vmx_tsc_controls */
+/* Accesses to the APIC-access page are no accesses to memory. */
+static inline bool vmx_at_apic_page(const struct vmx_vcpu *v)
+{
+    return vmx_apic_page && !v->away;
+}
 /* Around a session, with preemption on; and at its begin, with the VMCS current. */
-void vmx_apic_lend(struct vmx_vcpu *v);
+void vmx_apic_begin(struct vmx_vcpu *v);
 void vmx_apic_take_back(struct vmx_vcpu *v);
-void vmx_apic_push(struct vmx_vcpu *v);
+void vmx_apic_push_controls(struct vmx_vcpu *v);
+static inline void vmx_apic_push(struct vmx_vcpu *v)
+{
+    if (v->lent || v->apic_due)
+        vmx_apic_push_controls(v);
+}
 /* The guest accesses CR8, or one of these MSRs. */
 #define VMX_MSR_X2APIC_TPR 0x808u
 #define VMX_MSR_X2APIC_EOI 0x80bu
@@ -284,6 +298,7 @@ static inline bool vmx_intr_pending(const struct vmx_vcpu *v)
     return v->lent && v->delivers ? lapic_extint(core_vcpu_lapic(v->vcpu))
                                   : core_intr_pending(v->vcpu);
 }
+int vmx_on_apic_access(struct vmx_vcpu *v);
 int vmx_on_virtualized_eoi(struct vmx_vcpu *v);
 /* The MSR bitmap is made anew. */
 void vmx_apic_msrs(struct vmx_vcpu *v);
@@ -409,6 +424,8 @@ int vmx_on_mmio(struct vmx_vcpu *v, uint64_t gpa, uint64_t qualification);
 /* The same for a page fault on shadow page tables, with RFLAGS as v->flags has them, if one like it
  * has been found to be such an access. */
 int vmx_on_mmio_fault(struct vmx_vcpu *v, uint64_t linear, uint32_t error);
+/* A move at RIP from or to the APIC-access page. */
+int vmx_on_apic_move(struct vmx_vcpu *v, uint32_t offset, bool write);
 void vmx_mmio_found(struct vmx_vcpu *v, uint64_t linear, uint32_t error, uint64_t gpa);
 
 /* vmm_backend_ops.msr_policy: which MSRs exit. [msr.c] */
