@@ -34,5 +34,6 @@ extern struct vmm_host_ops host_ops;
  * [cost.c] */
 struct vcpu;
 unsigned host_costs(struct vcpu *vcpu, uint8_t *ram, bool has_ept);
+unsigned host_apic_costs(struct vcpu *vcpu, uint8_t *ram, bool has_ept);
 
 #endif

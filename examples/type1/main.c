@@ -60,7 +60,7 @@ static int port_write(void *opaque, uint64_t offset, uint32_t size, uint64_t val
     return VMM_IO_OK;
 }
 
-static bool make(void)
+static bool make(uint32_t irqchip)
 {
     static const struct vmm_io_ops mmio = {
         .size = sizeof(mmio), .name = "mmio", .read = mmio_read, .write = mmio_write};
@@ -72,6 +72,7 @@ static bool make(void)
                                .flags = VMM_VM_EXIT_HYPERCALL,
                                .select = VMM_SELECT_REQUIRE,
                                .backends = names,
+                               .irqchip = irqchip,
                                .error = &error};
 
     if (vm_create(&config, &vm)) {
@@ -214,7 +215,7 @@ static bool probe(void)
 
 static void run_tests(void)
 {
-    check(make(), "a VM on the backend vmx");
+    check(make(VMM_IRQCHIP_NONE), "a VM on the backend vmx");
     if (failures)
         return;
     test_real();
@@ -223,6 +224,8 @@ static void run_tests(void)
     test_exits();
     check(!host_costs(vcpu, ram, has_ept), "exits cost what they may");
     check(!vm_destroy(vm), "the VM is destroyed");
+    check(make(VMM_IRQCHIP_PC) && !host_apic_costs(vcpu, ram, has_ept) && !vm_destroy(vm),
+          "accesses to a local APIC cost what they may");
 }
 
 void host_main(const uint32_t *boot)

@@ -74,22 +74,40 @@ enum lapic_place lapic_place(const struct lapic *lapic);
 #define APIC_DEFAULT_BASE 0xfee00000ull
 
 /*
- * For engines whose hardware delivers and ends interrupts, too, between lapic_lend and
- * lapic_take_back: IRR, ISR and PPR go to a virtual-APIC page (SDM Vol. 3C 29.1). What arrives
- * meanwhile is not in the page: it is told by core_vcpu_intr, and kept until the page comes back.
- * The hardware tells of ends of the vectors in `level`, and lapic_ended of them here, after
- * lapic_take_back. Of lapic_intr only the 8259s' part holds meanwhile (lapic_extint). OWNER.
+ * For engines whose hardware delivers and ends interrupts, too: instead of lapic_lend. IRR, ISR and
+ * PPR go to a virtual-APIC page (SDM Vol. 3C 29.1). What arrives meanwhile is not in the page: it
+ * is told by core_vcpu_intr, and kept until the page comes back. The hardware may send to itself
+ * (not while lapic_takes_fixed is false), and tells of ends of the vectors in `level`, and
+ * lapic_ended of them here, after lapic_take_back. Of lapic_intr only the 8259s' part holds
+ * meanwhile (lapic_extint). False: the page, always the same, is as the hardware has left it, and
+ * so are `requested`, `serviced` and `level`. OWNER.
  */
 struct lapic_delivery {
     uint8_t requested, serviced; /* the highest vectors of IRR and ISR; 0: none */
     uint32_t waiting;            /* vectors in IRR */
     uint64_t level[4];
 };
-void lapic_lend_delivery(struct lapic *lapic, uint8_t *page, struct lapic_delivery *out);
-/* Returns how many vectors are left of those in IRR. */
+bool lapic_lend_delivery(struct lapic *lapic, atomic_uint *tpr, uint8_t *page,
+                         struct lapic_delivery *out);
+/* Returns how many vectors are in IRR there. */
 uint32_t lapic_take_delivery(struct lapic *lapic, const uint8_t *page);
 void lapic_ended(struct lapic *lapic, uint8_t vector);
 bool lapic_extint(struct lapic *lapic);
+/* Software has not disabled it. */
+bool lapic_takes_fixed(const struct lapic *lapic);
+
+/*
+ * For engines whose hardware gives the guest its registers in memory, too, while they are in the
+ * default page: between lapic_lend and lapic_take_back they are in a virtual-APIC page, always the
+ * same, but for TPR, PPR and the timer's current count. What others change meanwhile is told by
+ * core_vcpu_intr, and kept until the page comes back. The hardware keeps the ICR, which comes back
+ * by lapic_take_registers, and tells of what else has been written (and of the ICR, if that has
+ * sent something elsewhere), and lapic_written of it here, after lapic_take_back. Behind
+ * lapic_lend_delivery and lapic_take_delivery, if there are both. OWNER.
+ */
+void lapic_lend_registers(struct lapic *lapic, uint8_t *page);
+void lapic_take_registers(struct lapic *lapic, const uint8_t *page);
+void lapic_written(struct lapic *lapic, uint8_t *page, uint32_t offset);
 
 /* IA32_APIC_BASE (0x1b), IA32_TSC_DEADLINE (0x6e0) and the x2APIC MSRs (0x800-0x8ff).
  * Return 0, or -1 for #GP. `host` skips the checks that only guests need. OWNER. */

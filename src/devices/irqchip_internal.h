@@ -103,10 +103,10 @@ enum lapic_lvt {
 #define LVT_LEVEL      0x8000u
 #define LVT_REMOTE_IRR 0x4000u
 
-#define APIC_BASE_BSP     0x100ull
-#define APIC_BASE_X2APIC  0x400ull
-#define APIC_BASE_ENABLE  0x800ull
-#define APIC_BASE_ADDR    0xfffffffffffff000ull
+#define APIC_BASE_BSP    0x100ull
+#define APIC_BASE_X2APIC 0x400ull
+#define APIC_BASE_ENABLE 0x800ull
+#define APIC_BASE_ADDR   0xfffffffffffff000ull
 
 #define ESR_SEND_ILLEGAL    0x20u
 #define ESR_RECEIVE_ILLEGAL 0x40u
@@ -137,6 +137,8 @@ struct lapic {
     uint64_t tsc_deadline; /* IA32_TSC_DEADLINE */
     uint64_t armed;        /* deadline that `timer` should have; 0: none */
 
+    _Atomic uint8_t page_old; /* LAPIC_OLD_*: what of a virtual-APIC page is not as it is here */
+
     atomic_uint tpr;             /* written under the lock */
     _Atomic(atomic_uint *) lent; /* not NULL: the task priority is there instead (lapic_lend) */
     atomic_bool lent_late;       /* an interrupt has arrived meanwhile */
@@ -145,6 +147,9 @@ struct lapic {
     atomic_bool extint_open; /* LINT0 passes the 8259s' INTR to this CPU; written under the lock */
     atomic_bool extint_msg;  /* an ExtINT message has arrived */
 };
+
+#define LAPIC_OLD_VECTORS 1u /* ISR, TMR, IRR */
+#define LAPIC_OLD_OTHERS  2u /* but for what is not lent */
 
 /* Pages other than the default one to which guests may move local APICs, per VM. Those that were
  * ever used stay registered until the VM is reset; an access is answered if the accessing CPU's own
@@ -211,6 +216,17 @@ void lapic_error(struct lapic *lapic, uint32_t bit);   /* locked */
 void lapic_local(struct lapic *lapic, enum lapic_lvt); /* locked; a local source fires */
 int lapic_end(struct lapic *lapic);      /* locked; EOI: vector to tell the IOAPIC about, or -1 */
 uint32_t lapic_ppr(struct lapic *lapic); /* locked */
+static inline void lapic_put(uint8_t *page, uint32_t at, uint32_t value)
+{
+    __builtin_memcpy(page + at, &value, sizeof(value)); /* no call, in freestanding builds either */
+}
+static inline uint32_t lapic_get(const uint8_t *page, uint32_t at)
+{
+    uint32_t value;
+
+    __builtin_memcpy(&value, page + at, sizeof(value));
+    return value;
+}
 static inline bool lapic_enabled(const struct lapic *lapic)
 {
     return lapic->base & APIC_BASE_ENABLE;

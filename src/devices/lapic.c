@@ -30,6 +30,7 @@ static bool test_bit(const uint32_t *set, uint8_t vector)
 
 static int highest(const uint32_t *set)
 {
+#pragma GCC unroll 8
     for (int i = 7; i >= 0; i--)
         if (set[i])
             return i * 32 + 31 - __builtin_clz(set[i]);
@@ -54,11 +55,17 @@ static int deliverable(struct lapic *l)
     return vector >= 0 && ((uint32_t)vector & 0xf0) > (lapic_ppr(l) & 0xf0) ? vector : -1;
 }
 
-void lapic_update(struct lapic *l)
+static void look(struct lapic *l)
 {
     bool intr = deliverable(l) >= 0;
     if (atomic_exchange(&l->intr, intr) != intr && intr && l->vcpu)
         core_vcpu_intr(l->vcpu);
+}
+
+void lapic_update(struct lapic *l)
+{
+    l->page_old |= LAPIC_OLD_VECTORS;
+    look(l);
 }
 
 /* Whether the 8259s' INTR reaches this CPU: through LINT0 as ExtINT, or, with the local APIC
@@ -120,6 +127,7 @@ void lapic_local(struct lapic *l, enum lapic_lvt source)
             if (*lvt & LVT_REMOTE_IRR)
                 return;
             *lvt |= LVT_REMOTE_IRR;
+            l->page_old |= LAPIC_OLD_OTHERS;
             accept_fixed(l, *lvt & LVT_VECTOR, true);
         } else {
             accept_fixed(l, *lvt & LVT_VECTOR, false);
@@ -270,6 +278,7 @@ static int level_end(struct lapic *l, int vector)
     uint32_t *lint0 = &l->lvt[LVT_LINT0];
     if ((*lint0 & LVT_REMOTE_IRR) && (*lint0 & LVT_VECTOR) == (uint32_t)vector) {
         *lint0 &= ~LVT_REMOTE_IRR;
+        l->page_old |= LAPIC_OLD_OTHERS;
         if (atomic_load(&l->chip->pic.intr))
             lapic_local(l, LVT_LINT0);
     }
@@ -358,56 +367,78 @@ void lapic_take_back(struct lapic *l)
 
 /* ---- delivery by hardware ---- */
 
+bool lapic_takes_fixed(const struct lapic *l)
+{
+    return l->svr & SVR_ENABLE;
+}
+
 #define PAGE_PPR 0xa0u
 #define PAGE_ISR 0x100u
+#define PAGE_TMR 0x180u
 #define PAGE_IRR 0x200u
 
-static void put(uint8_t *page, uint32_t at, uint32_t value)
+/* Locked. */
+static void put_vectors(struct lapic *l, uint8_t *page, struct lapic_delivery *out)
 {
-    memcpy(page + at, &value, sizeof(value));
-}
+    int irr = highest(l->irr), isr = highest(l->isr);
 
-static uint32_t get(const uint8_t *page, uint32_t at)
-{
-    uint32_t value;
-
-    memcpy(&value, page + at, sizeof(value));
-    return value;
-}
-
-void lapic_lend_delivery(struct lapic *l, uint8_t *page, struct lapic_delivery *out)
-{
-    int irr, isr;
-
-    os_mutex_lock(&l->lock);
-    irr = highest(l->irr);
-    isr = highest(l->isr);
     out->requested = irr < 0 ? 0 : (uint8_t)irr;
     out->serviced = isr < 0 ? 0 : (uint8_t)isr;
-    out->waiting = 0;
-    put(page, PAGE_PPR, lapic_ppr(l));
+    lapic_put(page, PAGE_PPR, lapic_ppr(l));
     for (uint32_t i = 0; i < 8; i++) {
-        put(page, PAGE_ISR + i * 16, l->isr[i]);
-        put(page, PAGE_IRR + i * 16, l->irr[i]);
-        out->waiting += (uint32_t)__builtin_popcount(l->irr[i]);
-        l->irr[i] = 0;
+        lapic_put(page, PAGE_ISR + i * 16, l->isr[i]);
+        lapic_put(page, PAGE_TMR + i * 16, l->tmr[i]);
+        lapic_put(page, PAGE_IRR + i * 16, l->irr[i]);
     }
     for (uint32_t i = 0; i < 4; i++)
         out->level[i] = l->tmr[2 * i] | (uint64_t)l->tmr[2 * i + 1] << 32;
-    os_mutex_unlock(&l->lock);
 }
 
+static inline bool any(const uint32_t *set)
+{
+    return set[0] | set[1] | set[2] | set[3] | set[4] | set[5] | set[6] | set[7];
+}
+
+bool lapic_lend_delivery(struct lapic *l, atomic_uint *tpr, uint8_t *page,
+                         struct lapic_delivery *out)
+{
+    bool old;
+
+    atomic_store_explicit(tpr, atomic_load_explicit(&l->tpr, memory_order_relaxed),
+                          memory_order_relaxed);
+    os_mutex_lock(&l->lock);
+    atomic_store(&l->lent, tpr);
+    old = l->page_old & LAPIC_OLD_VECTORS;
+    if (old)
+        put_vectors(l, page, out);
+    if (old)
+        l->page_old &= (uint8_t)~LAPIC_OLD_VECTORS;
+    out->waiting = 0;
+    for (uint32_t i = 0; any(l->irr) && i < 8; i++) {
+        out->waiting += (uint32_t)__builtin_popcount(l->irr[i]);
+        l->irr[i] = 0;
+    }
+    os_mutex_unlock(&l->lock);
+    return old;
+}
+
+/* The page is as it is here then, unless something has arrived, which has said so. */
 uint32_t lapic_take_delivery(struct lapic *l, const uint8_t *page)
 {
-    uint32_t left = 0;
+    uint32_t left = 0, irr = 0;
 
     os_mutex_lock(&l->lock);
+#pragma GCC unroll 8
     for (uint32_t i = 0; i < 8; i++) {
-        l->isr[i] = get(page, PAGE_ISR + i * 16);
-        l->irr[i] |= get(page, PAGE_IRR + i * 16);
-        left += (uint32_t)__builtin_popcount(get(page, PAGE_IRR + i * 16));
+        l->isr[i] = lapic_get(page, PAGE_ISR + i * 16);
+        irr |= lapic_get(page, PAGE_IRR + i * 16);
     }
-    lapic_update(l);
+    for (uint32_t i = 0; irr && i < 8; i++) {
+        l->irr[i] |= lapic_get(page, PAGE_IRR + i * 16);
+        left += (uint32_t)__builtin_popcount(lapic_get(page, PAGE_IRR + i * 16));
+    }
+    if (left || (l->page_old & LAPIC_OLD_VECTORS) || atomic_load(&l->intr))
+        look(l);
     os_mutex_unlock(&l->lock);
     return left;
 }
@@ -435,6 +466,7 @@ void lapic_reset_regs(struct lapic *l)
     if (l->id == 0)
         l->lvt[LVT_LINT0] = IRQ_EXTINT << 8;
     lapic_timer_reset(l);
+    l->page_old |= LAPIC_OLD_OTHERS;
     lapic_update(l);
     lapic_update_lint0(l);
 }

@@ -289,6 +289,56 @@ static uint64_t clock_for(struct lapic *l, uint32_t reg)
     return needs_clock(reg) ? vm_clock(l->chip->vm) : 0;
 }
 
+/* ---- a virtual-APIC page ---- */
+
+/* Those that hardware gives the guest (SDM Vol. 3C 29.4.2); the others' accesses exit. */
+static const uint8_t lent_regs[] = {
+    REG_ID,      REG_VERSION, REG_EOI,     REG_LDR,  REG_DFR,     REG_SVR,
+    REG_ESR,     REG_ICR,     REG_ICR2,    REG_LVT,  REG_LVT + 1, REG_LVT + 2,
+    REG_LVT + 3, REG_LVT + 4, REG_LVT + 5, REG_TICR, REG_TDCR,
+};
+_Static_assert(LVT_COUNT == 6, "each LVT entry is in the list");
+
+void lapic_lend_registers(struct lapic *l, uint8_t *page)
+{
+    if (!l->page_old) /* what is not seen here has not been told yet */
+        return;
+    os_mutex_lock(&l->lock);
+    if (l->page_old & LAPIC_OLD_OTHERS)
+        for (size_t i = 0; i < sizeof(lent_regs); i++)
+            lapic_put(page, lent_regs[i] * 16u, (uint32_t)read_reg(l, lent_regs[i], 0));
+    if (l->page_old & LAPIC_OLD_VECTORS)
+        for (uint32_t i = 0; i < 8; i++) {
+            lapic_put(page, (REG_ISR + i) * 16, l->isr[i]);
+            lapic_put(page, (REG_TMR + i) * 16, l->tmr[i]);
+            lapic_put(page, (REG_IRR + i) * 16, l->irr[i]);
+        }
+    l->page_old = 0;
+    os_mutex_unlock(&l->lock);
+}
+
+void lapic_take_registers(struct lapic *l, const uint8_t *page)
+{
+    uint32_t low = lapic_get(page, REG_ICR * 16), high = lapic_get(page, REG_ICR2 * 16);
+
+    l->icr = (low & ICR_WRITABLE) | (uint64_t)(high & 0xff000000) << 32; /* only its owner's */
+}
+
+void lapic_written(struct lapic *l, uint8_t *page, uint32_t offset)
+{
+    uint32_t reg = offset / 16, value = lapic_get(page, offset);
+    struct after after = {.eoi = -1};
+    uint64_t now = clock_for(l, reg);
+
+    os_mutex_lock(&l->lock);
+    write_reg(l, reg, value, now, &after);
+    lapic_put(page, offset, (uint32_t)read_reg(l, reg, now));
+    if (reg == REG_SVR) /* which masks the LVT */
+        l->page_old |= LAPIC_OLD_OTHERS;
+    os_mutex_unlock(&l->lock);
+    run_after(l, &after);
+}
+
 /* ---- xAPIC: memory ---- */
 
 /* The accessing CPU's local APIC if it is at this page. */
@@ -339,6 +389,7 @@ static int mmio_write(void *opaque, uint64_t offset, uint32_t size, uint64_t val
     uint64_t now = clock_for(l, reg);
     os_mutex_lock(&l->lock);
     /* 11.4.1: registers are written with aligned 32-bit stores; others are undefined: ignored. */
+    l->page_old |= LAPIC_OLD_OTHERS;
     if (!illegal(l, reg) && size == 4 && !(offset & 15))
         write_reg(l, reg, (uint32_t)value, now, &after);
     os_mutex_unlock(&l->lock);
@@ -514,6 +565,7 @@ int lapic_write_msr(struct lapic *l, uint32_t index, uint64_t value, bool host)
     struct after after = {.eoi = -1};
     uint64_t now = clock_for(l, reg);
     os_mutex_lock(&l->lock);
+    l->page_old |= LAPIC_OLD_OTHERS;
     write_reg(l, reg, value, now, &after);
     os_mutex_unlock(&l->lock);
     run_after(l, &after);

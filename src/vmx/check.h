@@ -8,7 +8,8 @@
 /*
  * Goes through the current VMCS as a VM entry does (SDM Vol. 3C 26.2.1, 26.2.2 to 26.2.4, 26.3.1)
  * and returns the rule that it breaks first, or NULL. What only memory tells (PDPTEs without EPT,
- * the contents of the link pointer's VMCS, MSR-load areas) is not checked here.
+ * the virtual TPR that the threshold must not exceed, the contents of the link pointer's VMCS,
+ * MSR-load areas) is not checked here.
  */
 const char *vmx_check_controls(const struct vmx_caps *caps, unsigned phys_bits);
 const char *vmx_check_host(const struct vmx_caps *caps, unsigned phys_bits);

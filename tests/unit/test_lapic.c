@@ -273,8 +273,7 @@ START_TEST(lent_delivery)
     ck_assert_int_eq(ack(0), 0x41);
     ipi(1, 0, 0x4051);
     ipi(1, 0, 0x4031);
-    lapic_lend(l, &tpr);
-    lapic_lend_delivery(l, page, &d);
+    lapic_lend_delivery(l, &tpr, page, &d);
     ck_assert(d.requested == 0x51 && d.serviced == 0x41 && d.waiting == 2);
     ck_assert(!d.level[0] && !d.level[1] && !d.level[2] && !d.level[3]);
     ck_assert_uint_eq(in_page(page, 0xa0), 0x40);
@@ -294,8 +293,7 @@ START_TEST(lent_delivery)
     ck_assert_uint_eq(apic_read(0, PPR), 0x20);
     ck_assert_int_eq(ack(0), 0x61);
     /* 0x61 in service, lent and ended there. */
-    lapic_lend(l, &tpr);
-    lapic_lend_delivery(l, page, &d);
+    lapic_lend_delivery(l, &tpr, page, &d);
     ck_assert(d.requested == 0x31 && d.serviced == 0x61);
     page[0x130] = 0;
     lapic_take_delivery(l, page);
@@ -303,12 +301,77 @@ START_TEST(lent_delivery)
     lapic_ended(l, 0x61); /* edge-triggered: nobody is told */
     ck_assert_int_eq(ack(0), 0x31);
     eoi(0);
-    lapic_lend(l, &tpr);
-    lapic_lend_delivery(l, page, &d);
+    lapic_lend_delivery(l, &tpr, page, &d);
     ck_assert(d.requested == 0 && d.serviced == 0);
     lapic_take_delivery(l, page);
     lapic_take_back(l);
     ck_assert(!lapic_intr(l));
+}
+END_TEST
+
+/* ... or has its registers as memory, but for those that are not lent. */
+START_TEST(lent_registers)
+{
+    static const uint32_t lent[] = {0x20,  0x30,  0xd0,  0xe0,  0xf0,  0x100, 0x170, 0x180,
+                                    0x1f0, 0x200, 0x270, 0x280, 0x300, 0x310, 0x320, 0x330,
+                                    0x340, 0x350, 0x360, 0x370, 0x380, 0x3e0};
+    struct lapic *l = cpu[1].lapic;
+    uint8_t page[4096];
+    atomic_uint tpr = 0;
+
+    memset(page, 0xee, sizeof(page));
+    apic_write(1, 0xf0, 0x1fe);
+    apic_write(1, 0xd0, 0x12000000);
+    apic_write(1, 0x3e0, 3);
+    apic_write(1, 0x370, 0xfd);
+    ipi(0, 1, 0x4041);
+    ck_assert_int_eq(ack(1), 0x41);
+    ipi(0, 1, 0x4077);
+    lapic_lend(l, &tpr);
+    lapic_lend_registers(l, page);
+    lapic_take_registers(l, page);
+    lapic_take_back(l);
+    for (unsigned i = 0; i < sizeof(lent) / sizeof(lent[0]); i++)
+        ck_assert_msg(in_page(page, lent[i]) == apic_read(1, lent[i]), "%#x", lent[i]);
+    ck_assert_uint_eq(in_page(page, 0xb0), 0);
+    ck_assert_uint_eq(in_page(page, 0x390), 0xeeeeeeee);
+    /* What arrives is there the next time, and what the page has of it is not lost. */
+    lapic_lend(l, &tpr);
+    lapic_lend_registers(l, page);
+    ipi(0, 1, 0x4091);
+    ck_assert_uint_eq(in_page(page, 0x240), 0);
+    /* The hardware keeps the ICR. */
+    page[0x313] = 2;
+    lapic_take_registers(l, page);
+    lapic_take_back(l);
+    ck_assert_uint_eq(apic_read(1, 0x310), 2u << 24);
+    lapic_lend(l, &tpr);
+    lapic_lend_registers(l, page);
+    ck_assert_uint_eq(in_page(page, 0x240), 1u << 17);
+    ck_assert_uint_eq(in_page(page, 0x230), 1u << 23);
+    /* Written: the end of 0x41, an IPI to CPU 2, the id, which stays. */
+    page[0xb0] = 5;
+    lapic_take_registers(l, page);
+    lapic_take_back(l);
+    lapic_written(l, page, 0xb0);
+    ck_assert_int_eq(ack(1), 0x91);
+    page[0x300] = 0x66;
+    page[0x301] = 0x50; /* with reserved bits */
+    lapic_take_registers(l, page);
+    cpu[2].intr = 0;
+    lapic_written(l, page, 0x300);
+    ck_assert(cpu[2].intr);
+    ck_assert_uint_eq(apic_read(1, 0x300), 0x4066);
+    page[0x23] = 9;
+    lapic_written(l, page, 0x20);
+    ck_assert_uint_eq(apic_read(1, 0x20), 1u << 24);
+    lapic_lend(l, &tpr);
+    lapic_lend_registers(l, page);
+    ck_assert(!page[0xb0] && page[0x23] == 1 && in_page(page, 0x300) == 0x4066);
+    ck_assert(in_page(page, 0x120) == 0 && in_page(page, 0x140) == 1u << 17);
+    lapic_take_registers(l, page);
+    lapic_take_back(l);
+    ck_assert_uint_eq(apic_read(1, 0x240), 0);
 }
 END_TEST
 
@@ -855,6 +918,7 @@ int main(void)
     tcase_add_test(tc, task_priority_holds_classes_back);
     tcase_add_test(tc, a_lent_task_priority);
     tcase_add_test(tc, lent_delivery);
+    tcase_add_test(tc, lent_registers);
     tcase_add_test(tc, an_interrupt_pends_once);
     tcase_add_test(tc, shorthands);
     tcase_add_test(tc, physical_destinations);

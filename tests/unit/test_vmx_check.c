@@ -153,6 +153,52 @@ START_TEST(real_mode_is_restricted)
 }
 END_TEST
 
+/* Virtualization of the local APIC. */
+static void apic(uint32_t proc2, bool shadow, const char *rule)
+{
+    const uint64_t proc = vmx_insn_read(VMX_PROC_CTLS), old = vmx_insn_read(VMX_PROC2_CTLS);
+    const char *found;
+
+    put(VMX_PROC2_CTLS, old | proc2);
+    put(VMX_PROC_CTLS, proc | (shadow ? VMX_PROC_TPR_SHADOW : 0));
+    found = vmx_check_entry(&m.caps, PHYS_BITS);
+    if (rule)
+        ck_assert_str_eq(found ? found : "none", rule);
+    else
+        ck_assert_msg(!found, "%s", found);
+    put(VMX_PROC2_CTLS, old);
+    put(VMX_PROC_CTLS, proc);
+}
+
+START_TEST(apic_controls)
+{
+    const uint32_t all =
+        VMX_PROC2_VIRTUAL_APIC_ACCESSES | VMX_PROC2_APIC_REGISTERS | VMX_PROC2_VIRTUAL_INTERRUPTS;
+
+    setup(fake_model("corei7_skylake_x"));
+    put(VMX_APIC_ACCESS_ADDR, 0x5000);
+    put(VMX_VIRTUAL_APIC_ADDR, 0x6000);
+    apic(all, true, NULL);
+    apic(VMX_PROC2_VIRTUAL_APIC_ACCESSES, false, NULL);
+    apic(VMX_PROC2_VIRTUAL_X2APIC | VMX_PROC2_VIRTUAL_INTERRUPTS, true, NULL);
+    apic(VMX_PROC2_APIC_REGISTERS, false, "APIC-register virtualization without TPR shadow");
+    apic(VMX_PROC2_VIRTUAL_INTERRUPTS, false, "virtual-interrupt delivery without TPR shadow");
+    apic(VMX_PROC2_VIRTUAL_X2APIC, false, "virtualized x2APIC mode without TPR shadow");
+    apic(VMX_PROC2_VIRTUAL_X2APIC | VMX_PROC2_VIRTUAL_APIC_ACCESSES, true,
+         "virtualized x2APIC mode together with virtualized APIC accesses");
+    put(VMX_TPR_THRESHOLD, 0x10);
+    apic(VMX_PROC2_VIRTUAL_APIC_ACCESSES, true, "TPR threshold: bits 31:4 are not 0");
+    apic(all, true, NULL);
+    put(VMX_APIC_ACCESS_ADDR, 0x5008);
+    apic(all, true, "APIC-access page: bad address");
+    put(VMX_APIC_ACCESS_ADDR, 1ull << PHYS_BITS);
+    apic(all, true, "APIC-access page: bad address");
+    put(VMX_VIRTUAL_APIC_ADDR, 0x6010);
+    apic(all, true, "virtual-APIC page: bad address");
+    teardown();
+}
+END_TEST
+
 /* One field of a good state is changed, on Skylake-X. */
 static const struct {
     uint32_t field;
@@ -296,6 +342,7 @@ int main(void)
 
     tcase_add_loop_test(tc, good_states, 0, FAKE_NMODELS);
     tcase_add_test(tc, real_mode_is_restricted);
+    tcase_add_test(tc, apic_controls);
     tcase_add_loop_test(tc, bad_fields, 0, sizeof(bad) / sizeof(bad[0]));
     tcase_add_test(tc, bad_pairs);
     suite_add_tcase(suite, tc);

@@ -42,7 +42,7 @@ static const struct vmx_wish wish = {
                                    VMX_PROC2_RDTSCP | VMX_PROC2_INVPCID | VMX_PROC2_XSAVES |
                                    VMX_PROC2_TSC_SCALING | VMX_PROC2_VIRTUAL_X2APIC |
                                    VMX_PROC2_PML | VMX_PROC2_VIRTUAL_INTERRUPTS |
-                                   VMX_PROC2_VIRTUAL_APIC_ACCESSES}};
+                                   VMX_PROC2_VIRTUAL_APIC_ACCESSES | VMX_PROC2_APIC_REGISTERS}};
 
 /* ---- VPIDs ---- */
 

@@ -50,6 +50,7 @@ static void inject(struct vmx_vcpu *v, const struct vmx_event *e)
         vmx_insn_put(VMX_ENTRY_INSN_LEN, e->len);
     /* An entry leaves it invalid; one that is not made, valid: see vmx_withdraw. */
     vmx_insn_put(VMX_ENTRY_INTR_INFO, e->info);
+    v->injected = true;
     v->nmi_injected = (e->info & VMX_INTR_TYPE) == VMX_TYPE_NMI << VMX_INTR_TYPE_SHIFT;
     if (cpu->shadow) {
         cpu->shadow = 0;
@@ -187,8 +188,22 @@ static void wait_again(struct vmx_vcpu *v, uint32_t info, uint32_t error, uint32
     vmx_changed(v, VMX_G_BLOCKING);
 }
 
+/* On a CPU that tells of some older event: what an interrupt could be that the hardware has begun
+ * to deliver is one. If it was a fault of the guest's instead, in the handler of that interrupt and
+ * with interrupts on, the handler is called once more, and the fault comes again. */
+static uint32_t guess(struct vmx_vcpu *v, uint32_t info)
+{
+    uint32_t vector = (uint32_t)vmx_insn_read(VMX_GUEST_INTR_STATUS) >> 8 & 0xff;
+
+    if ((!v->calm && v->injected) || !(v->flags & X86_IF) || !vector)
+        return info;
+    return VMX_INTR_VALID | VMX_TYPE_EXTERNAL << VMX_INTR_TYPE_SHIFT | vector;
+}
+
 void vmx_take_interrupted(struct vmx_vcpu *v, uint32_t info)
 {
+    if (v->lent && v->delivers && v->guesses)
+        info = guess(v, info);
     wait_again(v, info, (uint32_t)vmx_insn_read(VMX_IDT_VECTORING_ERROR),
                (uint32_t)vmx_insn_read(VMX_EXIT_INSN_LEN));
 }

@@ -399,6 +399,7 @@ static int turn(struct vmx_vcpu *v, bool step)
     v->calm = calm(v);
     if (v->calm)
         return VMX_RESUME;
+    v->injected = false;
     r = vmx_inject(v);
     if (r == VMX_INJECT_SOFT)
         return vmx_soft_one(v, true);

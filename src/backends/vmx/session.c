@@ -392,7 +392,8 @@ static __attribute__((noinline)) int begin_first(struct vmx_vcpu *v)
 
     if (timers_wait(v))
         look_at_timers(v);
-    vmx_apic_begin(v);
+    if (v->tpr_used || (vmx_apic_page && v->vcpu->lapic))
+        vmx_apic_begin(v);
     vmm_host->preempt_off(vmm_host->ctx);
     err = begin(v);
     if (!err) {

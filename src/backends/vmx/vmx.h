@@ -129,10 +129,15 @@ struct vmx_vcpu {
     uint8_t *vapic;                       /* virtual-APIC page; NULL: CR8 exits */
     uint32_t threshold, wanted_threshold; /* of the TPR: in the VMCS, and of this session */
     enum lapic_place place;               /* of the local APIC's registers in this session */
-    bool away;     /* ... and not the default page: not for long, it is counted in the VM's */
-    bool apic_due; /* controls are to change though nothing is lent */
-    bool delivers; /* so that the hardware delivers and ends what waits in it */
+    bool away;          /* ... and not the default page: not for long, it is counted in the VM's */
+    uint32_t apic_uses; /* exits of accesses that would not be if it were lent */
+    bool apic_due;      /* controls are to change though nothing is lent */
+    bool registers;     /* they are in the virtual-APIC page, as memory */
+    bool delivers;      /* so that the hardware delivers and ends what waits in it */
     struct lapic_delivery delivery;
+    bool guesses;         /* ... of which exits in the delivery do not tell which one it is */
+    bool injected;        /* the last entry has injected an event; if not calm */
+    bool delivery_put;    /* the VMCS has it, or what the hardware has made of it since */
     uint64_t eoi_exit[4]; /* in the VMCS */
     uint64_t *pml_log;    /* a page; NULL: there is no page-modification logging */
     unsigned pml_count;   /* entries that are not in the VM's list yet */
@@ -186,8 +191,10 @@ extern uint64_t vmx_host_xcr0;     /* the host's between fpu_begin and fpu_end; 
 int vmx_host_probe(char *why, size_t size);
 int vmx_host_get(char *why, size_t size);
 void vmx_host_put(void);
-/* The monitor trap flag is there and ends steps; tried out once, out of a session. [mtf.c] */
+/* The monitor trap flag is there and ends steps; exits in the delivery of a virtual interrupt name
+ * it. Each is tried out once, out of a session. [probe.c] */
 bool vmx_mtf_works(void);
+bool vmx_tells_virtual_interrupts(void);
 /* For both I/O bitmaps, on CPUs without unconditional exits of ports; else NULL. */
 extern void *vmx_io_bits;
 /* The APIC-access page; NULL: the CPU has no such, or not what it is of use with. */
@@ -289,8 +296,9 @@ static inline void vmx_apic_push(struct vmx_vcpu *v)
         vmx_apic_push_controls(v);
 }
 /* The guest accesses CR8, or one of these MSRs. */
-#define VMX_MSR_X2APIC_TPR 0x808u
-#define VMX_MSR_X2APIC_EOI 0x80bu
+#define VMX_MSR_X2APIC_TPR  0x808u
+#define VMX_MSR_X2APIC_EOI  0x80bu
+#define VMX_MSR_X2APIC_SELF 0x83fu
 void vmx_apic_used(struct vmx_vcpu *v);
 /* Interrupts that wait for being injected. */
 static inline bool vmx_intr_pending(const struct vmx_vcpu *v)
@@ -299,6 +307,7 @@ static inline bool vmx_intr_pending(const struct vmx_vcpu *v)
                                   : core_intr_pending(v->vcpu);
 }
 int vmx_on_apic_access(struct vmx_vcpu *v);
+int vmx_on_apic_write(struct vmx_vcpu *v);
 int vmx_on_virtualized_eoi(struct vmx_vcpu *v);
 /* The MSR bitmap is made anew. */
 void vmx_apic_msrs(struct vmx_vcpu *v);
