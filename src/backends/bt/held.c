@@ -484,10 +484,22 @@ void region_round_holds(struct gen_hold *hold)
             hold[k] = (struct gen_hold){0};
 }
 
-void region_deny_holds(const struct region *r, struct gen_hold *hold)
+bool region_forget_holds(const struct region *r, const struct region_block *to,
+                         struct gen_hold *hold)
 {
     for (unsigned k = 0; k < r->nbases; k++)
-        hold[k] = (struct gen_hold){.status = GEN_DENIED};
+        if (hold[k].status == GEN_DENIED && region_wants(&to->use[k]))
+            return false;
+    memset(hold, 0, GEN_HOLDS * sizeof(hold[0]));
+    return true;
+}
+
+void region_deny_holds(const struct region *r, const struct region_block *to, struct gen_hold *hold)
+{
+    memset(hold, 0, GEN_HOLDS * sizeof(hold[0]));
+    for (unsigned k = 0; k < r->nbases; k++)
+        if (region_wants(&to->use[k]))
+            hold[k] = (struct gen_hold){.status = GEN_DENIED};
 }
 
 /* ---- looks ---- */

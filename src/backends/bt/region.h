@@ -11,10 +11,10 @@
 #define REGION_PAGES    4
 #define REGION_DEPTH    3          /* of calls */
 #define REGION_REACH    (1 << 28)  /* pages are not further away from the head's */
-#define REGION_VERSIONS 7          /* of each block, and one more that takes all */
+#define REGION_VERSIONS 7          /* of each block, and two more that take all */
 #define REGION_FLAGS    3          /* of those, for the same holds */
 #define REGION_SAVED    (1u << 20) /* bytes */
-#define REGION_EDGES    (REGION_COPIES * (REGION_VERSIONS + 1) * 2)
+#define REGION_EDGES    (REGION_COPIES * (REGION_VERSIONS + 2) * 2)
 
 /* Where the flags are when a block is entered. */
 struct region_state {
@@ -77,7 +77,7 @@ struct region_block {
     uint16_t steady;  /* registers that stay near what they were in the innermost loop ... */
     uint16_t derived; /* ... but not by constants only */
     unsigned nversions;
-    struct region_version version[REGION_VERSIONS + 1];
+    struct region_version version[REGION_VERSIONS + 2];
 };
 
 /* A way from the end of a version that has code of its own behind all others. */
@@ -225,10 +225,14 @@ uint32_t region_simd(const struct region *r);
 /* What matters to a block. */
 void region_reduce_holds(const struct region *r, const struct region_block *to,
                          struct gen_hold *hold);
-/* What is known behind the current block; on edges back; by the version that takes all. */
+/* What is known behind the current block; on edges back; by the versions that take all: nothing, if
+ * there may be a look, false if not; and that there is none. */
 void region_edge_holds(struct gen *g, struct gen_hold *hold);
 void region_round_holds(struct gen_hold *hold);
-void region_deny_holds(const struct region *r, struct gen_hold *hold);
+bool region_forget_holds(const struct region *r, const struct region_block *to,
+                         struct gen_hold *hold);
+void region_deny_holds(const struct region *r, const struct region_block *to,
+                       struct gen_hold *hold);
 /* Whether a block begins with a look for a base. */
 bool region_wants(const struct region_use *u);
 /* Whether a range is held. */

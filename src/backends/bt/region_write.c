@@ -120,8 +120,9 @@ static unsigned same_holds(const struct region_block *to, const struct region_st
 }
 
 /* Whether a version that knows `v` of the flags and holds may be entered with `s`: with the flags
- * in cc, and what is held there. */
-static bool serves(const struct region_state *v, const struct region_state *s, unsigned *held)
+ * in cc, and what is held there. What is denied stays so where there would be a look. */
+static bool serves(const struct region_block *to, const struct region_state *v,
+                   const struct region_state *s, unsigned *held)
 {
     *held = 0;
     if (!v->in_cc || v->in_host)
@@ -129,7 +130,8 @@ static bool serves(const struct region_state *v, const struct region_state *s, u
     for (unsigned k = 0; k < GEN_HOLDS; k++) {
         bool same = !memcmp(&v->hold[k], &s->hold[k], sizeof(s->hold[k]));
 
-        if (!same && (v->hold[k].status != GEN_UNKNOWN || s->hold[k].status != GEN_HELD))
+        if (!same && (v->hold[k].status != GEN_UNKNOWN ||
+                      (s->hold[k].status == GEN_DENIED && region_wants(&to->use[k]))))
             return false;
         *held += same && s->hold[k].status == GEN_HELD;
     }
@@ -145,12 +147,24 @@ static struct region_version *find_other(struct region_block *to, const struct r
     for (unsigned i = 0; i < to->nversions; i++) {
         unsigned held;
 
-        if (!serves(&to->version[i].state, s, &held) || (best && held <= most))
+        if (!serves(to, &to->version[i].state, s, &held) || (best && held <= most))
             continue;
         best = &to->version[i];
         most = held;
     }
     return best;
+}
+
+/* What those two versions know that come last. */
+static struct region_state take_all(const struct region *r, const struct region_block *to,
+                                    const struct region_state *s)
+{
+    struct region_state all = in_cc;
+
+    memcpy(all.hold, s->hold, sizeof(all.hold));
+    if (!region_forget_holds(r, to, all.hold))
+        region_deny_holds(r, to, all.hold);
+    return reduce(r, to, all);
 }
 
 static struct region_version *get_version(const struct region *r, struct region_block *to,
@@ -175,9 +189,7 @@ static struct region_version *get_version(const struct region *r, struct region_
         v = find_other(to, &s);
         if (v)
             return v;
-        s = in_cc;
-        region_deny_holds(r, s.hold);
-        s = reduce(r, to, s);
+        s = take_all(r, to, &s);
         v = find_version(to, &s);
         if (v)
             return v;
