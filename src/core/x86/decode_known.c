@@ -29,6 +29,7 @@ _Static_assert(sizeof(struct known) == 64, "a cache line");
 
 struct x86_known {
     struct known known[1u << BITS];
+    bool any; /* else nothing of it has been touched */
 };
 
 struct x86_known *x86_known_create(void)
@@ -44,9 +45,12 @@ void x86_known_destroy(struct x86_known *k)
 
 void x86_known_clear(struct x86_known *k)
 {
-    for (unsigned i = 0; k && i < 1u << BITS; i++)
+    if (!k || !k->any)
+        return;
+    for (unsigned i = 0; i < 1u << BITS; i++)
         if (k->known[i].shape)
             k->known[i].shape = 0;
+    k->any = false;
 }
 
 static struct known *find(struct x86_known *k, uint64_t shape, uint32_t mode)
@@ -120,6 +124,7 @@ void x86_known_enter(struct x86_known *all, uint64_t shape, const struct x86_dec
 
     if (values == LOOKED_AT || x86_dec_is_sys(d) || (d->insn.raw.disp.size && !has_modrm_place(d)))
         return;
+    all->any = true;
     *k = (struct known){.shape = shape, .mode = d->mode, .len = op->len, .end = d->end, .op = *op};
     if (values == NONE)
         return;
