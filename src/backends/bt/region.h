@@ -192,6 +192,10 @@ void region_start(struct gen *g, const struct gen *base);
 /* Behind the entry, hot and cold; false: there is not enough room. */
 bool region_write(struct gen *g, struct region *r);
 
+/* The version of a block that is entered with `s`, or with less. [region_version.c] */
+struct region_version *region_get_version(const struct region *r, struct region_block *to,
+                                          struct region_state s);
+
 /* ---- pages at fixed places [fixed.c] ---- */
 
 void region_find_fixed(struct gen *g, struct region *r);
