@@ -221,6 +221,8 @@ struct gen {
     uint8_t *cold;     /* where the cold part goes on */
     uint8_t *first;    /* displacement: where the run loop comes in */
     uint8_t *far_miss; /* a jump */
+    uint8_t *refused;  /* likewise: by the count ... */
+    uint8_t *hotter;   /* ... and when it has been executed often */
     struct gen_lost lost;
     const void *body;   /* behind the count of instructions */
     const void *heated; /* behind the count of executions */

@@ -5,8 +5,6 @@
 #include "backends/bt/region.h"
 #include "core/x86/decode.h"
 
-#define NO_OP 0xff
-
 /* ---- calls of handlers ---- */
 
 static void trans_argument(struct gen *g)
@@ -450,10 +448,10 @@ static x86_fn *begin(struct gen *g)
     t->chain = em_rx(&g->e); /* BT_COUNT_BYTES from here to `body` */
     /* The count of instructions, and requests: as x86_next. */
     em_imm(&g->e, true, EXT_SUB, GEN_FIELD(countdown), b->n);
-    g->slow[g->nslow++] = (struct gen_slow){.site = em_jcc_later(&g->e, CC_L), .i = NO_OP};
+    g->refused = em_jcc_later(&g->e, CC_L);
     g->body = em_rx(&g->e);
     em_imm(&g->e, false, EXT_SUB, em_at(H_RBP, BT_FIELD(tier_heat) + (int32_t)t->heat * 4), 1);
-    g->slow[g->nslow++] = (struct gen_slow){.site = em_jcc_later(&g->e, CC_Z), .i = NO_OP};
+    g->hotter = em_jcc_later(&g->e, CC_Z);
     g->heated = em_rx(&g->e);
     return entry.fn;
 }
@@ -463,9 +461,9 @@ static void end(struct gen *g)
     g->bt->used = ((size_t)(g->e.p - g->bt->rw) + 15) & ~(size_t)15;
     g->e.p = g->cold;
     gen_entries(g);
-    em_here(&g->e, g->slow[0].site);
+    em_here(&g->e, g->refused);
     write_refusal(g);
-    em_here(&g->e, g->slow[1].site);
+    em_here(&g->e, g->hotter);
     call_handlers(g, BT_HOTTER);
     em_jmp(&g->e, g->heated);
     gen_exits(g);
