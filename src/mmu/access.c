@@ -307,12 +307,32 @@ bool mmu_fetch_cached(const struct mmu *mmu, bool user, uint64_t linear, struct 
     return true;
 }
 
-int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code)
+/* Enters what the walk found into the TLB of fetches, if it is executable memory. */
+static void fill_code(struct mmu *mmu, bool user, uint64_t linear, const struct mmu_walk *w,
+                      struct mmu_code *code)
 {
     unsigned i = (linear >> MMU_PAGE_SHIFT) & (MMU_XTLB_SIZE - 1);
     struct mmu_exec_entry *e = &mmu->exec[!user][i];
-    struct mmu_walk w;
     struct mmu_page page;
+
+    code->gpa = w->gpa | (linear & ~MMU_PAGE_MASK);
+    code->host = NULL;
+    code->global = w->global;
+    if (!mmu->env->page(mmu->env->ctx, w->gpa, &page) || !page.executable)
+        return;
+    code->host = page.host;
+    mmu->used = true;
+    mmu->filled_exec[w->global][!user][i / 64] |= 1ull << i % 64;
+    e->tag = linear & MMU_PAGE_MASK;
+    e->gpa = w->gpa | (w->global ? MMU_ENTRY_GLOBAL : 0);
+    e->host = page.host;
+    if (w->large_size > MMU_PAGE_SIZE)
+        note_large(mmu, linear, w->large_size);
+}
+
+int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code)
+{
+    struct mmu_walk w;
     int r;
 
     if (mmu_fetch_cached(mmu, user, linear, code))
@@ -322,22 +342,50 @@ int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code
     mmu->misses++;
     mmu->misses_by[MMU_EXEC]++;
     r = mmu_walk(mmu, user ? MMU_USER : MMU_KERNEL, linear, MMU_EXEC, true, &w);
-    if (r != MMU_OK)
-        return r;
-    code->gpa = w.gpa | (linear & ~MMU_PAGE_MASK);
-    code->host = NULL;
-    code->global = w.global;
-    if (!mmu->env->page(mmu->env->ctx, w.gpa, &page) || !page.executable)
-        return MMU_OK;
-    code->host = page.host;
-    mmu->used = true;
-    mmu->filled_exec[w.global][!user][i / 64] |= 1ull << i % 64;
-    e->tag = linear & MMU_PAGE_MASK;
-    e->gpa = w.gpa | (w.global ? MMU_ENTRY_GLOBAL : 0);
-    e->host = page.host;
-    if (w.large_size > MMU_PAGE_SIZE)
-        note_large(mmu, linear, w.large_size);
-    return MMU_OK;
+    if (r == MMU_OK)
+        fill_code(mmu, user, linear, &w, code);
+    return r;
+}
+
+/* A walk that changes nothing; false: an access would fault or set bits. */
+static bool look_ahead(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_access access,
+                       struct mmu_walk *w)
+{
+    uint64_t addr = mmu->fault_addr;
+    uint32_t error = mmu->fault_error;
+    bool ok = mmu_canonical(mmu, linear) &&
+              mmu_walk(mmu, idx, linear, access, false, w) == MMU_OK && w->accessed &&
+              (access != MMU_WRITE || w->dirty);
+
+    mmu->fault_addr = addr;
+    mmu->fault_error = error;
+    return ok;
+}
+
+bool mmu_prefetch_code(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code)
+{
+    struct mmu_walk w;
+
+    if (mmu_fetch_cached(mmu, user, linear, code))
+        return true;
+    if (!look_ahead(mmu, user ? MMU_USER : MMU_KERNEL, linear, MMU_EXEC, &w))
+        return false;
+    fill_code(mmu, user, linear, &w, code);
+    return code->host;
+}
+
+uint8_t *mmu_prefetch(struct mmu *mmu, unsigned idx, uint64_t linear, bool write)
+{
+    uint64_t start = linear & MMU_PAGE_MASK;
+    struct mmu_walk w;
+    struct mmu_page page;
+    uint8_t *host = write ? mmu_fast_write(mmu, idx, start, 1) : mmu_fast_read(mmu, idx, start, 1);
+
+    if (host || !look_ahead(mmu, idx, start, write ? MMU_WRITE : MMU_READ, &w) ||
+        !mmu->env->page(mmu->env->ctx, w.gpa, &page))
+        return host;
+    fill(mmu, idx, start, MMU_READ, &w, &page); /* not written yet: the page does not get dirty */
+    return write ? mmu_fast_write(mmu, idx, start, 1) : mmu_fast_read(mmu, idx, start, 1);
 }
 
 bool mmu_translate(struct mmu *mmu, uint64_t linear, uint64_t *gpa)

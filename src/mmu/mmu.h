@@ -144,7 +144,27 @@ struct mmu_cell {
     uint8_t *host;     /* of the page */
     uint64_t unused;
 };
-#define MMU_CELLS 512
+#define MMU_CELLS 256
+
+/*
+ * What a piece of translated code has made sure of when it was entered: as long as `stamp` is the
+ * linear page of its code ^ mmu.epoch it still holds, and so do the host addresses of pages of data
+ * that it found then. An epoch ends whenever entries or rights are taken away. Its number is in
+ * bits that addresses of pages do not differ in (the upper 16 and the lower 12), the lower ones
+ * never being 0: a stamp of 0 is none. Code without such pages may take another number that changes
+ * when its own pages may have moved.
+ */
+#define MMU_GUARD_PAGES 4
+struct mmu_guard {
+    uint64_t stamp;
+    uint8_t *host[MMU_GUARD_PAGES];
+    int32_t patience; /* so often it may fail before a closer look */
+};
+#ifdef VMM_FREESTANDING
+#define MMU_GUARDS 1 /* nothing is translated there */
+#else
+#define MMU_GUARDS 4096
+#endif
 
 /* Instruction fetches: which page, and where it is. */
 struct mmu_exec_entry {
@@ -244,6 +264,8 @@ struct mmu_path {
 
 struct mmu {
     struct mmu_entry data[MMU_NTABLES][MMU_TLB_SIZE];
+    struct mmu_guard guard[MMU_GUARDS];
+    uint64_t epoch;                               /* of guards */
     struct mmu_exec_entry exec[2][MMU_XTLB_SIZE]; /* user, kernel */
     /* Bits of entries that may have tags: of global pages if [1]; an entry can be in both. */
     uint64_t filled[2][MMU_NTABLES][MMU_TLB_SIZE / 64];
@@ -300,14 +322,32 @@ struct mmu_mode {
     unsigned gpa_bits;
 };
 
+static inline void mmu_clear_guards(struct mmu *mmu)
+{
+    for (unsigned i = 0; i < MMU_GUARDS; i++)
+        mmu->guard[i].stamp = 0;
+}
+
+/* What guards have found does not hold any more. */
+static inline void mmu_next_epoch(struct mmu *mmu)
+{
+    if (++mmu->epoch & (MMU_PAGE_SIZE - 1))
+        return;
+    mmu->epoch += (UINT64_C(1) << 48) - MMU_PAGE_SIZE + 1;
+    if (!(mmu->epoch >> 48)) /* numbers of old are as the new ones */
+        mmu_clear_guards(mmu);
+}
+
+/* Entries or rights are taken away: what translated code has found by them goes, too. */
 static inline void mmu_empty_cells(struct mmu *mmu)
 {
+    mmu_next_epoch(mmu);
     for (unsigned w = 0; w < MMU_CELLS / 64; w++)
         for (; mmu->cells_filled[w]; mmu->cells_filled[w] &= mmu->cells_filled[w] - 1)
             mmu->cell[w * 64 + (unsigned)__builtin_ctzll(mmu->cells_filled[w])].limit = 0;
 }
 
-/* All tags empty, paging off. `mmu->data` must have been zeroed. */
+/* All tags empty, paging off. `mmu->data`, `guard` and `epoch` must have been zeroed once. */
 void mmu_init(struct mmu *mmu, const struct mmu_env *env);
 
 /* Takes over control registers; does not flush. With PAE paging loads the PDPTEs when `load_pdpte`:
@@ -395,6 +435,14 @@ struct mmu_code {
 int mmu_fetch(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code);
 /* The same if the TLB has it, without any side effect; else false. */
 bool mmu_fetch_cached(const struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code);
+
+/*
+ * Translations that nothing has been accessed by: processors may cache them at any time if an
+ * access needed neither a fault nor a change of an entry (SDM Vol. 3A 4.10.2.3, 4.8). As mmu_fetch;
+ * and the host address of a data page that may be accessed so without further work, or NULL.
+ */
+bool mmu_prefetch_code(struct mmu *mmu, bool user, uint64_t linear, struct mmu_code *code);
+uint8_t *mmu_prefetch(struct mmu *mmu, unsigned idx, uint64_t linear, bool write);
 
 /* Translates without side effects (no A/D bits, no TLB entries), as a supervisor read. */
 bool mmu_translate(struct mmu *mmu, uint64_t linear, uint64_t *gpa);

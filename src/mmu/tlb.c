@@ -265,6 +265,7 @@ void mmu_init(struct mmu *mmu, const struct mmu_env *env)
     mmu->env = env;
     mmu->linear_bits = 32;
     mmu->used = true; /* keys and ranges are to be set */
+    mmu_next_epoch(mmu);
     mmu_flush_all(mmu);
 }
 

@@ -274,6 +274,9 @@ static int walk_once(struct mmu *mmu, unsigned idx, uint64_t linear, enum mmu_ac
     for (unsigned i = 0; i < ncode; i++)
         mmu->env->code_written(mmu->env->ctx, code[i], f->entry_size);
     w->dirty = e & PTE_D;
+    w->accessed = true;
+    for (unsigned i = 0; i < n; i++)
+        w->accessed &= !!(slots[i].value & PTE_A);
     return MMU_OK;
 }
 
@@ -299,6 +302,7 @@ static void identity(uint64_t linear, struct mmu_walk *w)
                            .large_size = MMU_PAGE_SIZE,
                            .user = true,
                            .writable = true,
+                           .accessed = true,
                            .dirty = true};
 }
 

@@ -15,6 +15,7 @@ struct mmu_walk {
     bool writable;       /* R/W of all levels */
     bool nx;
     bool global;
+    bool accessed; /* all entries that were read are */
     bool dirty;
     uint8_t pkey;
 };

@@ -254,6 +254,94 @@ START_TEST(flushed_in_regions)
 }
 END_TEST
 
+/* Calls the other page if %esi is not 0. */
+FAKE_ASM(calls_at_times, 64,
+         "1: test %esi, %esi\n jz 2f\n call 1b + 0x2000\n add %rax, %rbx\n 2: dec %ecx\n jnz 1b\n"
+         "hlt");
+
+/* Whether a region has made sure of its pages since the last flush. */
+static bool is_guarded(const struct fake *f)
+{
+    for (unsigned i = 0; i < MMU_GUARDS; i++)
+        if (f->cpu->mmu.guard[i].stamp == (CALLER ^ f->cpu->link_key))
+            return true;
+    return false;
+}
+
+/* Rounds, in so many runs, without the other page. */
+static void enter_often(struct fake *f, unsigned runs)
+{
+    f->cpu->gpr[VMM_RSI] = 0;
+    for (unsigned i = 0; i < runs; i++)
+        ck_assert_int_eq(fake_run(f, 100), X86_STOP_ATTENTION);
+}
+
+/* Calls once more; what it returned. */
+static uint64_t call_again(struct fake *f)
+{
+    f->cpu->rip = CALLER;
+    f->cpu->gpr[VMM_RBX] = 0;
+    f->cpu->gpr[VMM_RSI] = 1;
+    ck_assert_int_eq(fake_run(f, 6), X86_STOP_ATTENTION);
+    return f->cpu->gpr[VMM_RBX];
+}
+
+#define PTE_ACCESSED 0x20
+
+/* A region is entered although one of its pages has not been used since the flush: if its entry has
+ * the accessed bit, as the processor may have cached it then, and else not. */
+START_TEST(pages_not_in_use)
+{
+    for (unsigned accessed = 0; accessed < 2; accessed++) {
+        uint64_t bits = 7 | accessed * PTE_ACCESSED;
+        struct fake *f = translating();
+
+        fake_load(f, CALLER, calls_at_times_begin, calls_at_times_end);
+        fake_load(f, CALLEE, gives_1_begin, gives_1_end);
+        fake_load(f, CALLEE_2, gives_2_begin, gives_2_end);
+        f->cpu->gpr[VMM_RCX] = 1u << 30;
+        f->cpu->gpr[VMM_RSI] = 1;
+        ck_assert_int_eq(fake_run(f, 7000), X86_STOP_ATTENTION);
+        ck_assert_uint_gt(f->cpu->count.regions, 0);
+        fake_put(f, PTE(CALLEE), 8, CALLEE | bits);
+        x86_flush_tlb(f->cpu);
+        ck_assert(!is_guarded(f));
+        enter_often(f, 100);
+        ck_assert_int_eq(is_guarded(f), accessed);
+        ck_assert_uint_eq(fake_get(f, PTE(CALLEE), 8), CALLEE | bits);
+        fake_put(f, PTE(CALLEE), 8, CALLEE_2 | bits);
+        if (accessed)
+            x86_flush_tlb_page(f->cpu, CALLEE);
+        ck_assert(!is_guarded(f));
+        ck_assert_uint_eq(call_again(f), 2);
+        finish(f);
+    }
+}
+END_TEST
+
+/* A region whose page is elsewhere for good makes room for another. */
+START_TEST(pages_that_have_gone)
+{
+    struct fake *f = translating();
+    uint64_t regions;
+
+    fake_load(f, CALLER, calls_at_times_begin, calls_at_times_end);
+    fake_load(f, CALLEE, gives_1_begin, gives_1_end);
+    fake_load(f, CALLEE_2, gives_2_begin, gives_2_end);
+    f->cpu->gpr[VMM_RCX] = 1u << 30;
+    f->cpu->gpr[VMM_RSI] = 1;
+    ck_assert_int_eq(fake_run(f, 7000), X86_STOP_ATTENTION);
+    regions = f->cpu->count.regions;
+    ck_assert_uint_gt(regions, 0);
+    fake_put(f, PTE(CALLEE), 8, CALLEE_2 | 7 | PTE_ACCESSED);
+    x86_flush_tlb(f->cpu);
+    enter_often(f, 60000);
+    ck_assert_uint_gt(f->cpu->count.regions, regions);
+    ck_assert_uint_eq(call_again(f), 2);
+    finish(f);
+}
+END_TEST
+
 /* A return to an address that is not canonical, after many that were expected. */
 FAKE_ASM(wild_return, 64,
          "mov $100, %ecx\n 1: call 3f\n dec %ecx\n jnz 1b\n hlt\n .skip 5000\n"
@@ -410,6 +498,8 @@ int main(void)
     tcase_add_test(t, caller_is_remapped);
     tcase_add_test(t, calls_in_regions);
     tcase_add_test(t, flushed_in_regions);
+    tcase_add_test(t, pages_not_in_use);
+    tcase_add_test(t, pages_that_have_gone);
     tcase_add_test(t, fault_of_a_return);
     tcase_add_test(t, returns_keep_to_their_mode);
     tcase_add_test(t, generations_start_over);

@@ -111,6 +111,7 @@ static inline uint16_t *bt_mnemonics(const struct bt_trans *t)
 /* Several blocks translated together. As struct bt_trans in front of its code. [region.c] */
 #define BT_REGION_CODE  (128u << 10) /* room that one may need */
 #define BT_REGION_LINKS 256
+#define BT_REGION_PAGES 4
 #define BT_ENTRY_BYTES  5                    /* at `chain`: the count, ... */
 #define BT_COUNT_BYTES  (BT_ENTRY_BYTES + 6) /* ... and with the jump behind it */
 struct bt_member {
@@ -122,7 +123,20 @@ struct bt_region {
     struct bt_trans *head;
     const uint8_t *entry;
     uint8_t saved[BT_ENTRY_BYTES]; /* what was at its head's `chain` */
-    struct bt_links links;         /* at the other end of code memory */
+    /* What the entry relies on, the head's page left out, and where it goes on if that holds, or if
+     * it does not. */
+    uint16_t guard; /* number + 1, or 0: nothing is relied on, or only pages are */
+    uint8_t npages, nfixed, failures;
+    struct bt_region_page {
+        const struct bt_page *page;
+        int32_t delta; /* from the head's */
+    } page[BT_REGION_PAGES];
+    struct bt_region_fixed {
+        int64_t page; /* its distance from the head's page, or its address */
+        bool absolute, write;
+    } fixed[MMU_GUARD_PAGES];
+    const uint8_t *holds, *fails;
+    struct bt_links links; /* at the other end of code memory */
     unsigned n;
     struct bt_member member[];
 };
@@ -145,6 +159,7 @@ struct bt_stubs {
     const uint8_t *jump;   /* goes on at RAX, by cpu->jump */
     const uint8_t *fill;   /* the same, and puts the target into cpu->tier_target */
     const uint8_t *bind;   /* the same for a link that is not bound. RCX: struct bt_link */
+    const uint8_t *prove;  /* where a region is entered whose guard has failed. RCX: its struct */
     const uint8_t *decode; /* entry of blocks that are not translated. RCX: the block */
     const uint8_t *simd_store, *simd_load; /* [simd_state.c] */
     const uint8_t *split;                  /* a load goes over the end of a page [tlb.c] */
@@ -176,13 +191,15 @@ struct bt {
     uint64_t chains;  /* links that were made to lead to a translation */
     bool patched;     /* code that may have been executed has been changed */
     unsigned hot;
-    unsigned hotter;     /* executions of a translation until it becomes a region */
-    unsigned nheat;      /* elements of tier_heat that have been given away */
-    unsigned deaths;     /* of regions */
-    unsigned cells;      /* of the MMU that have been given to regions */
-    struct region *room; /* to make one; or NULL */
-    bool exact;          /* for comparisons: flags that are undefined as handlers leave them, too */
-    uint32_t shuffle;    /* likewise, not 0: regions' registers are assigned at random */
+    unsigned hotter;            /* executions of a translation until it becomes a region */
+    unsigned nheat;             /* elements of tier_heat that have been given away */
+    unsigned deaths;            /* of regions */
+    unsigned cells;             /* of the MMU that have been given to regions */
+    struct region *room;        /* to make one; or NULL */
+    uint16_t guard[MMU_GUARDS]; /* those that no region has, ... */
+    unsigned nguards;           /* ... so many */
+    bool exact;       /* for comparisons: flags that are undefined as handlers leave them, too */
+    uint32_t shuffle; /* likewise, not 0: regions' registers are assigned at random */
     struct bt_stubs stubs;
     struct gen_insn *decoded; /* room for a block's instructions */
     struct gen_shapes *shapes;
@@ -270,6 +287,7 @@ void bt_map_clear(struct x86_cpu *cpu, struct bt *bt);
 /* Called by translated code: where to go on, which is at cpu->rip, with this address in RAX. */
 const void *bt_fill(struct x86_cpu *cpu, const void *unused);
 const void *bt_bind(struct x86_cpu *cpu, const struct bt_link *link);
+const void *bt_region_prove(struct x86_cpu *cpu, const struct bt_region *br);
 
 /* Displacement of a page's element of tier_map. */
 static inline int32_t bt_map_field(const struct bt *bt, const struct bt_page *page)

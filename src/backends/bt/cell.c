@@ -18,14 +18,12 @@
 
 #define MIN_SIZE 8 /* bytes, shift of */
 #define CLASSES  8 /* by size */
-#define IN_CLASS (GEN_FIRST_FIXED / 2 / CLASSES)
+#define IN_CLASS (MMU_CELLS / 2 / CLASSES)
 
 const struct gen_base gen_stack = {.base = VMM_RSP, .index = X86_ZERO};
 
 unsigned gen_cell_size(unsigned cell)
 {
-    if (cell >= GEN_FIRST_FIXED)
-        return 1; /* whoever uses it knows where in the page */
     return MIN_SIZE << cell / IN_CLASS % CLASSES;
 }
 

@@ -4,13 +4,13 @@
 
 /*
  * Variables of a program lie at a fixed distance from its code, or at constant addresses. A region
- * that accesses such pages makes sure of them once, when it is entered: that the cell of each
- * (struct mmu_cell) has that page. From then on the cell's host address serves without a look. This
- * holds as long as the TLB loses nothing: handlers that take entries or rights away do not come
- * back to the region (BT_HELD), and what other threads ask for is seen when the region is left.
+ * that accesses such pages looks for them when its guard (struct mmu_guard) does not hold, and has
+ * their host addresses there from then on. They serve without a look as long as the TLB loses
+ * nothing: handlers that take entries or rights away do not come back to the region (BT_HELD), and
+ * what other threads ask for is seen when the region is left.
  *
- * These cells are found by the page, so that all regions share them; nobody but entries fills them.
- * As all cells they are for code at CPL 3.
+ * As the first level's table depends on the privilege level and AC, and guards do not, this is for
+ * code at CPL 3, where an epoch begins when alignment is checked.
  */
 
 /* Where an op accesses memory so, and how; false: it does not. `code`: its block, from the head's
@@ -41,7 +41,8 @@ static bool find_place(const struct gen_insn *in, const struct x86_op *op, int64
 static struct region_fixed *find(struct region *r, int64_t at, bool absolute)
 {
     for (unsigned k = 0; k < r->nfixed; k++)
-        if (r->fixed[k].page == (at & -(int64_t)MMU_PAGE_SIZE) && r->fixed[k].absolute == absolute)
+        if (r->fixed[k].at.page == (at & -(int64_t)MMU_PAGE_SIZE) &&
+            r->fixed[k].at.absolute == absolute)
             return &r->fixed[k];
     return NULL;
 }
@@ -54,9 +55,11 @@ static void add(struct region *r, int64_t at, bool absolute, bool write, uint64_
         return;
     if (!f) {
         f = &r->fixed[r->nfixed++];
-        *f = (struct region_fixed){.page = at & -(int64_t)MMU_PAGE_SIZE, .absolute = absolute};
+        f->at =
+            (struct bt_region_fixed){.page = at & -(int64_t)MMU_PAGE_SIZE, .absolute = absolute};
+        f->heat = 0;
     }
-    f->write |= write;
+    f->at.write |= write;
     f->heat += heat;
 }
 
@@ -70,32 +73,6 @@ static void sort(struct region *r)
             r->fixed[k] = r->fixed[k - 1];
             r->fixed[k - 1] = f;
         }
-}
-
-static bool is_taken(const struct region *r, unsigned n, unsigned cell)
-{
-    for (unsigned k = 0; k < n; k++)
-        if (r->fixed[k].cell == cell)
-            return true;
-    return false;
-}
-
-/* Each page has a cell; pages that share one with a page before them are left out. */
-static void choose_cells(struct region *r)
-{
-    unsigned n = 0;
-
-    for (unsigned k = 0; k < r->nfixed && n < REGION_FIXED; k++) {
-        struct region_fixed f = r->fixed[k];
-        uint64_t linear = (f.absolute ? 0 : r->linear) + (uint64_t)f.page;
-        unsigned hash = (uint32_t)(linear >> MMU_PAGE_SHIFT) * BT_HASH_FACTOR >> 25;
-
-        _Static_assert(GEN_FIXED_CELLS == 128, "a hash of 7 bits");
-        f.cell = (uint16_t)(GEN_FIRST_FIXED + (f.write ? GEN_FIXED_CELLS : 0) + hash);
-        if (!is_taken(r, n, f.cell))
-            r->fixed[n++] = f;
-    }
-    r->nfixed = n;
 }
 
 void region_find_fixed(struct gen *g, struct region *r)
@@ -118,46 +95,44 @@ void region_find_fixed(struct gen *g, struct region *r)
     }
     sort(r);
     /* Worth it are pages that are accessed at every other entry. */
-    while (n < r->nfixed && r->fixed[n].heat * 2 >= r->block[0].heat)
+    while (n < r->nfixed && n < MMU_GUARD_PAGES && r->fixed[n].heat * 2 >= r->block[0].heat)
         n++;
     r->nfixed = n;
-    choose_cells(r);
 }
 
 /* ---- the code ---- */
 
-void region_check_fixed(struct gen *g, struct region *r)
+static struct em_rm host_field(const struct region *r, unsigned k)
+{
+    return em_at(H_RBP, BT_FIELD(mmu.guard) +
+                            (int32_t)((r->guard - 1) * sizeof(struct mmu_guard) +
+                                      offsetof(struct mmu_guard, host) + k * sizeof(uint8_t *)));
+}
+
+void region_look_fixed(struct gen *g, struct region *r, uint8_t *fail[MMU_GUARD_PAGES])
 {
     struct em *e = &g->e;
 
     for (unsigned k = 0; k < r->nfixed; k++) {
-        struct region_fixed *f = &r->fixed[k];
+        const struct region_fixed *f = &r->fixed[k];
+        struct gen_slow s = {.size = 1, .write = f->at.write};
+        uint8_t *found;
 
-        if (f->absolute) {
+        if (f->at.absolute) {
             em_rm(e, true, 0xc7, 0, em_reg(H_RAX)); /* MOV: sign-extended */
-            em32(e, (uint32_t)f->page);
+            em32(e, (uint32_t)f->at.page);
         } else {
             em_rm(e, true, OP_LOAD, H_RAX, GEN_FIELD(tier_page));
-            em_rm(e, true, OP_LEA, H_RAX, em_at(H_RAX, (int32_t)f->page));
+            em_rm(e, true, OP_LEA, H_RAX, em_at(H_RAX, (int32_t)f->at.page));
         }
-        em_rm(e, true, OP_ADD, H_RAX, gen_cell_field(f->cell, offsetof(struct mmu_cell, negative)));
-        em_rm(e, true, OP_CMP, H_RAX, gen_cell_field(f->cell, offsetof(struct mmu_cell, limit)));
-        f->site = em_jcc_later(e, CC_NC);
-        f->back = em_rx(e);
-    }
-}
-
-void region_fill_fixed(struct gen *g, struct region *r)
-{
-    for (unsigned k = 0; k < r->nfixed; k++) {
-        const struct region_fixed *f = &r->fixed[k];
-
-        gen_miss(g, &(struct gen_slow){.site = f->site,
-                                       .cell = (uint16_t)(f->cell + 1),
-                                       .size = 1,
-                                       .write = f->write,
-                                       .retry = f->back});
-        em_jmp(&g->e, r->elsewhere);
+        s.retry = gen_look(e, g->bt, s.size, s.write);
+        found = em_jcc_later(e, CC_A ^ 1);
+        s.site = em_jmp_later(e);
+        gen_miss(g, &s);
+        fail[k] = em_jmp_later(e);
+        em_here(e, found);
+        gen_look_found(e);
+        em_rm(e, true, OP_STORE, H_RAX, host_field(r, k));
     }
 }
 
@@ -174,9 +149,9 @@ bool gen_fixed(struct gen *g, unsigned size, bool write)
                     &writes))
         return false;
     f = find(r, at, g->op->base == X86_ZERO);
-    if (!f || (write && !f->write) || (at & (MMU_PAGE_SIZE - 1)) + size > MMU_PAGE_SIZE)
+    if (!f || (write && !f->at.write) || (at & (MMU_PAGE_SIZE - 1)) + size > MMU_PAGE_SIZE)
         return false;
-    em_rm(&g->e, true, OP_LOAD, H_RAX, gen_cell_field(f->cell, offsetof(struct mmu_cell, host)));
+    em_rm(&g->e, true, OP_LOAD, H_RAX, host_field(r, (unsigned)(f - r->fixed)));
     em_lea(&g->e, true, H_RAX, em_at(H_RAX, (int32_t)(at & (MMU_PAGE_SIZE - 1))));
     return true;
 }

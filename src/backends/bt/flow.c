@@ -105,7 +105,7 @@ static bool take_page(struct region *r, const struct bt_trans *t, int64_t delta)
     for (unsigned k = 0; k < r->npages; k++)
         if (r->page[k].delta == delta)
             return r->page[k].page == t->page;
-    if (r->npages == REGION_PAGES || delta < -REGION_REACH || delta > REGION_REACH)
+    if (r->npages == BT_REGION_PAGES || delta < -REGION_REACH || delta > REGION_REACH)
         return false;
     r->page[r->npages].page = t->page;
     r->page[r->npages++].delta = (int32_t)delta;

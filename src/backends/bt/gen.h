@@ -493,9 +493,6 @@ unsigned gen_cell_size(unsigned cell);
 bool gen_fixed(struct gen *g, unsigned size, bool write);
 /* It relies on such pages: the TLB must not lose anything meanwhile. */
 bool gen_has_fixed(const struct gen *g);
-/* Cells of such pages: so many for reading, and for writing. */
-#define GEN_FIXED_CELLS 128
-#define GEN_FIRST_FIXED (MMU_CELLS - 2 * GEN_FIXED_CELLS)
 static inline struct em_rm gen_hold_field(unsigned k)
 {
     return em_at(H_RBP, BT_FIELD(tier_held) + (int32_t)k * 8);

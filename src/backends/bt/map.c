@@ -67,6 +67,8 @@ void bt_map_clear(struct x86_cpu *cpu, struct bt *bt)
     bt->free_pages = NULL;
     bt->npages = BT_NO_PAGE + 1;
     cpu->tier_map[BT_NO_PAGE] = 0; /* nothing has the key 0: it has a mode in it */
+    for (bt->nguards = 0; bt->nguards < MMU_GUARDS; bt->nguards++)
+        bt->guard[bt->nguards] = (uint16_t)(MMU_GUARDS - 1 - bt->nguards);
     clear_targets(cpu->tier_return, X86_TIER_RETURNS, bt->stubs.jump);
     clear_targets(cpu->tier_target, X86_TIER_TARGETS, bt->stubs.jump);
 }

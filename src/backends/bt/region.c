@@ -11,7 +11,27 @@
 
 /* ---- the entry ---- */
 
-/* Whether another page of the region is where it was. */
+/*
+ * A region relies on the places of its pages and on those of some of its variables. Its guard says
+ * that nothing has happened to them since they were looked at; if it does not, they are, and if
+ * that fails the head's own translation is executed.
+ */
+
+static struct em_rm guard_field(const struct region *r, size_t member)
+{
+    return em_at(H_RBP, BT_FIELD(mmu.guard) +
+                            (int32_t)((r->guard - 1) * sizeof(struct mmu_guard) + member));
+}
+
+/* RAX = what the stamp is while it holds. Flushes that keep the pages of code leave it alone if
+ * that is all. */
+static void put_stamp(struct gen *g, const struct region *r)
+{
+    em_rm(&g->e, true, OP_LOAD, H_RAX, GEN_FIELD(tier_page));
+    em_rm(&g->e, true, OP_XOR, H_RAX, r->nfixed ? GEN_FIELD(mmu.epoch) : GEN_FIELD(link_key));
+}
+
+/* Another page of the region is not where it was. */
 static uint8_t *check_page(struct gen *g, const struct bt_page *page, int32_t delta)
 {
     gen_page_address(g, H_RAX, delta);
@@ -42,27 +62,83 @@ static void write_calls(struct gen *g, struct region *r)
 /* The head's entry is the first instruction of its count; it becomes a jump. */
 static void write_entry(struct gen *g, struct bt_region *br, struct region *r)
 {
-    const struct region_block *head = &r->block[0];
     struct em *e = &g->e;
-    uint8_t *enough, *elsewhere[REGION_PAGES];
 
     write_calls(g, r);
     br->entry = em_rx(e);
-    for (unsigned k = 1; k < r->npages; k++)
-        elsewhere[k] = check_page(g, r->page[k].page, r->page[k].delta);
-    region_check_fixed(g, r);
+    r->guard_site = NULL;
+    if (r->guard) {
+        put_stamp(g, r);
+        em_rm(e, true, OP_CMP, H_RAX, guard_field(r, offsetof(struct mmu_guard, stamp)));
+        r->guard_site = em_jcc_later(e, CC_NZ);
+    } else if (r->npages > 1) {
+        r->guard_site = em_jmp_later(e);
+    }
+    br->holds = em_rx(e);
     r->simd_site = g->simd_have ? gen_simd_check(g) : NULL;
     r->simd_back = em_rx(e);
-    em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), (int32_t)head->need);
-    enough = em_jcc_later(e, CC_L ^ 1);
-    em_imm(e, true, EXT_ADD, GEN_FIELD(countdown), (int32_t)head->need);
+    em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), (int32_t)r->block[0].need);
+    r->refused_site = em_jcc_later(e, CC_L);
+    gen_regs_enter(g);
+}
+
+/* Everything that the entry relies on. */
+static unsigned check_all(struct gen *g, struct region *r, uint8_t **fail)
+{
+    unsigned n = 0;
+
     for (unsigned k = 1; k < r->npages; k++)
-        em_here(e, elsewhere[k]);
-    r->elsewhere = em_rx(e);
+        fail[n++] = check_page(g, r->page[k].page, r->page[k].delta);
+    region_look_fixed(g, r, fail + n);
+    return n + r->nfixed;
+}
+
+/* The guard has failed, and so has what could be seen at once. */
+static void write_prove(struct gen *g, struct region *r, struct bt_region *br)
+{
+    struct em *e = &g->e;
+    uint8_t *site;
+
+    if (r->guard) {
+        em_imm(e, false, EXT_SUB, guard_field(r, offsetof(struct mmu_guard, patience)), 1);
+        em_jcc(e, CC_L ^ 1, br->fails);
+    }
+    gen_page_address(g, H_RAX, r->block[0].t->offset);
+    EM(e, 0x48, 0x8d, 0x0d); /* LEA RCX, [RIP + br] */
+    site = e->p;
+    e->p += 4;
+    em_patch(e, site, (const uint8_t *)br + e->to_rx);
+    em_jmp(e, g->bt->stubs.prove);
+}
+
+void region_enter_slowly(struct gen *g, struct region *r, struct bt_region *br)
+{
+    const struct region_block *head = &r->block[0];
+    struct em *e = &g->e;
+    uint8_t *fail[BT_REGION_PAGES + MMU_GUARD_PAGES];
+    unsigned n = 0;
+
+    em_here(e, r->refused_site);
+    em_imm(e, true, EXT_ADD, GEN_FIELD(countdown), (int32_t)head->need);
+    br->fails = em_rx(e);
     em_imm(e, true, EXT_SUB, GEN_FIELD(countdown), head->t->block->n);
     em_jmp(e, head->t->chain + BT_ENTRY_BYTES);
-    em_here(e, enough);
-    gen_regs_enter(g);
+    if (r->guard_site) {
+        em_here(e, r->guard_site);
+        n = check_all(g, r, fail);
+        if (r->guard) {
+            put_stamp(g, r);
+            em_rm(e, true, OP_STORE, H_RAX, guard_field(r, offsetof(struct mmu_guard, stamp)));
+        }
+        em_jmp(e, br->holds);
+    }
+    if (n) {
+        while (n)
+            em_here(e, fail[--n]);
+        write_prove(g, r, br);
+    }
+    if (r->simd_site)
+        gen_simd_enter(g, r->simd_site, r->simd_back, br->fails);
 }
 
 static void take_head(struct bt *bt, struct bt_region *br)
@@ -91,6 +167,13 @@ static void become(struct bt *bt, struct bt_region *br, const struct region *r)
         t->regions = m;
     }
     br->head->region = br;
+    br->guard = (uint16_t)r->guard;
+    br->npages = (uint8_t)(r->npages - 1);
+    memcpy(br->page, r->page + 1, br->npages * sizeof(br->page[0]));
+    br->nfixed = (uint8_t)r->nfixed;
+    for (unsigned k = 0; k < r->nfixed; k++)
+        br->fixed[k] = r->fixed[k].at;
+    bt->nguards -= r->guard != 0;
     bt_links_enter(bt, &br->links);
     take_head(bt, br);
 }
@@ -105,6 +188,8 @@ static void end_region(struct bt *bt, struct bt_region *br)
         *m = br->member[i].next;
     }
     br->head->region = NULL;
+    if (br->guard)
+        bt->guard[bt->nguards++] = (uint16_t)(br->guard - 1);
     give_head(bt, br);
     bt_links_remove(bt, &br->links);
     bt->deaths++;
@@ -114,6 +199,98 @@ void bt_regions_end(struct bt *bt, struct bt_trans *t)
 {
     while (t->regions)
         end_region(bt, t->regions->region);
+}
+
+/* Entries that fail before a closer look, as what is executed meanwhile may make the guard hold;
+ * twice as many after each look that has failed, too. */
+#define PATIENCE      16
+#define MOST_PATIENCE 4096
+#define MOST_FAILURES 16
+
+/* The next guard that is free, if the region needs one. */
+static void take_guard(struct x86_cpu *cpu, const struct bt *bt, struct region *r)
+{
+    r->guard = 0;
+    if (!bt->nguards)
+        r->nfixed = 0;
+    else if (r->npages > 1 || r->nfixed)
+        r->guard = bt->guard[bt->nguards - 1] + 1u;
+    if (r->guard)
+        cpu->mmu.guard[r->guard - 1] = (struct mmu_guard){.patience = PATIENCE};
+}
+
+/* ---- the entry, when it has failed ---- */
+
+/* Makes sure of one of the pages of code. */
+static bool prove_page(struct x86_cpu *cpu, const struct bt *bt, const struct bt_region_page *p)
+{
+    uint64_t linear = cpu->tier_page + (uint64_t)(int64_t)p->delta;
+    uint64_t *known = &cpu->tier_map[p->page - bt->page];
+    struct mmu_code code;
+
+    if ((cpu->mode & X86_MODE_CODE) != X86_MODE_CODE64)
+        linear &= 0xffffffffu;
+    if (*known == (linear ^ cpu->link_key))
+        return true;
+    if (!mmu_prefetch_code(&cpu->mmu, cpu->cpl == 3, linear, &code) || code.gpa != p->page->gpa)
+        return false;
+    x86_jump_note(cpu, linear, code.global);
+    *known = linear ^ cpu->link_key;
+    return true;
+}
+
+static bool prove(struct x86_cpu *cpu, const struct bt *bt, const struct bt_region *br)
+{
+    struct mmu_guard *guard = br->guard ? &cpu->mmu.guard[br->guard - 1] : NULL;
+
+    for (unsigned k = 0; k < br->npages; k++)
+        if (!prove_page(cpu, bt, &br->page[k]))
+            return false;
+    for (unsigned k = 0; k < br->nfixed; k++) {
+        const struct bt_region_fixed *f = &br->fixed[k];
+        uint64_t linear = (f->absolute ? 0 : cpu->tier_page) + (uint64_t)f->page;
+
+        guard->host[k] = mmu_prefetch(&cpu->mmu, cpu->mmu_idx, linear, f->write);
+        if (!guard->host[k])
+            return false;
+    }
+    if (guard)
+        guard->stamp = cpu->tier_page ^ (br->nfixed ? cpu->mmu.epoch : cpu->link_key);
+    return true;
+}
+
+static void be_patient(struct x86_cpu *cpu, const struct bt_region *br)
+{
+    uint32_t n = (uint32_t)PATIENCE << br->failures;
+
+    if (br->guard)
+        cpu->mmu.guard[br->guard - 1].patience = (int32_t)(n < MOST_PATIENCE ? n : MOST_PATIENCE);
+}
+
+/*
+ * Pages that have not been executed or accessed since the last flush are looked for as a processor
+ * may do it in advance: else a region would never be entered whose pages are not all in use. One
+ * whose pages are elsewhere for good makes room for another.
+ */
+const void *bt_region_prove(struct x86_cpu *cpu, const struct bt_region *rx)
+{
+    struct bt *bt = cpu->tier_state;
+    struct bt_region *br = (struct bt_region *)(bt->rw + ((const uint8_t *)rx - bt->rx));
+    const void *head = br->head->chain;
+
+    if (prove(cpu, bt, br)) {
+        br->failures = 0;
+        be_patient(cpu, br);
+        return br->holds;
+    }
+    if (br->failures++ < MOST_FAILURES) {
+        be_patient(cpu, br);
+        return br->fails;
+    }
+    cpu->tier_heat[br->head->heat] = bt->hotter;
+    end_region(bt, br);
+    bt_serialize(bt);
+    return head;
 }
 
 static bool write_whole(struct gen *g, struct region *r, struct bt_region *br)
@@ -133,7 +310,7 @@ static bool write_whole(struct gen *g, struct region *r, struct bt_region *br)
     r->base.cold = (uint8_t *)&br->member[r->n];
     g->e = (struct em){bt->rw + bt->used, bt->rx - bt->rw};
     write_entry(g, br, r);
-    return region_write(g, r);
+    return region_write(g, r, br);
 }
 
 bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *head)
@@ -175,6 +352,7 @@ bool bt_region_translate(struct x86_cpu *cpu, struct bt *bt, struct bt_trans *he
         region_find_bases(g, r);
         region_assign_holds(&r->base, r);
         region_find_fixed(g, r);
+        take_guard(cpu, bt, r);
         *br = (struct bt_region){.head = head};
         ok = write_whole(g, r, br);
         while (!ok && r->nbases) { /* it is shorter without */

@@ -8,7 +8,6 @@
 #define REGION_BLOCKS   32
 #define REGION_COPIES   48 /* blocks with those of unrolled loops */
 #define REGION_INSNS    256
-#define REGION_PAGES    4
 #define REGION_DEPTH    3          /* of calls */
 #define REGION_REACH    (1 << 28)  /* pages are not further away from the head's */
 #define REGION_VERSIONS 7          /* of each block, and two more that take all */
@@ -100,14 +99,9 @@ struct region_edge {
     bool written; /* but for the jump at its end */
 };
 
-#define REGION_FIXED 4
 struct region_fixed {
-    int64_t page; /* its distance from the head's page, or its address */
-    bool absolute, write;
-    uint16_t cell; /* of the MMU */
+    struct bt_region_fixed at;
     uint64_t heat; /* how often it is accessed, about */
-    uint8_t *site; /* at the entry: the cell has another page, ... */
-    const void *back;
 };
 
 #define REGION_CELLS 64
@@ -125,23 +119,23 @@ struct region {
     struct gen_insn insn[REGION_INSNS];
     unsigned ninsns;
     uint64_t linear; /* the head's page */
-    struct {
-        const struct bt_page *page;
-        int32_t delta;
-    } page[REGION_PAGES];
+    struct bt_region_page page[BT_REGION_PAGES];
     unsigned npages;
     struct gen_base held[GEN_HOLDS];
     unsigned nbases;
-    struct region_fixed fixed[REGION_INSNS / 8]; /* REGION_FIXED once they are chosen */
+    struct region_fixed fixed[REGION_INSNS / 8]; /* MMU_GUARD_PAGES once they are chosen */
     unsigned nfixed;
     struct region_cell cell[REGION_CELLS];
     unsigned ncells;
     struct region_edge edge[REGION_EDGES * 2];
     unsigned nedges;
     uint8_t *hot_end;
-    uint8_t *simd_site;                /* the entry: jumps when base.simd_have is not there, ... */
-    const void *simd_back, *elsewhere; /* ... goes on, or with the head's own translation */
-    struct gen base, now;              /* of all versions; while one is written */
+    unsigned guard; /* number + 1, or 0 */
+    /* The entry: jumps when the guard does not hold, base.simd_have is not there, or the count is
+     * used up, and goes on behind the first two. */
+    uint8_t *guard_site, *simd_site, *refused_site;
+    const void *guard_back, *simd_back;
+    struct gen base, now; /* of all versions; while one is written */
     struct gen_regs regs;
     const uint8_t *slow, *last;  /* stubs.slow and stubs.tail with these registers */
     struct region_edge *tail;    /* whose jump is the last thing written ... */
@@ -185,12 +179,15 @@ void region_analyse(struct region *r);
 /* Which guest registers have host registers. [assign.c] */
 void region_assign(struct gen *g, struct region *r);
 
+/* The cold part of the entry. [region.c] */
+void region_enter_slowly(struct gen *g, struct region *r, struct bt_region *br);
+
 /* ---- the code [region_write.c] ---- */
 
 /* All of `base` but the slow paths, of which there are none yet. */
 void region_start(struct gen *g, const struct gen *base);
 /* Behind the entry, hot and cold; false: there is not enough room. */
-bool region_write(struct gen *g, struct region *r);
+bool region_write(struct gen *g, struct region *r, struct bt_region *br);
 
 /* The version of a block that is entered with `s`, or with less. [region_version.c] */
 struct region_version *region_get_version(const struct region *r, struct region_block *to,
@@ -199,9 +196,9 @@ struct region_version *region_get_version(const struct region *r, struct region_
 /* ---- pages at fixed places [fixed.c] ---- */
 
 void region_find_fixed(struct gen *g, struct region *r);
-/* At the entry; and in the cold part, what fills the cells or goes elsewhere. */
-void region_check_fixed(struct gen *g, struct region *r);
-void region_fill_fixed(struct gen *g, struct region *r);
+/* Takes the host addresses into the guard, in the cold part. What is not in the TLB leads to the
+ * jumps in `fail`, of which there are as many as there are pages. */
+void region_look_fixed(struct gen *g, struct region *r, uint8_t *fail[MMU_GUARD_PAGES]);
 
 /* ---- ranges that follow their bases [slide.c] ---- */
 

@@ -569,7 +569,7 @@ static void write_edges(struct gen *g, struct region *r)
     }
 }
 
-bool region_write(struct gen *g, struct region *r)
+bool region_write(struct gen *g, struct region *r, struct bt_region *br)
 {
     struct region_block *rb = &r->block[0];
     struct region_version *v = region_get_version(r, rb, (struct region_state){.in_cc = true});
@@ -582,9 +582,7 @@ bool region_write(struct gen *g, struct region *r)
     }
     r->hot_end = g->e.p;
     g->e.p = r->base.cold;
-    region_fill_fixed(g, r);
-    if (r->simd_site)
-        gen_simd_enter(g, r->simd_site, r->simd_back, r->elsewhere);
+    region_enter_slowly(g, r, br);
     for (unsigned i = 0; i < r->n; i++)
         for (unsigned k = 0; k < r->block[i].nversions; k++)
             write_cold(g, r, &r->block[i].version[k], nslow);

@@ -228,6 +228,8 @@ void bt_make_stubs(struct bt *bt)
     put_jump(&e, s->fill);
     s->bind = em_rx(&e);
     put_ask(&e, s, (const void *)(uintptr_t)bt_bind);
+    s->prove = em_rx(&e);
+    put_ask(&e, s, (const void *)(uintptr_t)bt_region_prove);
     s->decode = em_rx(&e);
     put_decode(&e, s);
     bt->used = bt->start = ((size_t)(e.p - bt->rw) + 63) & ~(size_t)63;

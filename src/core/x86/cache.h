@@ -42,6 +42,8 @@ bool x86_block_is_made_of(const struct x86_block *b, const uint8_t *bytes);
 void x86_jump_clear(struct x86_cpu *cpu);
 /* Lets cpu->jump lead to a block, for the CPU's mode; `global`: all of it is in global pages. */
 void x86_jump_set(struct x86_cpu *cpu, uint64_t linear, struct x86_block *b, bool global);
+/* A page of which something depends on where it is now: INVLPG for it counts. */
+void x86_jump_note(struct x86_cpu *cpu, uint64_t linear, bool global);
 /* Makes cpu->jump lead nowhere; what it led to remains as hints. */
 void x86_jump_flush(struct x86_cpu *cpu);
 /* The same, but for blocks of global pages. */

@@ -38,25 +38,35 @@ static bool has_page(const struct x86_jump_set *set, uint64_t linear)
     return set->pages[page_bit(linear) / 64] >> page_bit(linear) % 64 & 1;
 }
 
-void x86_jump_set(struct x86_cpu *cpu, uint64_t linear, struct x86_block *b, bool global)
+void x86_jump_note(struct x86_cpu *cpu, uint64_t linear, bool global)
 {
-    struct x86_jump *j = &cpu->jump[x86_jump_index(linear)];
     struct x86_jump_set *set = &cpu->jump_set[!!(cpu->mode & X86_MODE_CPL3)];
 
-    j->key = linear ^ cpu->jump_key;
-    j->blk = b;
     note_page(set, linear);
-    if (b->gpa2 != MMU_NO_TAG)
-        note_page(set, linear + MMU_PAGE_SIZE);
     if (!global)
         set->private = true;
 }
 
-/* What is in tier_map from another time when the counter was the same must not be believed. */
+void x86_jump_set(struct x86_cpu *cpu, uint64_t linear, struct x86_block *b, bool global)
+{
+    struct x86_jump *j = &cpu->jump[x86_jump_index(linear)];
+
+    j->key = linear ^ cpu->jump_key;
+    j->blk = b;
+    x86_jump_note(cpu, linear, global);
+    if (b->gpa2 != MMU_NO_TAG)
+        x86_jump_note(cpu, linear + MMU_PAGE_SIZE, global);
+}
+
+/* What is in tier_map and in guards from another time when the counter was the same must not be
+ * believed. */
 static void next_link_gen(struct x86_cpu *cpu, struct x86_jump_set *set)
 {
-    if (!(++set->link_gen & 0xfffff) && cpu->tier)
+    mmu_next_epoch(&cpu->mmu);
+    if (!(++set->link_gen & 0xfffff) && cpu->tier) {
         memset(cpu->tier_map, 0, sizeof(cpu->tier_map));
+        mmu_clear_guards(&cpu->mmu);
+    }
 }
 
 static void set_keys(struct x86_cpu *cpu)
