@@ -150,6 +150,10 @@ if [ -n "$only_table" ]; then
     table
     exit
 fi
+# As ctest has it; what is there already is left alone.
+{ [ -f "$build/CMakeCache.txt" ] || cmake -S "$root" -B "$build" -G Ninja; } >"$logs/build.out" 2>&1 &&
+    cmake --build "$build" --target table_snippets_rom table_conform_rom type1_images >>"$logs/build.out" 2>&1 ||
+    { tail -n 20 "$logs/build.out" >&2; exit 1; }
 if [ -n "$linux" ]; then
     run_linux "$linux"
     exit
