@@ -6,7 +6,7 @@
 # guest of examples/type1. At the end a table of machines and models; status 0 if nothing has failed.
 #
 #   vmx.sh [--jobs N] [BUILD [PATTERN]]   runs whose name matches PATTERN (an expression); all of
-#                                         them: three quarters of an hour on two CPUs
+#                                         them: more than half an hour on two CPUs
 #   vmx.sh --linux MODEL [BUILD]          only the kernel, on that model
 #   vmx.sh --table [BUILD]                only the table of the last results
 set -u

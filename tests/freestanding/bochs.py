@@ -144,14 +144,15 @@ def run_all(o):
         resume = int(last[-1])
 
 
-def known_defects(model):
-    """{case: (defect of Bochs, whether the case passes alone)} for a model, of known.txt."""
+def known_defects(o):
+    """{case: (defect of Bochs, whether the case passes alone)} for a machine, of known.txt."""
     known = {}
+    machine = o.model + (f" without {o.hide}" if o.hide else "")
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "known.txt")) as f:
         for line in f:
             if line.strip() and not line.startswith("#"):
                 case, models, defect = line.rstrip("\n").split("\t")
-                if re.search(models, model):
+                if re.search(models, machine):
                     known[case] = (defect.replace("[alone] ", ""), defect.startswith("[alone] "))
     return known
 
@@ -159,7 +160,7 @@ def known_defects(model):
 def excuse(o, text):
     """Failures that are known defects of Bochs are marked so; those of cases that pass on a machine
     of their own are no failures."""
-    known = known_defects(o.model)
+    known = known_defects(o)
 
     def replace(m):
         defect, alone = known.get(m[3], (None, False))
