@@ -83,7 +83,8 @@ static int create_vm(struct machine *machine)
     struct vm_config config = {
         .size = sizeof(config),
         .flags = (machine->options->check ? VMM_VM_LOCKSTEP : 0) |
-                 (machine->options->hot ? VMM_VM_TRANSLATE_ALL : 0),
+                 (machine->options->hot ? VMM_VM_TRANSLATE_ALL : 0) |
+                 (machine->options->direct ? VMM_VM_DIRECT : 0),
         .select = names[0] != NULL ? VMM_SELECT_REQUIRE : VMM_SELECT_AUTO,
         .backends = names[0] != NULL ? names : NULL,
         .irqchip = VMM_IRQCHIP_PC,
@@ -316,6 +317,10 @@ void machine_stats(struct machine *machine, double seconds, FILE *file)
         {"tlb read misses", stats.tlb_read_misses},
         {"tlb write misses", stats.tlb_write_misses},
         {"tlb fetch misses", stats.tlb_fetch_misses},
+        {"direct entries", stats.direct_entries},
+        {"direct faults", stats.direct_faults},
+        {"direct pages", stats.direct_pages},
+        {"direct spaces", stats.direct_spaces},
     };
     fprintf(file, "backend          %s\n", caps.backend);
     fprintf(file, "wall seconds     %.3f\n", seconds);

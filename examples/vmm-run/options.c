@@ -12,6 +12,7 @@
 #include <vmm/boot.h>
 #include <vmm/vmm.h>
 
+#define UNDECIDED      (-1) /* neither --direct nor --no-direct */
 #define MEMORY_DEFAULT (512ull << 20)
 #define MEMORY_MIN     (1ull << 20)
 #define MEMORY_MAX     (1023ull << 30) /* the guest has 40 address bits, 1 GiB of them for devices */
@@ -32,6 +33,9 @@ static const char usage[] =
     "  --backend NAME        engine that runs the guest (default auto: the best one)\n"
     "  --check               with bt: compare it with the software CPU all the way (slow)\n"
     "  --hot                 with bt: translate all code at once (for tests)\n"
+    "  --direct              with bt: execute user code directly, in processes of its own\n"
+    "                        (default, but for --check)\n"
+    "  --no-direct           with bt: translate all code\n"
     "  --code-cache SIZE     of generated code for each CPU, with bt (default 64M)\n"
     "  --irqchip WHERE       auto (default), user, split, kernel: the interrupt controllers\n"
     "  --list-backends       print what each engine says about this machine, and exit\n"
@@ -175,7 +179,9 @@ enum {
     IRQCHIP,
     CHECK,
     CODE_CACHE,
-    HOT
+    HOT,
+    DIRECT,
+    NO_DIRECT
 };
 
 static const struct option table[] = {
@@ -197,6 +203,8 @@ static const struct option table[] = {
     {"irqchip", required_argument, NULL, IRQCHIP},
     {"check", no_argument, NULL, CHECK},
     {"hot", no_argument, NULL, HOT},
+    {"direct", no_argument, NULL, DIRECT},
+    {"no-direct", no_argument, NULL, NO_DIRECT},
     {"code-cache", required_argument, NULL, CODE_CACHE},
     {NULL, 0, NULL, 0},
 };
@@ -275,6 +283,10 @@ static int parse_option(struct options *options, int option, const char *arg)
     case HOT:
         options->hot = 1;
         break;
+    case DIRECT:
+    case NO_DIRECT:
+        options->direct = option == DIRECT;
+        break;
     case CODE_CACHE:
         if (parse_size(arg, &options->code_cache) != 0) {
             return fail("--code-cache: '%s' is not a size like 512K or 32M", arg);
@@ -310,7 +322,8 @@ int options_parse(struct options *options, int argc, char **argv)
 {
     int option;
 
-    *options = (struct options){.cpus = 1, .memory = MEMORY_DEFAULT, .append = ""};
+    *options =
+        (struct options){.cpus = 1, .memory = MEMORY_DEFAULT, .append = "", .direct = UNDECIDED};
     while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
         int status = parse_option(options, option, optarg);
         if (status != -1) {
@@ -324,7 +337,14 @@ int options_parse(struct options *options, int argc, char **argv)
         if (options->backend != NULL && strcmp(options->backend, "bt") != 0) {
             return fail("--check is for --backend bt");
         }
+        if (options->direct == 1) {
+            return fail("--check compares translated code: not with --direct");
+        }
         options->backend = "bt";
+        options->direct = 0;
+    }
+    if (options->direct == UNDECIDED) {
+        options->direct = 1;
     }
     if (options->kernel == NULL && !options->list_backends) {
         return fail("nothing to boot: --kernel FILE is missing");

@@ -21,8 +21,9 @@ struct options {
     uint32_t timeout; /* seconds; 0: none */
     int no_reboot;
     int stats;
-    int hot;   /* VMM_VM_TRANSLATE_ALL */
-    int check; /* bt in lock step with the software CPU */
+    int hot;    /* VMM_VM_TRANSLATE_ALL */
+    int direct; /* VMM_VM_DIRECT */
+    int check;  /* bt in lock step with the software CPU */
     int list_backends;
 };
 

@@ -37,10 +37,10 @@ int vm_mem_map(struct vm *vm, uint64_t gpa, void *host, uint64_t len, uint32_t p
 
 /*
  * Maps `len` bytes of the file `fd` from `offset` on (page-aligned), shared: guest writes reach the
- * file, and other processes that map it. The descriptor is not kept. The file must be at
- * least offset + len long (VMM_E_RANGE) and the caller must not shrink it: an access behind the end
- * of a file raises SIGBUS in the host program. A descriptor that is open for reading only is enough
- * without W; vm_mem_write and adding W then give VMM_E_PERM. ANY.
+ * file, and other processes that map it. The descriptor is not kept (VMM_VM_DIRECT: a duplicate
+ * is). The file must be at least offset + len long (VMM_E_RANGE) and the caller must not shrink it:
+ * an access behind the end of a file raises SIGBUS in the host program. A descriptor that is open
+ * for reading only is enough without W; vm_mem_write and adding W then give VMM_E_PERM. ANY.
  */
 int vm_mem_map_fd(struct vm *vm, uint64_t gpa, int fd, uint64_t offset, uint64_t len,
                   uint32_t prot);

@@ -49,6 +49,21 @@ struct vm;
 /* bt generates only instructions that every x86-64 processor has: for tests. Without effect on
  * other backends. */
 #define VMM_VM_BASELINE 128u
+/* bt may execute 64-bit user code of the guest (CPL 3) directly, untranslated, in processes of its
+ * own. Without effect on other backends; and where the host lacks what it takes, or forbids it, the
+ * VM works the same without it. The guest sees no difference.
+ *
+ * For each address space that is executed so the library starts two processes by clone(), filtered
+ * by seccomp, which end with the VM at the latest. Their exit signal is 0: wait() and waitpid()
+ * without __WALL do not see them, and SIGCHLD is not raised. The program must not forbid itself (by
+ * seccomp, say with SIGSYS) the system calls that docs/api.md names for it.
+ *
+ * Only with memory from vm_mem_alloc, which is that of a memfd then (one descriptor for each
+ * region, and shared with the children of a fork), and from vm_mem_map_fd, which keeps a duplicate
+ * of the descriptor of a regular file. What is in memory from vm_mem_map is translated as before;
+ * so is everything as long as an instruction budget or dirty tracking is on, and with
+ * VMM_VM_LOCKSTEP. */
+#define VMM_VM_DIRECT 256u
 
 /* The least and the largest vm_config.code_cache. */
 #define VMM_CODE_CACHE_MIN (1u << 20)
@@ -202,6 +217,10 @@ struct vm_stats {
     uint64_t tlb_read_misses; /* tlb_misses by the access that needed a page walk ... */
     uint64_t tlb_write_misses;
     uint64_t tlb_fetch_misses; /* ... of instructions */
+    uint64_t direct_entries;   /* times that user code was entered directly (VMM_VM_DIRECT) ... */
+    uint64_t direct_faults;    /* ... page faults of such code that mapped pages */
+    uint64_t direct_pages;     /* ... pages mapped for it */
+    uint64_t direct_spaces;    /* ... address spaces, each with processes of its own, begun */
 };
 
 /* ANY. VMM_E_INVAL if stats->size is not set. */

@@ -27,6 +27,7 @@ struct backend_host_ops;
 
 struct vmm_backend_ops {
     const char *name;
+    bool direct; /* it knows VMM_VM_DIRECT; the flag is not in vm->flags otherwise */
 
     /* Fills report->result, ->reason and ->flags: usable here, or why not. */
     void (*probe)(struct vmm_backend_report *report);

@@ -121,6 +121,8 @@ struct core_page {
     uint32_t prot;          /* VMM_MEM_* */
     _Atomic uint64_t *code; /* bit n: vCPU n has decoded code of this page */
     _Atomic uint8_t *dirty; /* whoever writes stores 1; NULL while dirty tracking is off */
+    int fd;                 /* the file that has it, for VMM_VM_DIRECT; -1: none */
+    uint64_t fd_offset;     /* of the page in that file */
 };
 /* Looks a page up; `gpa` need not be aligned. In guest state or with the world stopped. */
 bool core_mem_page(struct vm *vm, uint64_t gpa, struct core_page *page);

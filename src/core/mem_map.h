@@ -10,7 +10,7 @@
 
 enum mem_kind {
     MEM_BORROWED, /* the caller's */
-    MEM_PAGES,    /* from os_pages_alloc or os_pages_map_fd */
+    MEM_PAGES,    /* from os_pages_alloc, os_pages_alloc_fd or os_pages_map_fd */
 };
 
 struct mem_region {
@@ -20,6 +20,8 @@ struct mem_region {
     uint32_t prot; /* VMM_MEM_* */
     enum mem_kind kind;
     bool host_ro;           /* the host itself may not write: a file opened for reading */
+    int fd;                 /* our own, of the file that `host` maps; -1: none */
+    uint64_t fd_offset;     /* of the region in that file */
     _Atomic uint64_t *code; /* one per page, see struct core_page */
     _Atomic uint8_t *dirty; /* one per page; NULL while dirty tracking is off */
 };

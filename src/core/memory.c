@@ -52,7 +52,7 @@ bool core_mem_page(struct vm *vm, uint64_t gpa, struct core_page *page)
     struct mem_region *r = mem_find(vm->mem, gpa);
 
     if (!r) {
-        memset(page, 0, sizeof(*page));
+        *page = (struct core_page){.fd = -1};
         return false;
     }
     uint64_t n = (gpa - r->gpa) >> MEM_PAGE_SHIFT;
@@ -60,6 +60,8 @@ bool core_mem_page(struct vm *vm, uint64_t gpa, struct core_page *page)
     page->prot = r->prot;
     page->code = &r->code[n];
     page->dirty = r->dirty ? &r->dirty[n] : NULL;
+    page->fd = r->fd;
+    page->fd_offset = r->fd_offset + (n << MEM_PAGE_SHIFT);
     return true;
 }
 
@@ -100,6 +102,8 @@ static void region_free(struct mem_region *r)
     mem_dirty_free(r);
     if (r->kind == MEM_PAGES)
         os_pages_free(r->host, r->len);
+    if (r->fd >= 0)
+        os_fd_close(r->fd);
 }
 
 /* ---- changes ---- */
@@ -176,8 +180,7 @@ static int insert(struct vm *vm, const char *op, struct mem_region *r)
     int err = code_alloc(r);
 
     if (err) {
-        if (r->kind == MEM_PAGES)
-            os_pages_free(r->host, r->len);
+        region_free(r);
         return core_fail_gpa(vm, err, op, r->gpa, "no memory for the page table of the region");
     }
     core_world_stop(vm);
@@ -190,7 +193,7 @@ static int insert(struct vm *vm, const char *op, struct mem_region *r)
 
 int vm_mem_map(struct vm *vm, uint64_t gpa, void *host, uint64_t len, uint32_t prot)
 {
-    struct mem_region r = {.gpa = gpa, .len = len, .host = host, .prot = prot};
+    struct mem_region r = {.gpa = gpa, .len = len, .host = host, .prot = prot, .fd = -1};
     int err = vm ? check_args(vm, __func__, gpa, len, prot) : VMM_E_INVAL;
 
     if (err)
@@ -224,7 +227,7 @@ static int fd_error(int os_errno)
 
 int vm_mem_map_fd(struct vm *vm, uint64_t gpa, int fd, uint64_t offset, uint64_t len, uint32_t prot)
 {
-    struct mem_region r = {.gpa = gpa, .len = len, .prot = prot, .kind = MEM_PAGES};
+    struct mem_region r = {.gpa = gpa, .len = len, .prot = prot, .kind = MEM_PAGES, .fd = -1};
     int err = vm ? check_args(vm, __func__, gpa, len, prot) : VMM_E_INVAL, os_errno = 0;
     uint64_t size;
 
@@ -252,17 +255,25 @@ int vm_mem_map_fd(struct vm *vm, uint64_t gpa, int fd, uint64_t offset, uint64_t
         return core_fail_os(vm, fd_error(os_errno), __func__, os_errno,
                             "cannot map 0x%llx bytes of descriptor %d at offset 0x%llx",
                             (unsigned long long)len, fd, (unsigned long long)offset);
+    /* Mapping a device once more may be more than mapping memory once more: files only. */
+    if ((vm->flags & VMM_VM_DIRECT) && size != UINT64_MAX) {
+        r.fd = os_fd_dup(fd);
+        r.fd_offset = offset;
+    }
     return insert(vm, __func__, &r);
 }
 
 int vm_mem_alloc(struct vm *vm, uint64_t gpa, uint64_t len, uint32_t prot, void **host)
 {
-    struct mem_region r = {.gpa = gpa, .len = len, .prot = prot, .kind = MEM_PAGES};
+    struct mem_region r = {.gpa = gpa, .len = len, .prot = prot, .kind = MEM_PAGES, .fd = -1};
     int err = vm ? check_args(vm, __func__, gpa, len, prot) : VMM_E_INVAL;
 
     if (err)
         return err;
-    r.host = os_pages_alloc(len);
+    if (vm->flags & VMM_VM_DIRECT)
+        r.host = os_pages_alloc_fd(len, &r.fd);
+    if (!r.host)
+        r.host = os_pages_alloc(len);
     if (!r.host)
         return core_fail_gpa(vm, VMM_E_NOMEM, __func__, gpa,
                              "the host has no 0x%llx bytes of memory", (unsigned long long)len);
@@ -301,7 +312,7 @@ static int remove_stopped(struct vm *vm, uint64_t gpa, struct mem_region *gone)
 
 int vm_mem_unmap(struct vm *vm, uint64_t gpa)
 {
-    struct mem_region gone = {0};
+    struct mem_region gone = {.fd = -1};
     int err;
 
     if (!vm)

@@ -61,7 +61,13 @@ void *os_pages_alloc(size_t len);
 int os_file_size(int fd, uint64_t *size);
 /* Shared mapping of a file; NULL with *os_errno set. */
 void *os_pages_map_fd(int fd, uint64_t offset, size_t len, bool writable, int *os_errno);
+/* As os_pages_alloc, with the descriptor of a file whose pages they are, from its beginning on: the
+ * same memory for whoever maps that, and shared over a fork. NULL where there is no such thing. */
+void *os_pages_alloc_fd(size_t len, int *fd);
 void os_pages_free(void *p, size_t len);
+/* Another descriptor for the same open file, closed on exec; -1 if there is none to be had. */
+int os_fd_dup(int fd);
+void os_fd_close(int fd);
 
 /* Code memory: the same pages writable at *rw and executable at *rx (W^X). 0 or an errno. */
 int os_code_alloc(size_t len, void **rw, void **rx);

@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -251,10 +252,54 @@ void *os_pages_map_fd(int fd, uint64_t offset, size_t len, bool writable, int *o
     return NULL;
 }
 
+/* A file of zeroes that nobody can shrink under us; -1 if there is none to be had. */
+static int make_memory_file(size_t len)
+{
+    struct rlimit limit;
+
+    /* Beyond it, ftruncate raises SIGXFSZ. */
+    if (getrlimit(RLIMIT_FSIZE, &limit) || len > limit.rlim_cur)
+        return -1;
+    int fd = memfd_create("vmm-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -1;
+    if (ftruncate(fd, (off_t)len) ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+void *os_pages_alloc_fd(size_t len, int *fd)
+{
+    int os_errno;
+
+    *fd = make_memory_file(len);
+    if (*fd < 0)
+        return NULL;
+    void *p = os_pages_map_fd(*fd, 0, len, true, &os_errno);
+    if (!p) {
+        close(*fd);
+        *fd = -1;
+    }
+    return p;
+}
+
 void os_pages_free(void *p, size_t len)
 {
     if (p)
         munmap(p, len);
+}
+
+int os_fd_dup(int fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
+void os_fd_close(int fd)
+{
+    close(fd);
 }
 
 /* ---- code memory ---- */

@@ -10,7 +10,7 @@
 
 #define VM_FLAGS                                                                                   \
     (VMM_VM_EXIT_HYPERCALL | VMM_VM_EXIT_CPUID | VMM_VM_EXIT_HLT | VMM_VM_KVM_PV |                 \
-     VMM_VM_TRUST_HOST | VMM_VM_TRANSLATE_ALL | VMM_VM_LOCKSTEP | VMM_VM_BASELINE)
+     VMM_VM_TRUST_HOST | VMM_VM_TRANSLATE_ALL | VMM_VM_LOCKSTEP | VMM_VM_BASELINE | VMM_VM_DIRECT)
 
 /* A vm_create under way: the caller's config, and where a failure goes. */
 struct creation {
@@ -405,6 +405,8 @@ int vm_create(const struct vm_config *config, struct vm **out)
         return refuse(&c, VMM_E_NOMEM, ops->name, "no memory for the VM");
     vm->ops = ops;
     vm->flags = c.config.flags;
+    if (!ops->direct || (vm->flags & VMM_VM_LOCKSTEP))
+        vm->flags &= ~VMM_VM_DIRECT;
     vm->max_vcpus = c.config.max_vcpus;
     vm->irqchip_kind = c.config.irqchip;
     vm->irqchip_mode = c.config.irqchip_mode;

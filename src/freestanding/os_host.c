@@ -239,6 +239,24 @@ void *os_pages_map_fd(int fd, uint64_t offset, size_t len, bool writable, int *o
     return NULL;
 }
 
+void *os_pages_alloc_fd(size_t len, int *fd)
+{
+    (void)len;
+    (void)fd;
+    return NULL;
+}
+
+int os_fd_dup(int fd)
+{
+    (void)fd;
+    return -1;
+}
+
+void os_fd_close(int fd)
+{
+    (void)fd;
+}
+
 int os_event_create(int *event)
 {
     (void)event;

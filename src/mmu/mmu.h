@@ -166,6 +166,15 @@ struct mmu_guard {
 #define MMU_GUARDS 4096
 #endif
 
+/*
+ * What has been taken away, for those who keep mappings made from translations: the addresses of
+ * linear pages, or with MMU_GONE_GPA of guest-physical pages that stores are to be seen of, or
+ * MMU_GONE_ALL. The last MMU_GONE_KEPT of `ngone` notes are kept, each at its number modulo that.
+ */
+#define MMU_GONE_KEPT 128
+#define MMU_GONE_GPA  1ull
+#define MMU_GONE_ALL  2ull
+
 /* Instruction fetches: which page, and where it is. */
 struct mmu_exec_entry {
     uint64_t tag;
@@ -286,6 +295,8 @@ struct mmu {
 
     struct mmu_cell cell[MMU_CELLS];
     uint64_t cells_filled[MMU_CELLS / 64]; /* bits */
+
+    uint64_t gone[MMU_GONE_KEPT], ngone;
 
     const struct mmu_env *env;
 

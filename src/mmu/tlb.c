@@ -83,6 +83,7 @@ void mmu_set_l2(struct mmu *mmu, struct mmu_entry *l2)
 
 void mmu_flush_all(struct mmu *mmu)
 {
+    mmu_note_gone(mmu, MMU_GONE_ALL);
     if (mmu->used) {
         clear_filled(mmu, false, false);
         clear_filled(mmu, true, false);
@@ -107,6 +108,7 @@ static void flush_first_nonglobal(struct mmu *mmu)
 
 void mmu_flush_nonglobal(struct mmu *mmu)
 {
+    mmu_note_gone(mmu, MMU_GONE_ALL);
     flush_first_nonglobal(mmu);
     if (!mmu->used)
         return;
@@ -132,6 +134,10 @@ void mmu_load_pcid(struct mmu *mmu, uint16_t pcid, bool keep)
         c = &mmu->context[mmu->context_next++ % MMU_CONTEXTS];
         keep = false;
     }
+    /* What is kept of a PCID was true when it was left, and all that was taken away since is noted.
+     */
+    if (!keep)
+        mmu_note_gone(mmu, MMU_GONE_ALL);
     mmu->l2_salt = (uint32_t)(c - mmu->context) << MMU_SALT_SHIFT;
     if (keep) {
         mmu->l2_key[0] = c->key;
@@ -147,10 +153,11 @@ void mmu_forget_pcid(struct mmu *mmu, uint16_t pcid)
 
     if (c)
         c->key = 0;
+    mmu_note_gone(mmu, MMU_GONE_ALL);
     mmu->flush_gen++;
 }
 
-void mmu_drop(struct mmu *mmu, unsigned idx, uint64_t linear)
+static void drop_entries(struct mmu *mmu, unsigned idx, uint64_t linear)
 {
     uint64_t page = linear & MMU_PAGE_MASK;
     unsigned i = mmu_slot(linear);
@@ -168,6 +175,12 @@ void mmu_drop(struct mmu *mmu, unsigned idx, uint64_t linear)
     }
 }
 
+void mmu_drop(struct mmu *mmu, unsigned idx, uint64_t linear)
+{
+    mmu_note_gone(mmu, linear & MMU_PAGE_MASK);
+    drop_entries(mmu, idx, linear);
+}
+
 void mmu_flush_page(struct mmu *mmu, uint64_t linear)
 {
     unsigned half = linear >> 63;
@@ -179,8 +192,9 @@ void mmu_flush_page(struct mmu *mmu, uint64_t linear)
         mmu_flush_all(mmu);
         return;
     }
+    mmu_note_gone(mmu, page);
     for (unsigned idx = 0; mmu->used && idx < MMU_NINDEX; idx++)
-        mmu_drop(mmu, idx, linear);
+        drop_entries(mmu, idx, linear);
     for (unsigned u = 0; u < 2; u++)
         if (mmu->exec[u][x].tag == page)
             mmu->exec[u][x].tag = MMU_NO_TAG;
@@ -199,6 +213,7 @@ void mmu_flush_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
     if (!len)
         return;
     mmu_flush_paths(mmu);
+    mmu_note_gone(mmu, MMU_GONE_ALL);
     mmu->flush_gen++;
     flush_l2(mmu);
     for (unsigned idx = 0; idx < MMU_NINDEX; idx++)
@@ -242,6 +257,7 @@ void mmu_protect_gpa(struct mmu *mmu, uint64_t gpa, uint64_t len)
     uint64_t page = gpa & MMU_PAGE_MASK, size = gpa - page + len;
 
     mmu_flush_paths(mmu);
+    mmu_note_gone(mmu, size <= MMU_PAGE_SIZE ? page | MMU_GONE_GPA : MMU_GONE_ALL);
     if (size <= MMU_PAGE_SIZE && !mmu_was_written(mmu, page))
         return;
     flush_l2(mmu);

@@ -48,6 +48,11 @@ static inline bool mmu_was_written(const struct mmu *mmu, uint64_t gpa)
 
 #define MMU_PATH_GEN_SHIFT 44 /* linear addresses >> 21 are below */
 
+static inline void mmu_note_gone(struct mmu *mmu, uint64_t what)
+{
+    mmu->gone[mmu->ngone++ % MMU_GONE_KEPT] = what;
+}
+
 /* Forgets all paths and cells: entries are going to be taken away. */
 static inline void mmu_flush_paths(struct mmu *mmu)
 {

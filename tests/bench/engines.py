@@ -19,6 +19,9 @@ MEMORY = "512M"
 UNSUPPORTED = 77
 
 
+CLOCK_TICK = 1 / os.sysconf("SC_CLK_TCK")
+
+
 class Failure(Exception):
     """A guest or a program that does not do what it should."""
 
@@ -76,6 +79,51 @@ def prepare(directory):
     return os.path.join(GUESTS, "cloud/vmlinuz"), initrd
 
 
+def cpu_clock(pid):
+    """The clock of a process with all its threads, dead ones too: clock_getcpuclockid(3)."""
+    return (~pid << 3) | 2
+
+
+def stat_fields(pid):
+    """/proc/PID/stat behind the name: the state is number 0."""
+    with open("/proc/%s/stat" % pid, encoding="utf-8", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
+
+
+def descendants(pid):
+    """The children of a process, and theirs, as long as nobody has waited for them."""
+    children = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            children.setdefault(int(stat_fields(name)[1]), []).append(int(name))
+        except OSError:
+            pass  # ended meanwhile
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found[1:]
+
+
+def waited_for(pid):
+    """CPU time of the children that the process has waited for, theirs included."""
+    fields = stat_fields(pid)
+    return (int(fields[13]) + int(fields[14])) * CLOCK_TICK
+
+
+def tree_cpu_time(pid):
+    """Of a process and all that it has started."""
+    while True:
+        gone = waited_for(pid)
+        total = time.clock_gettime(cpu_clock(pid)) + gone
+        try:
+            for child in descendants(pid):
+                total += time.clock_gettime(cpu_clock(child)) + waited_for(child)
+        except OSError:
+            continue  # one has ended: its time is elsewhere now
+        if waited_for(pid) == gone:
+            return total
+
+
 class Session:
     """A running engine that takes commands."""
 
@@ -88,8 +136,6 @@ class Session:
         pin = None if cpus is None else (lambda: os.sched_setaffinity(0, cpus))
         self.process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=self.errors, preexec_fn=pin)
-        # The clock of a process with all its threads, dead ones too: clock_getcpuclockid(3).
-        self.cpu_clock = (~self.process.pid << 3) | 2
         try:
             self.wait_for(r"@ready cpus=(\d+)", timeout)
             self.ready = dict(wall=time.monotonic() - self.start, cpu=self.cpu_time())
@@ -98,7 +144,7 @@ class Session:
             raise
 
     def cpu_time(self):
-        return time.clock_gettime(self.cpu_clock)
+        return tree_cpu_time(self.process.pid)
 
     def wait_for(self, pattern, timeout):
         end = time.monotonic() + timeout
@@ -164,13 +210,14 @@ def available(engine):
                            check=False).stdout.splitlines()
     for line in lines:
         name, state, reason = (line.split(None, 2) + ["", ""])[:3]
-        if name == engine:
+        if name == engine.partition("-")[0]:
             return None if state in ("available", "degraded") else state + ": " + reason
     return "this build has no backend " + engine
 
 
 def start(engine, directory, kernel, initrd, cpus=None):
-    """A guest with one processor, or `cpus`; natively all processors, or that many."""
+    """A guest with one processor, or `cpus`; natively all processors, or that many. What follows a
+    backend's name is an option of vmm-run: bt-no-direct is bt with --no-direct."""
     append = "console=ttyS0 quiet panic=-1"
     if engine == "native":
         mine = sorted(os.sched_getaffinity(0))
@@ -181,6 +228,8 @@ def start(engine, directory, kernel, initrd, cpus=None):
                                 "-smp", str(cpus or 1), "-nic", "none", "-display", "none", "-monitor",
                                 "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel,
                                 "-initrd", initrd, "-append", append])
-    return Session(engine, [VMM_RUN, "--backend", engine, "--memory", MEMORY, "--cpus", str(cpus or 1),
+    backend, _, option = engine.partition("-")
+    return Session(engine, [VMM_RUN, "--backend", backend, *(["--" + option] if option else []),
+                            "--memory", MEMORY, "--cpus", str(cpus or 1),
                             "--no-reboot", "--kernel", kernel, "--initrd", initrd, "--append",
                             append])

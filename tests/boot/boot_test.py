@@ -14,6 +14,10 @@ import tempfile
 import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.dont_write_bytecode = True
+sys.path.insert(0, HERE)
+import direct  # noqa: E402
+
 ROOT = os.path.dirname(os.path.dirname(HERE))
 GUESTS = os.environ.get("VMM_GUESTS", os.path.join(ROOT, "guests"))
 BUILT = os.environ.get("VMM_GUEST_DIR", os.path.join(ROOT, "build/examples/guest"))
@@ -51,6 +55,21 @@ def linux32(flavour, work, **options):
                  busybox="i386/busybox", **options)
 
 
+# The checks of tests/boot/user, which pass on real hardware.
+def user(name, *args, **options):
+    options.setdefault("append", "console=ttyS0 loglevel=4 panic=-1 vmm.test=user vsyscall=xonly")
+    return linux(name, "user", [r"user: all passed", r"guest: done"], backend="bt", user=True,
+                 # What the checks do to themselves, the kernel may say.
+                 may=[r"segfault", r"general protection fault", r"invalid opcode"],
+                 args=["--no-reboot", *args], **options)
+
+
+# User code is executed directly: so many entries at least, or the case has shown nothing.
+def directly(case, entries):
+    return dict(case, args=case["args"] + ["--direct"], backend="bt",
+                counts={"direct entries": entries})
+
+
 def repo_guest(name, cpus=1, args=(), append="auto", **options):
     return dict(kernel=os.path.join(BUILT, name), timeout=200, status=0, append=append, **options,
                 args=["--memory", "64M", "--no-reboot", "--cpus", str(cpus), *args],
@@ -85,6 +104,12 @@ CASES = {
                           [r"guest: 2 of 2 processors", r"guest: counted 2000 and 2000",
                            r"guest: done"],
                           args=["--no-reboot", "--cpus", "2"], backend="bt"),
+    "user-bt": user("cloud", "--no-direct"),
+    "user-bt-smp": user("cloud", "--no-direct", "--cpus", "2"),
+    "user-direct": directly(user("cloud"), 1000),
+    "user-direct-smp": directly(user("cloud", "--cpus", "2"), 1000),
+    # All of it, at once.
+    "user-direct-hot": directly(user("cloud", "--hot", "--cpus", "2"), 20000),
     "cloud-smp": linux("cloud", "smp",
                        [r"guest: 2 of 2 processors", r"guest: counted 2000 and 2000",
                         r"guest: done"],
@@ -136,6 +161,13 @@ CASES = {
                       expect=[r"Memtest86\+ v\d", r"Testing", r"Moving inversions"],
                       stop=True),
 }
+CASES["guest-direct"] = directly(CASES["guest-bt"], 0)
+CASES["guest-direct-smp"] = directly(CASES["guest-bt-smp"], 0)
+CASES["cloud-direct"] = directly(CASES["cloud-bt"], 100)
+CASES["cloud-direct-smp"] = directly(CASES["cloud-bt-smp"], 10)
+CASES["cloud-direct-hot"] = directly(CASES["cloud-bt"], 10000)
+CASES["cloud-direct-hot"]["args"] += ["--hot"]
+CASES["linux32-direct"] = directly(CASES["linux32-bt"], 0)
 CASES["memtest32"] = dict(CASES["memtest64"],
                           kernel=os.path.join(GUESTS, "memtest/memtest32.bin"))
 
@@ -170,10 +202,22 @@ def need_backend(case):
     skip("this build has no backend " + case["backend"])
 
 
-def build_initramfs(busybox):
+def build_user(directory):
+    program = os.path.join(directory, "user")
+    sources = [os.path.join("user", name) for name in sorted(os.listdir(os.path.join(HERE, "user")))
+               if name.endswith(".c")]
+    subprocess.run(["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-static", "-fno-pie", "-no-pie",
+                    "-mno-red-zone", "-pthread", "-o", program, *sources], cwd=HERE, check=True)
+    return program
+
+
+def build_initramfs(case):
     file = tempfile.NamedTemporaryFile(prefix="vmm-initramfs-", suffix=".cpio")
-    subprocess.run([os.path.join(HERE, "mkinitramfs.sh"), os.path.join(GUESTS, busybox),
-                    os.path.join(HERE, "init-test"), file.name], check=True)
+    with tempfile.TemporaryDirectory(prefix="vmm-user-") as directory:
+        programs = [build_user(directory)] if case.get("user") else []
+        subprocess.run([os.path.join(HERE, "mkinitramfs.sh"),
+                        os.path.join(GUESTS, case.get("busybox", "busybox/busybox")),
+                        os.path.join(HERE, "init-test"), file.name, *programs], check=True)
     return file
 
 
@@ -184,6 +228,8 @@ class Boot:
         command = [VMM_RUN, "--kernel", case["kernel"], "--stats", *case["args"], *extra]
         if "backend" in case:
             command += ["--backend", case["backend"]]
+            if case["backend"] == "bt" and "--direct" not in case["args"]:
+                command += ["--no-direct"] # what is translated is to be tested
         if "append" in case:
             command += ["--append", case["append"]]
         if initrd is not None:
@@ -243,6 +289,8 @@ class Boot:
     def judge(self, status, errors):
         wrong = ["not seen: " + pattern for pattern in self.missing()]
         for pattern in TROUBLE:
+            if pattern in self.case.get("may", []):
+                continue
             match = re.search(pattern + ".*", self.output)
             if match:
                 wrong.append("trouble: " + match.group(0))
@@ -252,6 +300,10 @@ class Boot:
             wrong.append("exit status %d, not %d" % (status, self.case["status"]))
         if self.case.get("message", "") not in errors:
             wrong.append("no message '%s'" % self.case["message"])
+        for name, least in self.case.get("counts", {}).items():
+            match = re.search("^" + name + r" +(\d+)$", errors, re.MULTILINE)
+            if not match or int(match.group(1)) < least:
+                wrong.append("%s: %s, not %d" % (name, match and match.group(1), least))
         return wrong
 
 
@@ -260,9 +312,11 @@ def main():
         sys.exit("usage: boot_test.py CASE [VMM-RUN-OPTION...]\ncases: " + " ".join(CASES))
     case = CASES[sys.argv[1]]
     need_backend(case)
+    if "--direct" in case["args"] and direct.why_not():
+        skip(direct.why_not())
     if "fetch" in case:
         fetch(case["fetch"])
-    initrd = build_initramfs(case.get("busybox", "busybox/busybox")) if case.get("init") else None
+    initrd = build_initramfs(case) if case.get("init") else None
     boot = Boot(case, initrd, sys.argv[2:])
     wrong = boot.run()
     if "compare" in case:

@@ -62,7 +62,8 @@ static bool parse_flag(struct report_options *o, const char *arg)
     } flags[] = {{"--trust", VMM_VM_TRUST_HOST},
                  {"--hot", VMM_VM_TRANSLATE_ALL},
                  {"--check", VMM_VM_LOCKSTEP},
-                 {"--baseline", VMM_VM_BASELINE}};
+                 {"--baseline", VMM_VM_BASELINE},
+                 {"--direct", VMM_VM_DIRECT}};
 
     for (unsigned i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
         if (strcmp(arg, flags[i].arg) == 0) {
@@ -91,7 +92,7 @@ bool report_parse(struct report_options *o, int argc, char **argv)
     }
     if (!ok)
         fprintf(stderr,
-                "usage: %s [--backend NAME] [--trust] [--hot] [--check] [--baseline]\n"
+                "usage: %s [--backend NAME] [--trust] [--hot] [--check] [--baseline] [--direct]\n"
                 "       [--known FILE] [--list] [--format text|tap|markdown] [--log FILE]\n"
                 "       [--timeout SECONDS] [PATTERN]\n",
                 argv[0]);

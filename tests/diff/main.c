@@ -156,7 +156,7 @@ static int parse(int argc, char **argv, struct options *o)
         {"seed", 1, NULL, 's'},     {"count", 1, NULL, 'c'},   {"insns", 1, NULL, 'i'},
         {"code32", 0, NULL, '3'},   {"backend", 1, NULL, 'b'}, {"max-failures", 1, NULL, 'm'},
         {"verbose", 0, NULL, 'v'},  {"hot", 0, NULL, 'h'},     {"check", 0, NULL, 'k'},
-        {"baseline", 0, NULL, 'l'}, {NULL, 0, NULL, 0},
+        {"baseline", 0, NULL, 'l'}, {"direct", 0, NULL, 'd'},  {NULL, 0, NULL, 0},
     };
     uint64_t v = 0;
     int opt;
@@ -194,6 +194,9 @@ static int parse(int argc, char **argv, struct options *o)
         case 'l':
             o->flags |= VMM_VM_BASELINE;
             break;
+        case 'd':
+            o->flags |= VMM_VM_DIRECT;
+            break;
         case 'v':
             o->verbose = true;
             break;
@@ -214,8 +217,8 @@ int main(int argc, char **argv)
     if (parse(argc, argv, &o) != 0) {
         fprintf(stderr,
                 "usage: diff [--seed N] [--count N] [--insns 1..%u] [--code32]\n"
-                "            [--backend NAME] [--hot] [--check] [--baseline] [--max-failures N]\n"
-                "            [--verbose]\n",
+                "            [--backend NAME] [--hot] [--check] [--baseline] [--direct]\n"
+                "            [--max-failures N] [--verbose]\n",
                 DIFF_MAX_UNITS);
         return 1;
     }

@@ -7,6 +7,7 @@ Environment: VMM_RUN and VMM_GUEST, the paths of vmm-run and of guest.elf.
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -94,6 +95,9 @@ class VmmRun(unittest.TestCase):
                 (["--initrd", "a,,b", "--kernel", "x"], b"empty file name"),
                 (["--timeout", "0", "--kernel", "x"], b"--timeout: '0'"),
                 (["--backend", "warp", "--kernel", GUEST], b"warp"),
+                (["--direct=1", "--kernel", "x"], b"allow an argument"),
+                (["--check", "--direct", "--kernel", "x"], b"not with --direct"),
+                (["--direct", "--check", "--kernel", "x"], b"not with --direct"),
                 (["--kernel", "x", "stray"], b"'stray'")]:
             result = self.run_vmm(*args)
             self.assertEqual((args, result.returncode), (args, 1))
@@ -104,7 +108,8 @@ class VmmRun(unittest.TestCase):
         result = self.run_vmm("--help")
         self.assertEqual(result.returncode, 0)
         for option in ["--backend", "--cpus", "--memory", "--kernel", "--initrd", "--append",
-                       "--list-backends", "--stats", "--firmware", "--flat", "--no-reboot"]:
+                       "--list-backends", "--stats", "--firmware", "--flat", "--no-reboot",
+                       "--direct", "--no-direct"]:
             self.assertIn(option.encode(), result.stdout)
         result = self.run_vmm("--version")
         self.assertEqual(result.returncode, 0)
@@ -117,6 +122,29 @@ class VmmRun(unittest.TestCase):
 
     def test_named_backend_runs(self):
         self.assertEqual(self.run_flat(POWEROFF, "--backend", "interp").returncode, 0)
+
+    def guest_memory_files(self, *args):
+        """How many memfds the process maps as memory of the guest, which prompts."""
+        process = self.start_flat(PROMPT, *args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL)
+        self.assertEqual(process.stdout.read(1), b">")
+        with open("/proc/%d/maps" % process.pid, encoding="utf-8") as maps:
+            found = sum("memfd:vmm-memory" in line for line in maps)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(PATIENCE), 1)
+        process.stdout.close()
+        return found
+
+    def test_direct_is_for_bt_and_the_last_option_counts(self):
+        backends = self.run_vmm("--list-backends").stdout
+        if not re.search(rb"(?m)^bt +available", backends):
+            self.skipTest("no bt here")
+        self.assertGreater(self.guest_memory_files("--backend", "bt"), 0)
+        self.assertGreater(self.guest_memory_files("--backend", "bt", "--direct"), 0)
+        self.assertGreater(self.guest_memory_files("--backend", "bt", "--no-direct", "--direct"), 0)
+        for args in [["--backend", "bt", "--no-direct"], ["--backend", "bt", "--direct", "--no-direct"],
+                     ["--backend", "interp", "--direct"], ["--check"], ["--check", "--no-direct"]]:
+            self.assertEqual((args, self.guest_memory_files(*args)), (args, 0))
 
     def test_an_image_of_no_known_format_is_refused(self):
         result = self.run_vmm("--kernel", self.image(b"not a kernel" * 1000))

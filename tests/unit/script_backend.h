@@ -139,6 +139,7 @@ static void script_code_changed(struct vm *vm, uint64_t gpa, uint64_t len)
 
 static const struct vmm_backend_ops script_ops = {
     .name = "script",
+    .direct = true,
     .probe = script_probe,
     .vm_init = script_vm_init,
     .vm_fini = script_vm_fini,
@@ -163,15 +164,20 @@ const struct vmm_backend_ops *const vmm_backends[] = {&script_ops, NULL};
 static struct vm *vm;
 static struct vcpu *cpu[SCRIPT_CPUS];
 
-static void script_setup(void)
+static void script_setup_flags(uint32_t flags)
 {
-    struct vm_config config = {.size = sizeof(config), .max_vcpus = SCRIPT_CPUS};
+    struct vm_config config = {.size = sizeof(config), .max_vcpus = SCRIPT_CPUS, .flags = flags};
 
     memset(script, 0, sizeof(script));
     memset(&told, 0, sizeof(told));
     ck_assert_int_eq(vm_create(&config, &vm), 0);
     for (uint32_t i = 0; i < SCRIPT_CPUS; i++)
         ck_assert_int_eq(vcpu_create(vm, i, NULL, &cpu[i]), 0);
+}
+
+static void script_setup(void)
+{
+    script_setup_flags(0);
 }
 
 static void script_teardown(void)

@@ -5,22 +5,10 @@
 
 #include "backends/bt/region.h"
 #include "bt_fake.h"
+#include "random_insn.h"
 
 static struct fake *f, *alone;
-static uint64_t seed;
 static unsigned shared;
-
-static uint32_t number(uint32_t n)
-{
-    seed = seed * 6364136223846793005ull + 1442695040888963407ull;
-    return (uint32_t)(seed >> 33) % n;
-}
-
-static void fill(uint8_t *p, unsigned n)
-{
-    while (n--)
-        *p++ = (uint8_t)(number(4) ? number(256) : number(2) * 255);
-}
 
 /* Prefixes, REX, VEX or EVEX, opcode map; mostly what compilers use. */
 static void make(uint8_t *p, bool code64)
@@ -32,27 +20,11 @@ static void make(uint8_t *p, bool code64)
                                     0xd1, 0xd3, 0xe8, 0xeb, 0xf7, 0xff};
     unsigned i = 0;
 
-    fill(p, 15);
+    random_bytes(p, 15);
     while (i < 2 && !number(4))
         p[i++] = prefix[number(sizeof(prefix))];
-    switch (number(12)) {
-    case 0:
-        p[i++] = 0xc5;
+    if (random_vector(p, &i, code64, 12))
         return;
-    case 1:
-        p[i++] = 0xc4;
-        p[i] = (uint8_t)((p[i] & 0xe0) | (1 + number(3)));
-        return;
-    case 2:
-        p[i++] = 0x62;
-        p[i] = (uint8_t)((p[i] & 0xf0) | (1 + number(3)));
-        p[i + 1] |= 4;
-        return;
-    default:
-        break;
-    }
-    if (code64 && number(2))
-        p[i++] = (uint8_t)(0x40 + number(16));
     if (!number(3))
         p[i++] = 0x0f;
     else if (number(3))
@@ -168,7 +140,7 @@ static void run(uint32_t mode, unsigned count)
             compare(&a, &b);
             shared += a.known && a.insn == last;
             last = a.insn;
-            fill(code + keep, 15 - keep);
+            random_bytes(code + keep, 15 - keep);
         }
     }
 }

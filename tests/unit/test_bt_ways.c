@@ -259,6 +259,21 @@ FAKE_ASM(calls_at_times, 64,
          "1: test %esi, %esi\n jz 2f\n call 1b + 0x2000\n add %rax, %rbx\n 2: dec %ecx\n jnz 1b\n"
          "hlt");
 
+/* Has called so often that both pages are in a region. */
+static struct fake *with_region(void)
+{
+    struct fake *f = translating();
+
+    fake_load(f, CALLER, calls_at_times_begin, calls_at_times_end);
+    fake_load(f, CALLEE, gives_1_begin, gives_1_end);
+    fake_load(f, CALLEE_2, gives_2_begin, gives_2_end);
+    f->cpu->gpr[VMM_RCX] = 1u << 30;
+    f->cpu->gpr[VMM_RSI] = 1;
+    ck_assert_int_eq(fake_run(f, 7000), X86_STOP_ATTENTION);
+    ck_assert_uint_gt(f->cpu->count.regions, 0);
+    return f;
+}
+
 /* Whether a region has made sure of its pages since the last flush. */
 static bool is_guarded(const struct fake *f)
 {
@@ -294,15 +309,8 @@ START_TEST(pages_not_in_use)
 {
     for (unsigned accessed = 0; accessed < 2; accessed++) {
         uint64_t bits = 7 | accessed * PTE_ACCESSED;
-        struct fake *f = translating();
+        struct fake *f = with_region();
 
-        fake_load(f, CALLER, calls_at_times_begin, calls_at_times_end);
-        fake_load(f, CALLEE, gives_1_begin, gives_1_end);
-        fake_load(f, CALLEE_2, gives_2_begin, gives_2_end);
-        f->cpu->gpr[VMM_RCX] = 1u << 30;
-        f->cpu->gpr[VMM_RSI] = 1;
-        ck_assert_int_eq(fake_run(f, 7000), X86_STOP_ATTENTION);
-        ck_assert_uint_gt(f->cpu->count.regions, 0);
         fake_put(f, PTE(CALLEE), 8, CALLEE | bits);
         x86_flush_tlb(f->cpu);
         ck_assert(!is_guarded(f));
@@ -322,17 +330,9 @@ END_TEST
 /* A region whose page is elsewhere for good makes room for another. */
 START_TEST(pages_that_have_gone)
 {
-    struct fake *f = translating();
-    uint64_t regions;
+    struct fake *f = with_region();
+    uint64_t regions = f->cpu->count.regions;
 
-    fake_load(f, CALLER, calls_at_times_begin, calls_at_times_end);
-    fake_load(f, CALLEE, gives_1_begin, gives_1_end);
-    fake_load(f, CALLEE_2, gives_2_begin, gives_2_end);
-    f->cpu->gpr[VMM_RCX] = 1u << 30;
-    f->cpu->gpr[VMM_RSI] = 1;
-    ck_assert_int_eq(fake_run(f, 7000), X86_STOP_ATTENTION);
-    regions = f->cpu->count.regions;
-    ck_assert_uint_gt(regions, 0);
     fake_put(f, PTE(CALLEE), 8, CALLEE_2 | 7 | PTE_ACCESSED);
     x86_flush_tlb(f->cpu);
     enter_often(f, 60000);

@@ -144,6 +144,33 @@ START_TEST(the_report_has_the_flag)
 }
 END_TEST
 
+/* For engines that know it; not in lock step. */
+START_TEST(direct_is_taken_by_all_and_seen_by_some)
+{
+    static const struct {
+        const char *backend;
+        uint32_t flags, kept;
+    } t[] = {{"first", VMM_VM_DIRECT, 0},
+             {"second", VMM_VM_DIRECT, VMM_VM_DIRECT},
+             {"second", 0, 0},
+             {"second", VMM_VM_DIRECT | VMM_VM_LOCKSTEP, VMM_VM_LOCKSTEP}};
+
+    engine[1].direct = true;
+    for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
+        const char *const names[] = {t[i].backend, NULL};
+        struct vm_config config = {.size = sizeof(config),
+                                   .flags = t[i].flags,
+                                   .select = VMM_SELECT_REQUIRE,
+                                   .backends = names};
+        struct vm *vm = NULL;
+
+        ck_assert_int_eq(vm_create(&config, &vm), 0);
+        ck_assert_uint_eq(vm->flags, t[i].kept);
+        vm_destroy(vm);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("choose");
@@ -156,6 +183,7 @@ int main(void)
     tcase_add_test(tcase, auto_says_why_none_works);
     tcase_add_test(tcase, one_that_is_asked_for_may_be_degraded);
     tcase_add_test(tcase, the_report_has_the_flag);
+    tcase_add_test(tcase, direct_is_taken_by_all_and_seen_by_some);
     suite_add_tcase(suite, tcase);
 
     SRunner *runner = srunner_create(suite);

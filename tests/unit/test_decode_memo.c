@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "core/x86/decode.h"
+#include "random_insn.h"
 #include "x86_fake.h"
 
 static struct fake *f, *plain;
-static uint64_t seed;
 static unsigned hits, known;
 
 static void setup(void)
@@ -25,45 +25,17 @@ static void teardown(void)
     fake_free(plain);
 }
 
-static uint32_t number(uint32_t n)
-{
-    seed = seed * 6364136223846793005ull + 1442695040888963407ull;
-    return (uint32_t)(seed >> 33) % n;
-}
-
-static void fill(uint8_t *p, unsigned n)
-{
-    while (n--)
-        *p++ = (uint8_t)(number(4) ? number(256) : number(2) * 255);
-}
-
 /* Prefixes, REX, VEX or EVEX, and an opcode map; the rest is what happens to be there. */
 static void make(uint8_t *p, bool code64)
 {
     static const uint8_t prefix[] = {0x66, 0xf2, 0xf3, 0x2e, 0x64, 0x65, 0xf0, 0x3e, 0x67};
     unsigned i = 0;
 
-    fill(p, 15);
+    random_bytes(p, 15);
     while (i < 3 && !number(3))
         p[i++] = prefix[number(sizeof(prefix))];
-    switch (number(8)) {
-    case 0:
-        p[i++] = 0xc5;
+    if (random_vector(p, &i, code64, 8))
         return;
-    case 1:
-        p[i++] = 0xc4;
-        p[i] = (uint8_t)((p[i] & 0xe0) | (1 + number(3)));
-        return;
-    case 2:
-        p[i++] = 0x62;
-        p[i] = (uint8_t)((p[i] & 0xf0) | (1 + number(3)));
-        p[i + 1] |= 4;
-        return;
-    default:
-        break;
-    }
-    if (code64 && number(2))
-        p[i++] = (uint8_t)(0x40 + number(16));
     if (number(2))
         p[i++] = 0x0f;
     if (p[i - !!i] == 0x0f && !number(4))
@@ -154,7 +126,7 @@ static void random_ops(uint32_t mode, unsigned count)
         make(code, (mode & X86_MODE_CODE) == X86_MODE_CODE64);
         for (unsigned k = 0; k < 4; k++) {
             compare_ops(mode, code);
-            fill(code + keep, 15 - keep);
+            random_bytes(code + keep, 15 - keep);
             if (!number(4)) /* an address that wraps */
                 memcpy(code + keep, (uint8_t[]){(uint8_t)number(256), 0xff, 0xff, 0x7f}, 4);
         }
@@ -206,7 +178,7 @@ static void compare_shapes(uint32_t mode, unsigned count)
         make(code, (mode & X86_MODE_CODE) == X86_MODE_CODE64);
         for (unsigned k = 0; k < 4; k++) {
             compare(mode, code);
-            fill(code + keep, 15 - keep);
+            random_bytes(code + keep, 15 - keep);
         }
     }
     ck_assert_uint_gt(hits, count / 4);
@@ -250,7 +222,7 @@ START_TEST(opcodes)
             code[n++] = (uint8_t)x;
             code[n++] = (uint8_t)(number(2) * 0x24);
             for (unsigned k = 0; k < 2; k++) {
-                fill(code + n, 15 - n);
+                random_bytes(code + n, 15 - n);
                 compare(mode, code);
             }
         }

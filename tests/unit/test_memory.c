@@ -6,6 +6,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "script_backend.h"
@@ -275,6 +278,177 @@ START_TEST(files_that_are_open_for_reading_only)
 }
 END_TEST
 
+/* ---- descriptors (VMM_VM_DIRECT) ---- */
+
+static void direct_setup(void)
+{
+    script_setup_flags(VMM_VM_DIRECT);
+}
+
+static struct core_page page_at(uint64_t gpa)
+{
+    struct core_page page;
+
+    memset(&page, 0x5a, sizeof(page));
+    core_mem_page(vm, gpa, &page);
+    return page;
+}
+
+static bool is_open(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0;
+}
+
+START_TEST(without_the_flag_no_page_has_a_descriptor)
+{
+    int fd = make_file(PAGE);
+
+    ck_assert_int_eq(vm_mem_alloc(vm, 0x1000, PAGE, VMM_MEM_RWX, NULL), 0);
+    ck_assert_int_eq(vm_mem_map_fd(vm, 0x2000, fd, 0, PAGE, VMM_MEM_RWX), 0);
+    ck_assert_int_eq(vm_mem_map(vm, 0x3000, borrowed, PAGE, VMM_MEM_RWX), 0);
+    for (uint64_t gpa = 0; gpa < 0x5000; gpa += PAGE)
+        ck_assert_int_eq(page_at(gpa).fd, -1);
+    close(fd);
+}
+END_TEST
+
+/* vm_destroy must have them closed, too. */
+START_TEST(descriptors_of_library_memory)
+{
+    struct core_page first, third;
+    uint8_t *host, *again;
+    int gone;
+
+    ck_assert_int_eq(vm_mem_alloc(vm, 0x10000, 4 * PAGE, VMM_MEM_RWX, (void **)&host), 0);
+    ck_assert_int_eq(vm_mem_alloc(vm, 0x1000, PAGE, VMM_MEM_RX, NULL), 0); /* in front: it moves */
+    first = page_at(0x10000);
+    third = page_at(0x12abc);
+    ck_assert_int_ge(first.fd, 0);
+    ck_assert_int_eq(third.fd, first.fd);
+    ck_assert_int_ne(page_at(0x1000).fd, first.fd);
+    ck_assert_uint_eq(first.fd_offset, 0);
+    ck_assert_uint_eq(third.fd_offset, 2 * PAGE);
+    ck_assert_int_eq(page_at(0x14000).fd, -1);
+    ck_assert_int_eq(fcntl(first.fd, F_GETFD), FD_CLOEXEC);
+    ck_assert_int_ne(ftruncate(first.fd, PAGE), 0); /* nobody takes it from under the VM */
+
+    again = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, third.fd, (off_t)third.fd_offset);
+    ck_assert_ptr_ne(again, MAP_FAILED);
+    ck_assert_int_eq(vm_mem_write(vm, 0x12ffb, "hello", 5), 0);
+    ck_assert_mem_eq(again + PAGE - 5, "hello", 5);
+    memcpy(again + 7, "there", 5);
+    ck_assert_mem_eq(host + 2 * PAGE + 7, "there", 5);
+    ck_assert_uint_eq(host[0], 0);
+
+    ck_assert_int_eq(vm_mem_unmap(vm, 0x10000), 0);
+    ck_assert(!is_open(first.fd));
+    ck_assert_mem_eq(again + 7, "there", 5); /* the memory lives as long as it is mapped */
+    munmap(again, PAGE);
+    gone = page_at(0x1000).fd;
+    ck_assert(is_open(gone));
+    ck_assert_int_eq(vm_destroy(vm), 0);
+    vm = NULL;
+    ck_assert(!is_open(gone));
+}
+END_TEST
+
+START_TEST(descriptors_of_files)
+{
+    int fd = make_file(4 * PAGE);
+    struct core_page page;
+    char back[6] = "";
+
+    ck_assert_int_eq(vm_mem_map_fd(vm, 0x8000, fd, PAGE, 3 * PAGE, VMM_MEM_RWX), 0);
+    page = page_at(0xa123);
+    ck_assert_int_ge(page.fd, 0);
+    ck_assert_int_ne(page.fd, fd);
+    ck_assert_uint_eq(page.fd_offset, 3 * PAGE);
+    ck_assert_uint_eq(page_at(0x8000).fd_offset, PAGE);
+    ck_assert_int_eq(fcntl(page.fd, F_GETFD), FD_CLOEXEC);
+    close(fd); /* the library has its own */
+    ck_assert_int_eq(vm_mem_write(vm, 0xa000, "hello", 5), 0);
+    ck_assert_int_eq(pread(page.fd, back, 5, (off_t)page.fd_offset), 5);
+    ck_assert_str_eq(back, "hello");
+
+    /* What fails keeps nothing: the number is the lowest free one before and after. */
+    int next = dup(page.fd);
+    close(next);
+    ck_assert_int_eq(vm_mem_map_fd(vm, 0x9000, page.fd, 0, PAGE, VMM_MEM_RWX), VMM_E_EXIST);
+    ck_assert_int_eq(vm_mem_alloc(vm, 0x9000, PAGE, VMM_MEM_RWX, NULL), VMM_E_EXIST);
+    ck_assert(!is_open(next));
+
+    ck_assert_int_eq(vm_mem_unmap(vm, 0x8000), 0);
+    ck_assert(!is_open(page.fd));
+}
+END_TEST
+
+/* Devices are mapped once; borrowed memory has no file. */
+START_TEST(memory_without_descriptors)
+{
+    int zero = open("/dev/zero", O_RDWR | O_CLOEXEC);
+
+    ck_assert_int_ge(zero, 0);
+    ck_assert_int_eq(vm_mem_map_fd(vm, 0, zero, 0, PAGE, VMM_MEM_RWX), 0);
+    ck_assert_int_eq(vm_mem_map(vm, 0x1000, borrowed, PAGE, VMM_MEM_RWX), 0);
+    ck_assert_int_eq(page_at(0).fd, -1);
+    ck_assert_int_eq(page_at(0x1000).fd, -1);
+    close(zero);
+}
+END_TEST
+
+/* Private pages then. A limit for files must not raise SIGXFSZ. */
+START_TEST(no_descriptors_to_be_had)
+{
+    const struct rlimit files = {16, 16}, size = {PAGE, PAGE};
+    int status, fd = make_file(PAGE), full;
+    pid_t child;
+
+    ck_assert_int_eq(vm_mem_alloc(vm, 0, PAGE, VMM_MEM_RWX, NULL), 0);
+    child = fork(); /* limits cannot be raised again */
+    ck_assert_int_ge(child, 0);
+    if (child) {
+        ck_assert_int_eq(waitpid(child, &status, 0), child);
+        ck_assert_int_eq(status, 0);
+        close(fd);
+        return;
+    }
+    struct vm_config config = {.size = sizeof(config), .flags = VMM_VM_DIRECT};
+    if (vm_create(&config, &vm) || setrlimit(RLIMIT_FSIZE, &size))
+        _exit(1);
+    if (vm_mem_alloc(vm, 0, PAGE, VMM_MEM_RWX, NULL) || page_at(0).fd < 0)
+        _exit(2);
+    if (vm_mem_alloc(vm, 0x10000, 2 * PAGE, VMM_MEM_RWX, NULL) || page_at(0x10000).fd != -1)
+        _exit(3);
+    if (setrlimit(RLIMIT_NOFILE, &files))
+        _exit(4);
+    do
+        full = dup(fd);
+    while (full >= 0);
+    if (vm_mem_alloc(vm, 0x20000, PAGE, VMM_MEM_RWX, NULL) || page_at(0x20000).fd != -1)
+        _exit(5);
+    if (vm_mem_map_fd(vm, 0x30000, fd, 0, PAGE, VMM_MEM_RWX) || page_at(0x30000).fd != -1)
+        _exit(6);
+    if (vm_mem_write(vm, 0x20000, "hello", 5) || vm_mem_write(vm, 0x30000, "hello", 5))
+        _exit(7);
+    _exit(vm_destroy(vm) ? 8 : 0);
+}
+END_TEST
+
+START_TEST(huge_memory_with_a_descriptor_is_touched_lazily)
+{
+    uint64_t len = 64ull << 30;
+    struct stat st;
+
+    ck_assert_int_eq(vm_mem_alloc(vm, 0, len, VMM_MEM_RWX, NULL), 0);
+    ck_assert_int_eq(vm_mem_write(vm, len - 5, "hello", 5), 0);
+    ck_assert_int_eq(fstat(page_at(0).fd, &st), 0);
+    ck_assert_uint_eq(page_at(len - 1).fd_offset, len - PAGE);
+    ck_assert_int_lt(st.st_blocks * 512, 16 << 20);
+}
+END_TEST
+
 /* ---- threads ---- */
 
 #define FLICKER 0x100000ull /* a region that comes and goes */
@@ -378,6 +552,17 @@ int main(void)
     tcase_add_test(tc, files_are_shared);
     tcase_add_test(tc, files_that_are_too_short_or_bad_are_refused);
     tcase_add_test(tc, files_that_are_open_for_reading_only);
+    tcase_add_test(tc, without_the_flag_no_page_has_a_descriptor);
+    tcase_add_test(tc, regions_come_and_go_while_vcpus_run);
+    suite_add_tcase(suite, tc);
+    tc = tcase_create("descriptors");
+    tcase_add_checked_fixture(tc, direct_setup, script_teardown);
+    tcase_add_test(tc, copies_span_regions_and_name_the_hole);
+    tcase_add_test(tc, descriptors_of_library_memory);
+    tcase_add_test(tc, descriptors_of_files);
+    tcase_add_test(tc, memory_without_descriptors);
+    tcase_add_test(tc, no_descriptors_to_be_had);
+    tcase_add_test(tc, huge_memory_with_a_descriptor_is_touched_lazily);
     tcase_add_test(tc, regions_come_and_go_while_vcpus_run);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_NORMAL);

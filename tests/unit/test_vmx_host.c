@@ -22,7 +22,6 @@ const struct vmm_backend_ops *const vmm_backends[] = {&vmm_backend_vmx, NULL};
 
 static struct vmm_host_ops host;
 static struct vmm_error error;
-static void *slot;
 static int fail_heap; /* malloc and its like fail when it counts down to 0; negative: never */
 static long heap;
 static unsigned fpu_depth;
@@ -98,24 +97,6 @@ static void pages_free(void *ctx, void *p, size_t n)
     counting = was;
 }
 
-static void *phys_to_virt(void *ctx, uint64_t phys)
-{
-    (void)ctx;
-    return (void *)(uintptr_t)(phys + fake.bias);
-}
-
-static uint32_t cpu_count(void *ctx)
-{
-    (void)ctx;
-    return FAKE_CPUS;
-}
-
-static void **thread_slot(void *ctx)
-{
-    (void)ctx;
-    return &slot;
-}
-
 static void kick(void *ctx, uint32_t cpu)
 {
     (void)ctx;
@@ -155,9 +136,9 @@ static void start(const struct fake_model *model)
     host.tsc_khz = 1000000;
     host.pages_alloc = pages_alloc;
     host.pages_free = pages_free;
-    host.phys_to_virt = phys_to_virt;
-    host.cpu_count = cpu_count;
-    host.thread_slot = thread_slot;
+    host.phys_to_virt = fake_phys_to_virt;
+    host.cpu_count = fake_cpu_count;
+    host.thread_slot = fake_thread_slot;
     host.kick = kick;
     host.fpu_begin = fpu_begin;
     host.fpu_end = fpu_end;

@@ -17,25 +17,6 @@ const struct vmm_backend_ops *const vmm_backends[] = {&vmm_backend_vmx, NULL};
 /* ---- the host ---- */
 
 static struct vmm_host_ops host;
-static void *slot;
-
-static void *phys_to_virt(void *ctx, uint64_t phys)
-{
-    (void)ctx;
-    return (void *)(uintptr_t)(phys + fake.bias);
-}
-
-static uint32_t cpu_count(void *ctx)
-{
-    (void)ctx;
-    return FAKE_CPUS;
-}
-
-static void **thread_slot(void *ctx)
-{
-    (void)ctx;
-    return &slot;
-}
 
 static void nothing(void *ctx)
 {
@@ -103,9 +84,9 @@ static void start(bool vpids, uint32_t vcpus)
     free(p);
     host = fake_host;
     host.tsc_khz = 1000000;
-    host.phys_to_virt = phys_to_virt;
-    host.cpu_count = cpu_count;
-    host.thread_slot = thread_slot;
+    host.phys_to_virt = fake_phys_to_virt;
+    host.cpu_count = fake_cpu_count;
+    host.thread_slot = fake_thread_slot;
     host.fpu_begin = host.fpu_end = nothing;
     host.now = now;
     vmm_host = &host;

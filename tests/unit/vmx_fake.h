@@ -393,6 +393,26 @@ static inline int fake_wrmsr(void *ctx, uint32_t index, uint64_t value)
     return 0;
 }
 
+static inline void *fake_phys_to_virt(void *ctx, uint64_t phys)
+{
+    (void)ctx;
+    return (void *)(uintptr_t)(phys + fake.bias);
+}
+
+static inline uint32_t fake_cpu_count(void *ctx)
+{
+    (void)ctx;
+    return FAKE_CPUS;
+}
+
+static inline void **fake_thread_slot(void *ctx)
+{
+    static void *slot;
+
+    (void)ctx;
+    return &slot;
+}
+
 static const struct vmm_host_ops fake_host = {.size = sizeof(fake_host),
                                               .pages_alloc = fake_pages_alloc,
                                               .pages_free = fake_pages_free,

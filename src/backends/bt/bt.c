@@ -6,6 +6,7 @@
 #include <Zydis/Zydis.h>
 
 #include "backends/bt/check.h"
+#include "backends/shadow/shadow.h"
 
 static void bt_probe(struct vmm_backend_report *report)
 {
@@ -37,6 +38,7 @@ static void bt_vcpu_fini(struct vcpu *vcpu)
         return;
     }
     vcpu->backend_data = NULL;
+    shadow_detach(iv);
     bt_detach(iv->cpu);
     interp_vcpu_close(iv);
     free(iv);
@@ -75,7 +77,18 @@ static int bt_vcpu_init(struct vcpu *vcpu)
         bt_vcpu_fini(vcpu);
         return err == EPERM || err == EACCES ? VMM_E_PERM : VMM_E_NOMEM;
     }
-    return VMM_OK;
+    if (vcpu->vm->flags & VMM_VM_DIRECT)
+        err = shadow_attach(iv);
+    if (err)
+        bt_vcpu_fini(vcpu);
+    return err;
+}
+
+static void bt_wake(struct vcpu *vcpu)
+{
+    interp_wake(vcpu);
+    if ((vcpu->vm->flags & VMM_VM_DIRECT) && vcpu->backend_data)
+        shadow_wake(vcpu->backend_data);
 }
 
 static int bt_run(struct vcpu *vcpu, bool step)
@@ -130,6 +143,7 @@ static void bt_fallbacks(struct vm *vm, struct core_counts *list)
 
 const struct vmm_backend_ops vmm_backend_bt = {
     .name = "bt",
+    .direct = true,
     .probe = bt_probe,
     .vm_init = bt_vm_init,
     .vm_fini = bt_vm_fini,
@@ -141,7 +155,7 @@ const struct vmm_backend_ops vmm_backend_bt = {
     .vcpu_fini = bt_vcpu_fini,
     .vcpu_reset = interp_vcpu_reset,
     .run = bt_run,
-    .wake = interp_wake,
+    .wake = bt_wake,
     .get_regs = interp_get_regs,
     .set_regs = interp_set_regs,
     .get_xsave = interp_get_xsave,

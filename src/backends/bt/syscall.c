@@ -199,6 +199,8 @@ static bool gen_sysret(struct gen *g)
         return false;
     gen_spill_flags(g);
     slow_unless_calm(g);
+    compare_byte(g, GEN_FIELD(user_stops), 0);
+    gen_slow_if(g, CC_NZ);
     slow_test(g, GEN_FIELD(efer), X86_EFER_SCE, CC_Z);
     gen_get(g, H_RAX, VMM_R11);
     slow_test(g, em_reg(H_RAX), X86_TF | X86_AC, CC_NZ);

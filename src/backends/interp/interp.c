@@ -102,7 +102,11 @@ void interp_caps(struct vm *vm, struct vm_caps *caps)
     X(tlb_l2_hits, mmu.l2_hits)                                                                    \
     X(tlb_read_misses, mmu.misses_by[MMU_READ])                                                    \
     X(tlb_write_misses, mmu.misses_by[MMU_WRITE])                                                  \
-    X(tlb_fetch_misses, mmu.misses_by[MMU_EXEC])
+    X(tlb_fetch_misses, mmu.misses_by[MMU_EXEC])                                                   \
+    X(direct_entries, count.direct_entries)                                                        \
+    X(direct_faults, count.direct_faults)                                                          \
+    X(direct_pages, count.direct_pages)                                                            \
+    X(direct_spaces, count.direct_spaces)
 
 static void publish_stats(struct interp_vcpu *iv)
 {

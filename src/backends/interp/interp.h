@@ -17,7 +17,8 @@ struct interp_code {
 struct interp_stats {
     _Atomic uint64_t insns, irqs, exceptions, tlb_misses, tlb_flushes, blocks_decoded,
         blocks_flushed, block_lookups, thunks, translations, code_flushes, handler_calls, regions,
-        chains, code_bytes, tlb_l2_hits, tlb_read_misses, tlb_write_misses, tlb_fetch_misses;
+        chains, code_bytes, tlb_l2_hits, tlb_read_misses, tlb_write_misses, tlb_fetch_misses,
+        direct_entries, direct_faults, direct_pages, direct_spaces;
 };
 
 struct interp_vcpu {
@@ -25,6 +26,7 @@ struct interp_vcpu {
     struct x86_cpu *cpu;
     struct x86_env env;
     struct interp_code *code;
+    struct shadow *shadow; /* direct execution, or NULL */
     struct interp_stats stats;
     uint64_t nexits; /* vcpu->nexits of the last run: tells when a new vcpu_run has begun */
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/vmx/apic.c: what of the local APIC is in the hardware's keeping: CR8 by the TPR shadow;
- * in x2APIC mode the TPR, and delivery and ends of interrupts. */
+ * in x2APIC mode, or at the APIC-access page (apic_page.c), the TPR, registers that are only read,
+ * and delivery and ends of interrupts. */
 #include "backends/vmx/vmx.h"
 #include "core/internal.h"
 #include "core/irqchip.h"
@@ -14,9 +15,9 @@
  * the virtual-APIC page, where the guest reads and writes it without exits. What waits for a lower
  * priority is the TPR threshold's, which ends the entry; what arrives meanwhile ends it, too.
  *
- * With virtual-interrupt delivery it lends IRR and ISR as well in x2APIC mode: what waits at a
- * session's begin is delivered without an exit and ended without one, but for level-triggered
- * interrupts, of whose ends the IOAPIC hears by an exit.
+ * With virtual-interrupt delivery it lends IRR and ISR as well: what waits at a session's begin is
+ * delivered without an exit and ended without one, but for level-triggered interrupts, of whose
+ * ends the IOAPIC hears by an exit.
  */
 
 #define MSR_X2APIC_TPR VMX_MSR_X2APIC_TPR

@@ -14,14 +14,14 @@
 
 /* The guest, which runs in the host's own address space and touches no memory. */
 __asm__(".pushsection .text\n"
-        ".hidden vmx_mtf_guest\n"
-        "vmx_mtf_guest:\n"
+        ".hidden vmx_probe_guest\n"
+        "vmx_probe_guest:\n"
         "	nop\n"
         "	nop\n"
         "	vmcall\n"
         "	ud2\n"
         ".popsection");
-extern const uint8_t vmx_mtf_guest[] __attribute__((visibility("hidden")));
+extern const uint8_t vmx_probe_guest[] __attribute__((visibility("hidden")));
 
 #define put vmx_insn_put
 
@@ -72,7 +72,7 @@ static void put_guest(void)
     put(VMX_LINK_POINTER, UINT64_MAX);
     put(VMX_GUEST_RSP, 0);
     put(VMX_GUEST_RFLAGS, 2);
-    put(VMX_GUEST_RIP, (uint64_t)(uintptr_t)vmx_mtf_guest);
+    put(VMX_GUEST_RIP, (uint64_t)(uintptr_t)vmx_probe_guest);
 }
 
 /* Everything that exits exits; nothing else is asked for that needs further fields. */
@@ -125,7 +125,7 @@ static uint32_t enter(struct vmx_vcpu *v)
 
 static bool steps(struct vmx_vcpu *v)
 {
-    const uint64_t second = (uint64_t)(uintptr_t)vmx_mtf_guest + 1;
+    const uint64_t second = (uint64_t)(uintptr_t)vmx_probe_guest + 1;
 
     for (unsigned i = 0; i < TRIES; i++) {
         uint32_t reason = enter(v);

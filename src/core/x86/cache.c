@@ -412,6 +412,8 @@ bool x86_cache_invalidate(struct x86_cpu *cpu, uint64_t gpa, uint64_t len)
 {
     uint64_t last = gpa + len - 1;
 
+    if (cpu->env->invalidated)
+        cpu->env->invalidated(cpu->env->mmu.ctx, gpa, len ? len : 1);
     if (!len)
         return !*page_slot(cpu->cache, gpa);
     if ((gpa & MMU_PAGE_MASK) == (last & MMU_PAGE_MASK))

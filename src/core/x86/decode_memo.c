@@ -49,83 +49,23 @@ enum kind { PLAIN, MODRM, PREFIX, REX, MAP_0F, EVEX, VEX3, VEX2 };
         PLAIN, PREFIX, PLAIN
 #define ROW_OF(kind)                                                                               \
     kind, kind, kind, kind, kind, kind, kind, kind, kind, kind, kind, kind, kind, kind, kind, kind
+#define ROW_6                                                                                      \
+    PLAIN, PLAIN, EVEX, MODRM, PREFIX, PREFIX, PREFIX, PLAIN, PLAIN, MODRM, PLAIN, MODRM, PLAIN,   \
+        PLAIN, PLAIN, PLAIN
+#define ROW_C                                                                                      \
+    MODRM, MODRM, PLAIN, PLAIN, VEX3, VEX2, MODRM, MODRM, PLAIN, PLAIN, PLAIN, PLAIN, PLAIN,       \
+        PLAIN, PLAIN, PLAIN
+#define ROW_D                                                                                      \
+    MODRM, MODRM, MODRM, MODRM, PLAIN, PLAIN, PLAIN, PLAIN, MODRM, MODRM, MODRM, MODRM, MODRM,     \
+        MODRM, MODRM, MODRM
+#define ROW_F                                                                                      \
+    PREFIX, PLAIN, PREFIX, PREFIX, PLAIN, PLAIN, MODRM, MODRM, PLAIN, PLAIN, PLAIN, PLAIN, PLAIN,  \
+        PLAIN, MODRM, MODRM
 
-static const uint8_t kinds[256] = {ALU_ROW(MAP_0F),
-                                   ALU_ROW(PLAIN),
-                                   ALU_PREFIX_ROW,
-                                   ALU_PREFIX_ROW,
-                                   ROW_OF(REX),
-                                   ROW_OF(PLAIN),
-                                   /* 60: */ PLAIN,
-                                   PLAIN,
-                                   EVEX,
-                                   MODRM,
-                                   PREFIX,
-                                   PREFIX,
-                                   PREFIX,
-                                   PLAIN,
-                                   PLAIN,
-                                   MODRM,
-                                   PLAIN,
-                                   MODRM,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   ROW_OF(PLAIN),
-                                   ROW_OF(MODRM),
-                                   ROW_OF(PLAIN),
-                                   ROW_OF(PLAIN),
-                                   ROW_OF(PLAIN),
-                                   /* c0: */ MODRM,
-                                   MODRM,
-                                   PLAIN,
-                                   PLAIN,
-                                   VEX3,
-                                   VEX2,
-                                   MODRM,
-                                   MODRM,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   /* d0: */ MODRM,
-                                   MODRM,
-                                   MODRM,
-                                   MODRM,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   MODRM,
-                                   MODRM,
-                                   MODRM,
-                                   MODRM,
-                                   MODRM,
-                                   MODRM,
-                                   MODRM,
-                                   MODRM,
-                                   ROW_OF(PLAIN),
-                                   /* f0: */ PREFIX,
-                                   PLAIN,
-                                   PREFIX,
-                                   PREFIX,
-                                   PLAIN,
-                                   PLAIN,
-                                   MODRM,
-                                   MODRM,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   PLAIN,
-                                   MODRM,
-                                   MODRM};
+static const uint8_t kinds[256] = {ALU_ROW(MAP_0F), ALU_ROW(PLAIN), ALU_PREFIX_ROW, ALU_PREFIX_ROW,
+                                   ROW_OF(REX),     ROW_OF(PLAIN),  ROW_6,          ROW_OF(PLAIN),
+                                   ROW_OF(MODRM),   ROW_OF(PLAIN),  ROW_OF(PLAIN),  ROW_OF(PLAIN),
+                                   ROW_C,           ROW_D,          ROW_OF(PLAIN),  ROW_F};
 
 /* Bit n of a row: opcode 0F, row * 16 + n has a ModRM byte. */
 static const uint16_t modrm_0f[16] = {0x200f, 0xffff, 0xffff, 0x0000, 0xffff, 0xffff,

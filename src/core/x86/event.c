@@ -336,9 +336,11 @@ static bool deliver(struct x86_cpu *cpu, struct delivery *d)
     d->software = ev->type == X86_EVENT_SOFT_INT || ev->type == X86_EVENT_SOFT_EXC;
     d->abandoned = false;
     d->rip = cpu->rip;
-    if (d->software || ev->type == X86_EVENT_PRIV_SW)
-        d->rip = (d->rip + ev->len) & cpu->rip_mask;
     d->eflags = x86_all_flags(cpu) | (sets_rf(ev) ? X86_RF : 0);
+    if (d->software || ev->type == X86_EVENT_PRIV_SW) {
+        d->rip = (d->rip + ev->len) & cpu->rip_mask;
+        d->eflags &= ~X86_RF; /* it was for this instruction, which is over */
+    }
     cpu->ext = !d->software;
     if (ev->has_cr2)
         cpu->cr2 = ev->cr2;

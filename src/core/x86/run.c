@@ -372,6 +372,8 @@ static void turn(struct x86_cpu *cpu, bool step)
     }
     if (x86_unlikely(cpu->mode & X86_MODE_SINGLE) && !again && x86_check_exec_breakpoints(cpu))
         return;
+    if (cpu->cpl == 3 && cpu->env->user && !step && !again && cpu->env->user(cpu->env->mmu.ctx))
+        return;
     retired_one = execute(cpu, step || again || in_shadow(cpu));
     cpu->restart = cpu->stop == X86_STOP_ABORT;
     if (step && retired_one && (cpu->stop == X86_STOP_NONE || cpu->stop == X86_STOP_HLT))

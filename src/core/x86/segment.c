@@ -293,7 +293,7 @@ const struct x86_op *x86_go(struct x86_cpu *cpu, uint64_t rip, uint32_t old)
     x86_settle_shadow(cpu);
     /* Blocks at hand have been checked against one CS of those that are not flat. */
     if (((cpu->rflags | old) & (X86_TF | X86_RF)) || cpu->nmi_pending ||
-        (!x86_code64(cpu) && !(cpu->mode & X86_MODE_FLAT)))
+        (cpu->user_stops && cpu->cpl == 3) || (!x86_code64(cpu) && !(cpu->mode & X86_MODE_FLAT)))
         return x86_next_slow(cpu, rip);
     /* Interrupts that become possible: most often there is none, and the slow loop is long. */
     if ((cpu->rflags & ~old & X86_IF) &&

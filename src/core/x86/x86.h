@@ -167,6 +167,11 @@ struct x86_env {
     uint64_t (*get_cr8)(void *ctx);
     void (*set_cr8)(void *ctx, uint64_t cr8);
     void (*poll)(void *ctx); /* every X86_POLL instructions: timers; may set attention */
+    /* Before code at CPL 3 is executed, outside of blocks, if nothing else is to be done: true if
+     * somebody else has executed some of it, as far as the registers say now. NULL: nobody does. */
+    bool (*user)(void *ctx);
+    /* Code in [gpa, gpa+len) is not what it was, as x86_cache_invalidate is told. May be NULL. */
+    void (*invalidated)(void *ctx, uint64_t gpa, uint64_t len);
     /* Before the first block of a page is decoded: marks the page in mmu_page.code and makes all
      * vCPUs drop their fast write entries for it. */
     void (*code_decoded)(void *ctx, uint64_t gpa);
@@ -237,7 +242,8 @@ struct x86_dr {
 
 struct x86_counters {
     uint64_t insns, irqs, exceptions, halts, blocks_decoded, blocks_flushed, block_lookups, thunks,
-        translations, code_flushes, handler_calls, regions, chains, code_bytes;
+        translations, code_flushes, handler_calls, regions, chains, code_bytes, direct_entries,
+        direct_faults, direct_pages, direct_spaces;
 };
 
 /* Direct-mapped cache from linear addresses and modes to blocks; flushed with the TLB. The key of a
@@ -349,6 +355,7 @@ struct x86_cpu {
     struct x86_event later; /* injected by a callback: delivered after its instruction */
     uint8_t shadow;         /* VMM_SHADOW_*: cleared after the next instruction */
     bool restless;          /* somebody may wait for interrupts to be possible */
+    bool user_stops;        /* returns to CPL 3 go by the slow loop: env->user wants to know */
     bool sti_passed;        /* execution went on behind STI: its shadow is over, unless ... */
     uint64_t sti_at;        /* ... so many instructions are retired */
     bool nmi_blocked, nmi_pending;
