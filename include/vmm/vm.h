@@ -51,7 +51,8 @@ struct vm;
 #define VMM_VM_BASELINE 128u
 /* bt may execute 64-bit user code of the guest (CPL 3) directly, untranslated, in processes of its
  * own. Without effect on other backends; and where the host lacks what it takes, or forbids it, the
- * VM works the same without it. The guest sees no difference.
+ * VM works the same without it. What a guest can see of it is in docs/direct.md; vm_stats.insns
+ * does not count what is executed directly.
  *
  * For each address space that is executed so the library starts two processes by clone(), filtered
  * by seccomp, which end with the VM at the latest. Their exit signal is 0: wait() and waitpid()
@@ -61,8 +62,8 @@ struct vm;
  * Only with memory from vm_mem_alloc, which is that of a memfd then (one descriptor for each
  * region, and shared with the children of a fork), and from vm_mem_map_fd, which keeps a duplicate
  * of the descriptor of a regular file. What is in memory from vm_mem_map is translated as before;
- * so is everything as long as an instruction budget or dirty tracking is on, and with
- * VMM_VM_LOCKSTEP. */
+ * so is everything while the vCPU has an instruction budget, a breakpoint, a watchpoint or a single
+ * step to obey, and with VMM_VM_LOCKSTEP. */
 #define VMM_VM_DIRECT 256u
 
 /* The least and the largest vm_config.code_cache. */

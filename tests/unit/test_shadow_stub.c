@@ -16,6 +16,7 @@
 
 #include "backends/shadow/stub.h"
 #include "core/os.h"
+#include "has_stubs.h"
 
 #define CODE 0x555555554000ull
 #define DATA 0x7ffe00000000ull
@@ -44,12 +45,7 @@ static struct stub_cmd map_cmd(uint64_t at, int prot, uint64_t offset)
 
 static void setup(void)
 {
-    int err = stub_create(&stub);
-
-    if (err) {
-        printf("no stub: %s\n", strerror(err));
-        _exit(77);
-    }
+    ck_assert_int_eq(stub_create(&stub), 0);
     ram = memfd_create("ram", MFD_CLOEXEC);
     ck_assert_int_ge(ram, 0);
     ck_assert_int_eq(ftruncate(ram, 2 * STUB_PAGE), 0);
@@ -152,11 +148,40 @@ START_TEST(faults)
         ck_assert_uint_eq(c->trap, 13);
         ck_assert_uint_eq(c->rip, CODE);
     }
-    if (stub.cpuid_faults) {
-        c = RUN("\x0f\xa2");
-        ck_assert_uint_eq(stub.state->signal, SIGSEGV);
-        ck_assert_uint_eq(c->trap, 13);
+}
+END_TEST
+
+/* CPUID with EAX 0 and INT3: whether it faulted. */
+static bool cpuid_faults(void)
+{
+    struct stub_context *c = stub_context(&stub);
+
+    c->rax = 0;
+    c = RUN("\x0f\xa2\xcc");
+    if (stub.state->signal == SIGTRAP) {
+        ck_assert_uint_eq(c->rip, CODE + 3);
+        ck_assert_uint_ne(c->rax, 0);
+        return false;
     }
+    ck_assert_uint_eq(stub.state->signal, SIGSEGV);
+    ck_assert_uint_eq(c->trap, 13);
+    ck_assert_uint_eq(c->rip, CODE);
+    return true;
+}
+
+START_TEST(cpuid)
+{
+    ck_assert(!stub.cpuid_faults && !cpuid_faults());
+    for (int on = 1; on >= 0; on--) {
+        stub_fault_cpuid(&stub, on);
+        ck_assert(stub.cpuid_faults == (on && stub.cpuid_can_fault));
+        for (int i = 0; i < 3; i++)
+            ck_assert(cpuid_faults() == stub.cpuid_faults);
+    }
+    /* What is changed twice before the next run. */
+    stub_fault_cpuid(&stub, true);
+    stub_fault_cpuid(&stub, false);
+    ck_assert(!cpuid_faults());
 }
 END_TEST
 
@@ -264,6 +289,29 @@ START_TEST(forged)
 }
 END_TEST
 
+/* A program that closes descriptors which are not its own: nothing goes on that nobody hears. */
+START_TEST(closed)
+{
+    bool mapper = _i;
+    siginfo_t info = {0};
+    int pid = mapper ? stub.mapper.pid : stub.guest.pid;
+
+    close(mapper ? stub.mapper.listener : stub.guest.listener);
+    memcpy(pages, "\xc6\x03\x01\xeb\xfb", 5); /* mov byte [rbx], 1, for ever */
+    stub_context(&stub)->rip = CODE;
+    stub_context(&stub)->rbx = DATA;
+    ck_assert_int_eq(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | __WALL), 0);
+    ck_assert_int_eq(info.si_status, SIGSEGV);
+    if (mapper)
+        ck_assert_int_eq(stub_map(&stub, 0), ESRCH);
+    else
+        ck_assert_int_eq(stub_run(&stub, os_now() + 1000000000), STUB_GONE);
+    ck_assert_uint_eq(pages[STUB_PAGE], 0);
+    /* Not twice. */
+    *(mapper ? &stub.mapper.listener : &stub.guest.listener) = dup(0);
+}
+END_TEST
+
 START_TEST(killed)
 {
     siginfo_t info;
@@ -327,11 +375,13 @@ static Suite *suite(void)
     tcase_add_test(tc, registers);
     tcase_add_test(tc, vectors);
     tcase_add_test(tc, faults);
+    tcase_add_test(tc, cpuid);
     tcase_add_test(tc, system_calls);
     tcase_add_test(tc, endless);
     tcase_add_test(tc, unmap);
     tcase_add_test(tc, empty);
     tcase_add_test(tc, forged);
+    tcase_add_loop_test(tc, closed, 0, 2);
     tcase_add_test(tc, killed);
     tcase_add_test(tc, unseen);
     tcase_add_test(tc, no_descriptors);
@@ -341,15 +391,8 @@ static Suite *suite(void)
 
 int main(void)
 {
-    struct stub probe;
-    int err = stub_create(&probe);
-
-    if (err) {
-        printf("skipped: the host makes no stub: %s\n", strerror(err));
+    if (!has_stubs())
         return 77;
-    }
-    stub_kill(&probe);
-    stub_destroy(&probe);
 
     SRunner *sr = srunner_create(suite());
     srunner_run_all(sr, CK_NORMAL);

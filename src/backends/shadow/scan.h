@@ -23,9 +23,10 @@
  * one behind it is to be executable.
  *
  * It follows the code in a straight line from several places before each suspect, as x86 code is
- * soon in step wherever decoding begins. It is no boundary for a program that hides such an
- * instruction inside of another one and jumps there: that program sees the host's values, and by
- * SYSENTER loses its registers.
+ * soon in step wherever decoding begins. SLDT and STR, whose opcodes are two frequent bytes, count
+ * if most of these places lead to them, all others if one does. It is no boundary for a program
+ * that hides such an instruction inside of another one and jumps there: that program sees the
+ * host's values, and by SYSENTER loses its registers.
  */
 bool shadow_scan(const uint8_t page[4096], const uint8_t *next, unsigned what);
 

@@ -20,9 +20,12 @@
  * or a few times that, were user code ... */
 #define SAMPLES 128
 /* ... and no longer when in so many runs of its stub less than two fifths of the time was spent in
- * its code: translated, it takes about so much longer. It then takes twice as many samples. */
+ * its code: translated, it takes about so much longer. Then it pauses, each time twice as long. */
 #define RUNS        32u
+#define PAUSE       1000000ull /* ns */
 #define MAX_BACKOFF 8u
+/* So many of these runs that end at pages refused for CPUID only are worse than CPUID faults. */
+#define MAX_REFUSED 4u
 
 #define PF_WRITE 2u /* error codes of #PF */
 #define PF_FETCH 16u
@@ -31,6 +34,7 @@ struct candidate {
     uint64_t cr3;
     uint32_t samples;
     unsigned backoff;
+    uint64_t until; /* of the pause, as os_now */
 };
 
 struct shadow {
@@ -51,7 +55,8 @@ struct shadow {
     bool again;    /* the page fault at `fault` was the software CPU's: the page may be there now */
     enum mmu_access access;
     uint64_t fault;
-    uint64_t cost; /* of going to a stub and coming back at once, in ns; 0: not known */
+    uint64_t cost[2]; /* of going to a stub and coming back at once, without and with faults for
+                       * CPUID, in ns; 0: not known */
     uint64_t host_xcr0;
 };
 
@@ -105,13 +110,23 @@ static struct space *find_space(struct shadow *sh, uint64_t cr3)
     return NULL;
 }
 
-static void deactivate(struct shadow *sh, struct space *sp, bool back_off)
+/* It does not pay now. */
+static void pause_space(struct shadow *sh, struct space *sp)
 {
     struct candidate *c = candidate_of(sh, sp->cr3);
 
     sp->active = false;
-    c->samples = 0;
-    c->backoff = back_off && c->backoff < MAX_BACKOFF ? c->backoff + 1 : c->backoff;
+    c->until = os_now() + (PAUSE << c->backoff);
+    c->backoff += c->backoff < MAX_BACKOFF;
+    c->samples = SAMPLES - SAMPLES / 16;
+}
+
+/* Its address space is another program's. */
+static void forget_program(struct shadow *sh, struct space *sp)
+{
+    *candidate_of(sh, sp->cr3) = (struct candidate){.cr3 = sp->cr3};
+    sp->active = false;
+    stub_fault_cpuid(&sp->stub, false);
 }
 
 static void free_space(struct space *sp)
@@ -135,23 +150,29 @@ static void drop_space(struct shadow *sh, struct space *sp)
     *slot = sp;
 }
 
-/* What it costs to go there and come back at once: the least of a few times. */
-static void measure(struct shadow *sh, struct stub *s)
+/* What it costs to go there and come back at once: the least of a few times. With a new stub. */
+static uint64_t round_trip(struct stub *s)
 {
     uint64_t best = UINT64_MAX;
 
-    if (sh->cost)
-        return;
     for (unsigned i = 0; i < 8; i++) {
         uint64_t begin = os_now(), ns;
 
         stub_kick(s->guest.pid); /* it comes when the frame is given back */
         if (stub_run(s, UINT64_MAX) != STUB_STOPPED)
-            return;
+            return 0;
         ns = os_now() - begin;
         best = ns < best ? ns : best;
     }
-    sh->cost = best;
+    return best;
+}
+
+static void measure(struct shadow *sh, struct stub *s)
+{
+    for (int faults = 1; faults >= 0 && !sh->cost[faults]; faults--) {
+        stub_fault_cpuid(s, faults);
+        sh->cost[faults] = round_trip(s);
+    }
 }
 
 static struct space *start_space(struct shadow *sh)
@@ -192,6 +213,7 @@ static struct space *take_space(struct shadow *sh, uint64_t cr3)
     }
     sp = sh->space[oldest];
     sp->cr3 = cr3;
+    stub_fault_cpuid(&sp->stub, false);
     if (space_clear(sp))
         return sp;
     drop_space(sh, sp);
@@ -202,6 +224,13 @@ static struct space *take_space(struct shadow *sh, uint64_t cr3)
 static bool is_sample(const struct x86_cpu *cpu)
 {
     return x86_countdown(cpu) == cpu->countdown_start;
+}
+
+/* Begins with the observations for a verdict. */
+static void observe(struct space *sp)
+{
+    sp->runs = sp->cpuid_refused = 0;
+    sp->run_ns = sp->all_ns = 0;
 }
 
 /* The space in which the CPU's code is to be executed now, or NULL. */
@@ -217,7 +246,7 @@ static struct space *choose_space(struct shadow *sh)
             if (!is_sample(cpu))
                 return NULL;
             c = candidate_of(sh, cr3);
-            if (++c->samples < (uint32_t)SAMPLES << c->backoff)
+            if (++c->samples < SAMPLES || os_now() < c->until)
                 return NULL;
         }
         if (!can_enter(sh))
@@ -226,8 +255,7 @@ static struct space *choose_space(struct shadow *sh)
         if (!sp)
             return NULL;
         sp->active = true;
-        sp->runs = 0;
-        sp->run_ns = sp->all_ns = 0;
+        observe(sp);
         sp->seen = cpu->mmu.ngone - MMU_GONE_KEPT - 1;
         sp->fill = true;
     }
@@ -242,19 +270,15 @@ static bool settle(struct shadow *sh, struct space *sp)
     unsigned scan = scan_for(sh, &sp->stub);
     uint32_t before = sp->npages;
 
-    if (scan != sp->scan) {
-        sp->scan = scan;
-        if (!space_clear(sp))
-            return false;
-    }
+    if ((scan & ~sp->scan) && !space_clear(sp))
+        return false;
+    sp->scan = scan;
     while (sp->seen != iv->cpu->mmu.ngone || sp->any_stale)
         if (!space_check(sp, iv))
             return false;
     /* With half of the pages all code has gone: another program has this address space now. */
-    if (before > 16 && sp->npages < before / 2 && !space_has_code(sp) && !sh->at_once) {
-        candidate_of(sh, sp->cr3)->backoff = 0;
-        deactivate(sh, sp, false);
-    }
+    if (before > 16 && sp->npages < before / 2 && !space_has_code(sp) && !sh->at_once)
+        forget_program(sh, sp);
     return true;
 }
 
@@ -265,15 +289,18 @@ static void judge(struct shadow *sh, struct space *sp, uint64_t ns)
     uint64_t cost;
 
     sp->all_ns += ns;
+    if (sp->cpuid_refused >= MAX_REFUSED || (sp->cpuid_refused && sh->at_once)) {
+        stub_fault_cpuid(&sp->stub, true);
+        observe(sp);
+    }
     if (sp->runs < RUNS)
         return;
-    cost = sp->runs * sh->cost;
+    cost = sp->runs * sh->cost[sp->stub.cpuid_faults];
     if ((sp->run_ns < cost || (sp->run_ns - cost) * 5 < sp->all_ns * 2) && !sh->at_once)
-        deactivate(sh, sp, true);
+        pause_space(sh, sp);
     else if (c->backoff)
         c->backoff--;
-    sp->runs = 0;
-    sp->run_ns = sp->all_ns = 0;
+    observe(sp);
 }
 
 /* ---- running ---- */

@@ -237,6 +237,17 @@ static void note_large(struct space *sp, const struct mmu *mmu, uint64_t va)
 
 /* ---- mapping ---- */
 
+/* Whether a page must not be executable, in front of `next`. */
+static bool refuses(struct space *sp, const uint8_t *page, const uint8_t *next)
+{
+    unsigned other = sp->scan & ~SHADOW_SCAN_CPUID;
+
+    if (!shadow_scan(page, next, sp->scan))
+        return false;
+    sp->only_cpuid = sp->scan != other && !shadow_scan(page, next, other);
+    return true;
+}
+
 static bool take_code(struct space *sp, struct interp_vcpu *iv, uint64_t va, struct run *r)
 {
     struct mmu *mmu = &iv->cpu->mmu;
@@ -256,11 +267,11 @@ static bool take_code(struct space *sp, struct interp_vcpu *iv, uint64_t va, str
         !(atomic_load(page.code) >> iv->vcpu->id & 1))
         return false;
     behind = mmu_prefetch_code(mmu, true, va + PAGE, &next) ? next.host : NULL;
-    if (shadow_scan(code.host, behind, sp->scan))
+    if (refuses(sp, code.host, behind))
         return false;
     /* What the page before it ends with may begin an instruction of this one. */
     before = find(sp, va - PAGE);
-    if (before && before->prot & PROT_EXEC && shadow_scan(before->host, code.host, sp->scan))
+    if (before && is_code(before) && refuses(sp, before->host, code.host))
         return false;
     p = (struct space_page){.va = va,
                             .host = code.host,
@@ -353,8 +364,11 @@ bool space_fault(struct space *sp, struct interp_vcpu *iv, uint64_t va, enum mmu
         return false;
     if (access == MMU_WRITE && !mmu_prefetch(mmu, MMU_USER, page, true))
         return false;
-    if (!map_around(sp, iv, page, access == MMU_EXEC))
+    sp->only_cpuid = false;
+    if (!map_around(sp, iv, page, access == MMU_EXEC)) {
+        sp->cpuid_refused += sp->only_cpuid;
         return false;
+    }
     iv->cpu->count.direct_faults++;
     iv->cpu->count.direct_pages += sp->npages > before ? sp->npages - before : 1;
     p = find(sp, page);
@@ -365,9 +379,8 @@ void space_look(struct space *sp, struct interp_vcpu *iv, uint64_t va, enum mmu_
 {
     uint64_t page = va & MMU_PAGE_MASK;
 
-    if (can_map(sp, page) && sp->npages <= SPACE_MAX_PAGES - MAX_AROUND &&
-        !map_around(sp, iv, page, access == MMU_EXEC))
-        sp->ncmds = 0;
+    if (can_map(sp, page) && sp->npages <= SPACE_MAX_PAGES - MAX_AROUND)
+        map_around(sp, iv, page, access == MMU_EXEC);
 }
 
 /* ---- taking away ---- */

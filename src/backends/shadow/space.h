@@ -40,6 +40,8 @@ struct space {
     uint32_t ncmds;
     unsigned scan;                     /* what executable pages must not have [scan.h] */
     bool any_stale;                    /* a page is */
+    bool only_cpuid;                   /* what was refused last was refused for CPUID only, ... */
+    uint32_t cpuid_refused;            /* ... and so many faults since the last verdict */
     uint64_t large_lo, large_hi;       /* addresses that may be parts of large pages */
     uint64_t around_first, around_len; /* what was looked at with the last page that was missing */
     uint32_t code_bucket[1u << SPACE_CODE_BITS]; /* executable pages, by guest-physical address */

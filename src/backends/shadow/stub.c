@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* backends/shadow/stub.c: starting, stopping and feeding stubs. */
 #define _GNU_SOURCE
+#include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
@@ -25,6 +26,7 @@
 
 #include "backends/shadow/stub.h"
 #include "core/os.h"
+#include "mmu/mmu.h"
 
 #define KICK         SIGUSR2
 #define MAX_WAIT     1000000000ull /* ns: then the clock is looked at */
@@ -34,6 +36,13 @@
 #define NO_LISTENER    INT32_MIN    /* there is none yet */
 #define HWCAP2_FSGS    2u           /* HWCAP2_FSGSBASE */
 #define SA_WITH_RETURN 0x04000000ul /* SA_RESTORER */
+
+/* ThreadSanitizer's runtime has reserved all that is free. */
+#ifdef MMU_SANITIZE_THREAD
+#define MAP_THERE MAP_FIXED
+#else
+#define MAP_THERE MAP_FIXED_NOREPLACE
+#endif
 
 /* Linux 6.6: whoever is woken goes on on this CPU. */
 #define NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
@@ -47,7 +56,7 @@ struct stub_ctl {
     stack_t altstack;
     struct sock_fprog guest_prog, mapper_prog;
     struct stub_cmd cmd[STUB_CMDS];
-    struct sock_filter guest_filter[12], mapper_filter[7];
+    struct sock_filter guest_filter[17], mapper_filter[7];
 };
 _Static_assert(sizeof(struct stub_ctl) <= STUB_CTL_PAGES * STUB_PAGE, "room for it");
 
@@ -76,11 +85,12 @@ STATE_IS(mapper_listener, STATE_MAPPER_LISTENER);
 STATE_IS(guest_pid, STATE_GUEST_PID);
 STATE_IS(tsc_error, STATE_TSC_ERROR);
 STATE_IS(cpuid_error, STATE_CPUID_ERROR);
+STATE_IS(cpuid, STATE_CPUID);
 STATE_IS(info, STATE_INFO);
 
 /* The code, position independent, and places in it. [stub_text.S] */
-extern const uint8_t vmm_stub_text[], vmm_stub_handler[], vmm_stub_told[], vmm_stub_returned[],
-    vmm_stub_text_end[];
+extern const uint8_t vmm_stub_text[], vmm_stub_handler[], vmm_stub_told[], vmm_stub_cpuid[],
+    vmm_stub_returned[], vmm_stub_text_end[];
 
 /* ---- what the tasks may call ---- */
 
@@ -99,16 +109,22 @@ static void write_filters(const struct stub *s)
 {
     struct stub_ctl *c = s->ctl;
     uint64_t told = place(s, vmm_stub_told), returned = place(s, vmm_stub_returned);
+    uint64_t cpuid = place(s, vmm_stub_cpuid);
     const struct sock_filter guest[] = {
         LOAD(DATA(arch)),
-        JEQ(AUDIT_ARCH_X86_64, 0, 8),
+        JEQ(AUDIT_ARCH_X86_64, 0, 13),
         LOAD(DATA(instruction_pointer) + 4),
-        JEQ(s->base >> 32, 0, 6),
+        JEQ(s->base >> 32, 0, 11),
         LOAD(DATA(instruction_pointer)),
-        JEQ(told, 3, 0),
-        JEQ(returned, 0, 3),
+        JEQ(told, 8, 0),
+        JEQ(returned, 0, 2),
         LOAD(DATA(nr)),
-        JEQ(SYS_rt_sigreturn, 2, 1),
+        JEQ(SYS_rt_sigreturn, 7, 6),
+        JEQ(cpuid, 0, 5),
+        LOAD(DATA(nr)),
+        JEQ(SYS_arch_prctl, 0, 3),
+        LOAD(DATA(args[0])),
+        JEQ(ARCH_SET_CPUID, 2, 1),
         RETURN(SECCOMP_RET_USER_NOTIF),
         RETURN(SECCOMP_RET_TRAP),
         RETURN(SECCOMP_RET_ALLOW),
@@ -203,8 +219,7 @@ BARE static bool map_own(const struct stub *s, uint64_t at, size_t len, int prot
 {
     long want = (long)(s->base + at);
 
-    return call(SYS_mmap, want, (long)len, prot, MAP_SHARED | MAP_FIXED_NOREPLACE, s->fd,
-                (long)at) == want;
+    return call(SYS_mmap, want, (long)len, prot, MAP_SHARED | MAP_THERE, s->fd, (long)at) == want;
 }
 
 extern const ptrdiff_t __rseq_offset __attribute__((weak));
@@ -372,7 +387,7 @@ int stub_create(struct stub *s)
         return err;
     }
     s->tsc_faults = !s->state->tsc_error;
-    s->cpuid_faults = !s->state->cpuid_error;
+    s->cpuid_can_fault = !s->state->cpuid_error;
     return 0;
 }
 
@@ -522,6 +537,14 @@ static bool is_deaf(const struct stub *s)
     text[n > 0 ? n : 0] = 0;
     line = strstr(text, "SigBlk:");
     return line && (strtoull(line + 7, NULL, 16) >> (KICK - 1) & 1);
+}
+
+void stub_fault_cpuid(struct stub *s, bool on)
+{
+    if (!s->cpuid_can_fault || on == s->cpuid_faults)
+        return;
+    s->cpuid_faults = on;
+    s->state->cpuid = on ? 1 : 2;
 }
 
 void stub_kick(int guest)

@@ -15,11 +15,12 @@
  * A stub is two tasks that share one address space, in which nothing is mapped but a few pages of
  * the stub's own and what the owner has put there:
  *
- * - the guest task runs guest code. Its seccomp filter knows two system calls, each at one place of
- *   the stub's code: the one with which its signal handler tells the owner that it has stopped, and
- *   rt_sigreturn. Everything else, whatever the guest executes, becomes a signal. A task that has
- *   told its owner is inside the kernel until the owner answers (SECCOMP_RET_USER_NOTIF), so code
- *   that jumps into the stub's pages cannot go on while the owner thinks that it has stopped.
+ * - the guest task runs guest code. Its seccomp filter knows three system calls, each at one place
+ *   of the stub's code: the one with which its signal handler tells the owner that it has stopped,
+ *   arch_prctl for faults of CPUID, and rt_sigreturn. Everything else, whatever the guest executes,
+ *   becomes a signal. A task that has told its owner is inside the kernel until the owner answers
+ * (SECCOMP_RET_USER_NOTIF), so code that jumps into the stub's pages cannot go on while the owner
+ * thinks that it has stopped.
  * - the mapper executes mmap and munmap for the owner, while the guest task is stopped. It waits
  * for its orders in the same way, and has no memory that the guest could write to but the word in
  *   which it reports.
@@ -49,7 +50,8 @@ struct stub_state {
     /* of the start: descriptors, or what is below 0 */
     _Atomic int32_t guest_listener, mapper_listener;
     int32_t guest_pid, tsc_error, cpuid_error;
-    uint64_t info; /* address of the siginfo_t there */
+    uint32_t cpuid; /* 1: CPUID raises #GP from now on, 2: no longer, 0: as before */
+    uint64_t info;  /* address of the siginfo_t there */
 };
 
 /* struct ucontext of the kernel (arch/x86/include/uapi/asm/sigcontext.h): what a frame is made of.
@@ -78,9 +80,11 @@ struct stub {
         int listener;    /* where it tells */
         uint64_t notice; /* it waits for an answer to this; 0: it runs */
     } mapper, guest;
-    bool lost;                     /* it cannot be used any more ... */
-    bool dying;                    /* ... and its tasks end by themselves */
-    bool tsc_faults, cpuid_faults; /* RDTSC and RDTSCP, CPUID raise #GP there */
+    bool lost;            /* it cannot be used any more ... */
+    bool dying;           /* ... and its tasks end by themselves */
+    bool tsc_faults;      /* RDTSC and RDTSCP raise #GP there */
+    bool cpuid_faults;    /* CPUID raises #GP there, ... */
+    bool cpuid_can_fault; /* ... if stub_fault_cpuid wants it, which may not be possible */
 };
 
 /* Starts one, stopped. 0 or an errno. Not for signal handlers. */
@@ -109,6 +113,9 @@ enum stub_end {
     STUB_LOST, /* it died while it was running, or would not stop: its registers are lost */
 };
 enum stub_end stub_run(struct stub *s, uint64_t deadline);
+/* Whether CPUID is to raise #GP there, from the next stub_run on; at first it does not. As the CPU
+ * has to be told at each change of tasks, runs are longer then. */
+void stub_fault_cpuid(struct stub *s, bool on);
 /* Makes the guest task with that process ID, if it is not 0, stop soon, or as soon as it runs. Any
  * thread, and signal handlers. */
 void stub_kick(int guest);

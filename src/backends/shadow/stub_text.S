@@ -17,12 +17,30 @@
 #define CLONE_VM_FILES_PARENT 0x8500
 #define NEW_LISTENER          12 /* SECCOMP_FILTER_FLAG_NEW_LISTENER | SPEC_ALLOW */
 
+/* Takes the filter `prog`; who listens to it is at `listener`. */
+	.macro filter prog, listener
+	mov	$1, %edi	/* SECCOMP_SET_MODE_FILTER */
+	mov	$NEW_LISTENER, %esi
+	lea	\prog(%rbx), %rdx
+	mov	$SYS_seccomp, %eax
+	syscall
+	mov	%eax, \listener(%rbx)
+	.endm
+
+/* Whether CPUID faults: `how` 0, or not: 1. */
+	.macro fault_cpuid how
+	mov	$ARCH_SET_CPUID, %edi
+	mov	\how, %esi
+	mov	$SYS_arch_prctl, %eax
+	syscall
+	.endm
+
 	.section	.rodata.vmm_stub, "a", @progbits
 	.balign	64
-	.globl	vmm_stub_text, vmm_stub_handler, vmm_stub_told, vmm_stub_returned
-	.globl	vmm_stub_text_end
-	.hidden	vmm_stub_text, vmm_stub_handler, vmm_stub_told, vmm_stub_returned
-	.hidden	vmm_stub_text_end
+	.irp	label, text, handler, told, cpuid, returned, text_end
+	.globl	vmm_stub_\label
+	.hidden	vmm_stub_\label
+	.endr
 vmm_stub_text:
 	lea	vmm_stub_text(%rip), %rbx
 	/* Takes away what is below, and what is above. */
@@ -48,14 +66,11 @@ vmm_stub_text:
 	mov	%eax, STATE_GUEST_PID(%rbx)
 
 	/* The mapper: tells that it is ready, and gets its orders as the answer to that. */
-	mov	$1, %edi	/* SECCOMP_SET_MODE_FILTER */
-	mov	$NEW_LISTENER, %esi
-	lea	CTL_MAPPER_PROG(%rbx), %rdx
-	mov	$SYS_seccomp, %eax
-	syscall
-	mov	%eax, STATE_MAPPER_LISTENER(%rbx)
+	filter	CTL_MAPPER_PROG, STATE_MAPPER_LISTENER
 1:	mov	$STUB_TELL, %eax
 	syscall
+	test	%eax, %eax
+	js	vmm_stub_returned	/* nobody listens any more */
 	mov	CTL_NCMD(%rbx), %r14d
 	lea	CTL_CMD(%rbx), %r13
 	movq	$0, STATE_ERROR(%rbx)
@@ -99,23 +114,16 @@ vmm_stub_text:
 	mov	$SYS_prctl, %eax
 	syscall
 	mov	%eax, STATE_TSC_ERROR(%rbx)
-	mov	$ARCH_SET_CPUID, %edi
-	xor	%esi, %esi
-	mov	$SYS_arch_prctl, %eax
-	syscall
+	fault_cpuid	$0	/* whether it can */
 	mov	%eax, STATE_CPUID_ERROR(%rbx)
+	fault_cpuid	$1
 	mov	$2, %edi	/* SIG_SETMASK */
 	lea	CTL_NO_SIGNALS(%rbx), %rsi
 	xor	%edx, %edx
 	mov	$8, %r10d
 	mov	$SYS_rt_sigprocmask, %eax
 	syscall
-	mov	$1, %edi	/* SECCOMP_SET_MODE_FILTER */
-	mov	$NEW_LISTENER, %esi
-	lea	CTL_GUEST_PROG(%rbx), %rdx
-	mov	$SYS_seccomp, %eax
-	syscall
-	mov	%eax, STATE_GUEST_LISTENER(%rbx)
+	filter	CTL_GUEST_PROG, STATE_GUEST_LISTENER
 	int3
 	hlt
 
@@ -136,7 +144,16 @@ vmm_stub_handler:
 	mov	$STUB_TELL, %eax
 	syscall
 vmm_stub_told:
-	/* The owner wants all selectors to be 0; flags that rt_sigreturn leaves alone go, too. */
+	test	%eax, %eax
+	js	vmm_stub_returned	/* nobody listens any more */
+	mov	STATE_CPUID(%rbx), %eax
+	test	%eax, %eax
+	jz	6f
+	movl	$0, STATE_CPUID(%rbx)
+	dec	%eax
+	fault_cpuid	%eax
+vmm_stub_cpuid:
+6:	/* The owner wants all selectors to be 0; flags that rt_sigreturn leaves alone go, too. */
 	cmpq	$0, STATE_DS(%rbx)
 	je	4f
 	xor	%eax, %eax

@@ -43,6 +43,7 @@
 #define STATE_GUEST_PID       (STUB_STATE + 52)
 #define STATE_TSC_ERROR       (STUB_STATE + 56)
 #define STATE_CPUID_ERROR     (STUB_STATE + 60)
-#define STATE_INFO            (STUB_STATE + 64)
+#define STATE_CPUID           (STUB_STATE + 64)
+#define STATE_INFO            (STUB_STATE + 72)
 
 #endif
