@@ -18,13 +18,13 @@
 
 /* An address space is executed directly when so many of its samples, each of X86_POLL instructions
  * or a few times that, were user code ... */
-#define SAMPLES 128
+#define SAMPLES 32
 /* ... and no longer when in so many runs of its stub less than two fifths of the time was spent in
  * its code: translated, it takes about so much longer. Then it pauses, each time twice as long. */
-#define RUNS        32u
-#define PAUSE       1000000ull /* ns */
+#define RUNS        8u
+#define PAUSE       500000ull /* ns */
 #define MAX_BACKOFF 8u
-/* So many of these runs that end at pages refused for CPUID only are worse than CPUID faults. */
+/* As many of these runs that end at pages refused for CPUID only are worse than CPUID faults. */
 #define MAX_REFUSED 4u
 
 #define PF_WRITE 2u /* error codes of #PF */
