@@ -99,7 +99,7 @@ static void native_signal(int sig, siginfo_t *info, void *ctx)
     u->uc_mcontext.gregs[REG_EFL] &= ~(long)0x40400;
 }
 
-static inline uint64_t native_xcr0(void)
+static inline uint64_t native_all_xcr0(void)
 {
     uint32_t a, b, c, d;
 
@@ -107,7 +107,12 @@ static inline uint64_t native_xcr0(void)
     if (!(c & 1u << 27))
         return 0;
     __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
-    return a & 0xe7;
+    return (uint64_t)d << 32 | a;
+}
+
+static inline uint64_t native_xcr0(void)
+{
+    return native_all_xcr0() & 0xe7;
 }
 
 /* False: this CPU has no XSAVE, there is nothing to compare with. */

@@ -439,6 +439,7 @@ static bool mask_selects(const ZydisDecodedInstruction *in)
     case ZYDIS_MNEMONIC_VDBPSADBW: /* results depend on neighbours */
     case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
     case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
+    case ZYDIS_MNEMONIC_VCVTNE2PS2BF16: /* E4NF [SDM Vol. 2], other than Zydis has it */
         return false;
     default:
         break;
