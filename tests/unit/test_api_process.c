@@ -3,9 +3,9 @@
  * calls, stacks, children. */
 #define _GNU_SOURCE
 #include "api_vm.h"
+#include "dir_entries.h"
 #include "sanitized.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -23,21 +23,9 @@
 /* mov $100,%ecx; 1: addps %xmm0,%xmm0; fldz; fstp; loop 1b; hlt */
 #define GUEST "\xb9\x64\x00\x00\x00\x0f\x58\xc0\xd9\xee\xdd\xd8\xe2\xf7\xf4"
 
-static unsigned descriptors(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    unsigned n = 0;
-
-    ck_assert_ptr_nonnull(dir);
-    while (readdir(dir))
-        n++;
-    closedir(dir);
-    return n;
-}
-
 START_TEST(leaves_descriptors_and_signals_alone)
 {
-    unsigned before = descriptors();
+    unsigned before = dir_entries("/proc/self/fd");
     struct sigaction actions[32], now;
     sigset_t mask, mask_now;
 
@@ -47,7 +35,7 @@ START_TEST(leaves_descriptors_and_signals_alone)
     api_begin(VMM_IRQCHIP_PC, VMM_VM_EXIT_HLT, 1);
     LOAD(GUEST);
     RUN(HLT);
-    ck_assert_uint_eq(descriptors(), before);
+    ck_assert_uint_eq(dir_entries("/proc/self/fd"), before);
     for (int i = 1; i < 32; i++) {
         sigaction(i, NULL, &now);
         ck_assert_ptr_eq((void *)(uintptr_t)now.sa_handler,
@@ -57,7 +45,7 @@ START_TEST(leaves_descriptors_and_signals_alone)
     for (int i = 1; i < 32; i++)
         ck_assert_int_eq(sigismember(&mask, i), sigismember(&mask_now, i));
     api_end();
-    ck_assert_uint_eq(descriptors(), before);
+    ck_assert_uint_eq(dir_entries("/proc/self/fd"), before);
 }
 END_TEST
 

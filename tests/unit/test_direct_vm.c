@@ -13,6 +13,7 @@
 
 #include <vmm/debug.h>
 
+#include "dir_entries.h"
 #include "direct_guest.h"
 
 #include "has_stubs.h"
@@ -489,18 +490,6 @@ START_TEST(threads_that_end)
 }
 END_TEST
 
-static unsigned descriptors(void)
-{
-    DIR *d = opendir("/proc/self/fd");
-    unsigned n = 0;
-
-    ck_assert_ptr_nonnull(d);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
-
 static void no_children(void)
 {
     ck_assert_int_eq(waitpid(-1, NULL, WNOHANG | __WALL), -1);
@@ -514,7 +503,7 @@ START_TEST(nothing_is_left)
 
     begin(&accessed, VMM_IRQCHIP_NONE, 1);
     guest_end(&g);
-    before = descriptors();
+    before = dir_entries("/proc/self/fd");
     for (unsigned i = 0; i < 4; i++) {
         guest_begin(&other, "bt", DIRECT, VMM_IRQCHIP_NONE, 1);
         guest_load(&other, &accessed, AT);
@@ -525,7 +514,7 @@ START_TEST(nothing_is_left)
         guest_end(&other);
         end();
         no_children();
-        ck_assert_uint_eq(descriptors(), before);
+        ck_assert_uint_eq(dir_entries("/proc/self/fd"), before);
     }
 }
 END_TEST

@@ -5,7 +5,6 @@
  * crashes, nothing hangs. */
 #define _GNU_SOURCE
 #include <check.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -26,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dir_entries.h"
 #include "kvm_sound.h"
 #include "sanitized.h"
 #include <vmm/debug.h>
@@ -239,18 +239,6 @@ struct resources {
     long live_maps, live_timers;
 };
 
-static unsigned entries(const char *path)
-{
-    DIR *dir = opendir(path);
-    unsigned n = 0;
-
-    ck_assert_ptr_nonnull(dir);
-    while (readdir(dir))
-        n++;
-    closedir(dir);
-    return n;
-}
-
 static unsigned lines(const char *path)
 {
     FILE *file = fopen(path, "re");
@@ -276,7 +264,7 @@ static struct resources resources(void)
 {
     unsigned maps = has_own_maps() ? lines("/proc/self/maps") : 0;
 
-    return (struct resources){entries("/proc/self/fd"), maps, atomic_load(&live_maps),
+    return (struct resources){dir_entries("/proc/self/fd"), maps, atomic_load(&live_maps),
                               atomic_load(&live_timers)};
 }
 
@@ -1105,7 +1093,7 @@ static struct vmm_backend_report kvm_report(void)
 /* KVM is refused for a reason with `words` in it, and AUTO finds another engine. */
 static void refused(int result, const char *words)
 {
-    unsigned fds = entries("/proc/self/fd");
+    unsigned fds = dir_entries("/proc/self/fd");
     struct vmm_backend_report report = kvm_report();
     struct scenario s = in_mode(0);
     struct vm_caps caps = {.size = sizeof(caps)};
@@ -1121,7 +1109,7 @@ static void refused(int result, const char *words)
     CHILD(!vm_create(NULL, &vm), "no VM");
     CHILD(!vm_get_caps(vm, &caps) && strcmp(caps.backend, "kvm"), "backend %s", caps.backend);
     vm_destroy(vm);
-    CHILD(entries("/proc/self/fd") == fds, "a descriptor leaks");
+    CHILD(dir_entries("/proc/self/fd") == fds, "a descriptor leaks");
 }
 
 struct device_case {

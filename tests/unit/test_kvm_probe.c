@@ -3,7 +3,6 @@
  * it leaves nothing behind. */
 #define _GNU_SOURCE
 #include <check.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "backends/kvm/probe.h"
+#include "dir_entries.h"
 
 /* ---- system calls, wrapped by the linker (--wrap) ---- */
 
@@ -121,18 +121,6 @@ void *__wrap_calloc(size_t n, size_t size)
 
 /* ---- what a probe must not change ---- */
 
-static unsigned count_fds(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    unsigned n = 0;
-
-    ck_assert_ptr_nonnull(dir);
-    while (readdir(dir))
-        n++;
-    closedir(dir);
-    return n;
-}
-
 /* POSIX timers of the process; 0 on kernels that do not tell. */
 static unsigned count_timers(void)
 {
@@ -167,7 +155,7 @@ static struct kvm_host host;
 
 static int probe(void)
 {
-    unsigned fds = count_fds(), timers = count_timers();
+    unsigned fds = dir_entries("/proc/self/fd"), timers = count_timers();
     bool blocked = sigurg_blocked(), pending = sigurg_pending();
 
     calls = maps = 0;
@@ -178,7 +166,7 @@ static int probe(void)
     probing = false;
     ck_assert_int_eq(result, host.result);
     ck_assert_int_eq(maps, 0);
-    ck_assert_uint_eq(count_fds(), fds);
+    ck_assert_uint_eq(dir_entries("/proc/self/fd"), fds);
     ck_assert_uint_eq(count_timers(), timers);
     ck_assert(sigurg_blocked() == blocked);
     ck_assert(sigurg_pending() == pending);
