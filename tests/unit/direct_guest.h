@@ -21,8 +21,9 @@ extern const uint8_t kernel_blob[], kernel_blob_end[], kernel_syscall[], kernel_
 struct program {
     const char *name;
     const uint8_t *code, *end;
-    uint64_t cr4;                                   /* bits to be changed */
-    uint64_t xcr0;                                  /* bits that it needs */
+    uint64_t cr4;    /* bits to be changed */
+    uint64_t xcr0;   /* bits that it needs */
+    unsigned cpuids; /* so many CPUID are executed directly, if that can fault */
     void (*host)(struct vm *vm, struct vcpu *vcpu); /* OP_HOST */
     void (*set_up)(struct vm *vm, uint8_t *ram);
 };

@@ -290,6 +290,20 @@ PROGRAM umip
 	.endr
 END umip
 
+	/* Nothing else keeps its page from being executed directly. */
+PROGRAM cpuids
+	mov	$40, %r14d
+1:	mov	%r14d, %eax
+	xor	%ecx, %ecx
+	cpuid
+	add	%rax, (%r12)
+	add	%rbx, 8(%r12)
+	add	%rcx, 16(%r12)
+	add	%rdx, 24(%r12)
+	dec	%r14d
+	jnz	1b
+END cpuids
+
 PROGRAM identity
 	.irp	leaf, 0, 1, 2, 4, 6, 7, 0xa, 0xb, 0xd, 0x14, 0x15, 0x16, 0x40000000, 0x40000001, 0x80000000, 0x80000001, 0x80000008, 0x8000001f
 	mov	$\leaf, %eax
