@@ -66,7 +66,9 @@ static void guess(struct gen *g, uint8_t *p)
     }
     if (form < 33 && has.avx512) {
         p[0] = 0x62;
-        p[1] = (uint8_t)((p[1] & 0xf0) | (1 + diff_below(&g->rng, 3)));
+        p[1] = (uint8_t)((p[1] & 0xf0) |
+                         (has.fp16 && diff_percent(&g->rng, 25) ? 5 + diff_below(&g->rng, 2)
+                                                                : 1 + diff_below(&g->rng, 3)));
         p[2] |= 0x04;
         if (g->mode32)
             p[1] |= 0xc0;

@@ -89,7 +89,8 @@ static void put_vex(struct code *c)
 
 static void put_evex(struct code *c)
 {
-    unsigned map = 1 + below(3), op = below(256), extend = c->bits64 ? below(16) : 15;
+    unsigned map = percent(75) ? 1 + below(3) : 5 + below(2), op = below(256);
+    unsigned extend = c->bits64 ? below(16) : 15;
     unsigned high = percent(50) || !c->bits64, v = percent(30) ? 15 : below(16);
 
     if (percent(30))

@@ -35,7 +35,7 @@ static bool random_vector(uint8_t *p, unsigned *i, bool code64, unsigned vector)
         return true;
     case 2:
         p[(*i)++] = 0x62;
-        p[*i] = (uint8_t)((p[*i] & 0xf0) | (1 + number(3)));
+        p[*i] = (uint8_t)((p[*i] & 0xf0) | (number(4) ? 1 + number(3) : 5 + number(2)));
         p[*i + 1] |= 4;
         return true;
     default:

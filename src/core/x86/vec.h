@@ -66,7 +66,10 @@ struct vec_form {
     bool zeroing;           /* masking zeroes */
     bool fp;                /* depends on MXCSR, may raise #XM */
     bool underflows;        /* may raise the underflow exception */
-    bool sae;               /* embedded rounding or "suppress all exceptions" */
+    uint8_t half;           /* elements of a half-precision result that may be tiny; 0: none */
+    uint8_t half_reg;       /* vector register with that result, if not in memory */
+    uint8_t half_mask;      /* 1-7: k1-k7 says which elements are computed; 0: all are */
+    bool sae;               /* no #XM: embedded rounding, "suppress all exceptions", complex */
     bool flags;             /* writes the arithmetic flags */
     bool mmx;               /* uses MMX registers: sets TOP and tags */
     uint8_t mmx_write;      /* MMX registers that are written */

@@ -462,6 +462,13 @@ static bool mask_selects(const ZydisDecodedInstruction *in)
     }
 }
 
+/* VFMULCPH and its like: they set flags in MXCSR, but are of a class without #XM (SDM Vol. 2
+ * 2.7). */
+static bool is_complex(const char *name)
+{
+    return strstr(name, "cph") || strstr(name, "csh");
+}
+
 /* Whether MXCSR matters. */
 static bool floating_point(const ZydisDecodedInstruction *in)
 {
@@ -482,21 +489,39 @@ static bool floating_point(const ZydisDecodedInstruction *in)
         return true;
     default:
         return strstr(name, "cvt") || strstr(name, "rcp") || strstr(name, "rsqrt") ||
-               strstr(name, "fpclass") || strstr(name, "dpbf16");
+               strstr(name, "fpclass") || strstr(name, "dpbf16") || is_complex(name);
     }
 }
 
 /* Arithmetic and narrowing conversions; VREDUCE, VRCP14 and alike do not report underflow. */
 static bool can_underflow(const ZydisDecodedInstruction *in)
 {
-    static const char *const parts[] = {"add",   "sub",    "mul", "div", "pd2ps",
-                                        "sd2ss", "scalef", "dpp", "2ph", "2sh"};
+    static const char *const parts[] = {"add",    "sub", "mul", "div", "pd2ps",   "sd2ss",
+                                        "scalef", "dpp", "2ph", "2sh", "rndscale"};
     const char *name = ZydisMnemonicGetString(in->mnemonic);
 
     for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         if (strstr(name, parts[i]))
             return true;
     return false;
+}
+
+/* Half-precision results, in which an exact tiny one counts. */
+static void half_results(struct dec *v)
+{
+    const ZydisDecodedInstruction *in = &v->d->insn;
+    const ZydisDecodedOperand *o = &v->d->opnd[0];
+    const char *name = ZydisMnemonicGetString(in->mnemonic);
+    size_t len = strlen(name);
+
+    len -= name[len - 1] == 'x'; /* VCVTPS2PHX */
+    if (!v->form.underflows || name[len - 1] != 'h' || is_complex(name))
+        return;
+    v->form.half = name[len - 2] == 's' ? 1 : (uint8_t)(o->size / 16);
+    if (o->type == ZYDIS_OPERAND_TYPE_REGISTER)
+        v->form.half_reg = (uint8_t)ZydisRegisterGetId(o->reg.value);
+    if (mask_selects(in))
+        v->form.half_mask = (uint8_t)ZydisRegisterGetId(in->avx.mask.reg);
 }
 
 static unsigned max(unsigned a, unsigned b)
@@ -580,7 +605,9 @@ static void properties(struct dec *v)
         f->xuse |= X86_XCR0_X87;
     f->flags = fl && (fl->modified | fl->set_0 | fl->set_1 | fl->undefined);
     f->underflows = f->fp && can_underflow(in);
-    f->sae = in->avx.has_sae || in->avx.rounding.mode != ZYDIS_ROUNDING_MODE_INVALID;
+    half_results(v);
+    f->sae = in->avx.has_sae || in->avx.rounding.mode != ZYDIS_ROUNDING_MODE_INVALID ||
+             is_complex(ZydisMnemonicGetString(in->mnemonic));
     if (v->mem) {
         f->mem_size = (uint8_t)(v->mem->size / 8);
         f->store = v->mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;

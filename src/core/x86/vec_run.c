@@ -63,6 +63,37 @@ static bool fp_failed(const struct vec_ctx *c)
     return c->mxcsr_out & c->unmasked & ALL_EXCEPTIONS;
 }
 
+static bool half_tiny(const struct x86_fpu *fpu, const struct vec_form *f, const struct vec_ctx *c)
+{
+    const uint8_t *result = f->store ? c->mem : fpu->vec[f->half_reg];
+    uint64_t mask = f->half_mask ? fpu->k[f->half_mask] : ~(uint64_t)0;
+
+    for (unsigned i = 0; i < f->half; i++) {
+        unsigned value = result[2 * i] | (unsigned)result[2 * i + 1] << 8;
+
+        if ((mask >> i & 1) && !(value & 0x7c00) && (value & 0x3ff))
+            return true;
+    }
+    return false;
+}
+
+/* Half-precision results are never flushed: with an unmasked underflow exception they are looked
+ * at, and taken back if one is tiny (SDM Vol. 1, Intel AVX512-FP16, MXCSR's bits). */
+static void run_half(struct x86_fpu *fpu, const struct vec_form *f, struct vec_ctx *c)
+{
+    uint32_t unmasked = c->unmasked;
+    uint8_t old[64];
+
+    memcpy(old, fpu->vec[f->half_reg], sizeof(old));
+    c->unmasked = 0;
+    f->code(fpu, c);
+    c->unmasked = unmasked;
+    if (half_tiny(fpu, f, c))
+        c->mxcsr_out |= UNDERFLOW;
+    if (fp_failed(c))
+        memcpy(fpu->vec[f->half_reg], old, sizeof(old));
+}
+
 static bool is_scalef(const struct vec_form *f)
 {
     switch (f->mnemonic) {
@@ -220,7 +251,10 @@ const struct x86_op *vec_run(struct x86_cpu *cpu, const struct x86_op *op)
     if (f->mmx)
         x87_set_top0(&cpu->fpu);
     os_fpu_begin();
-    f->code(&cpu->fpu, &c);
+    if (x86_unlikely(f->half && (c.unmasked & UNDERFLOW)))
+        run_half(&cpu->fpu, f, &c);
+    else
+        f->code(&cpu->fpu, &c);
     os_fpu_end();
     if (f->fp) {
         if (x86_unlikely(fp_failed(&c))) {
