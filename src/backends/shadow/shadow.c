@@ -17,7 +17,8 @@
 #define MAX_STARTS 64 /* of stubs: who loses so many has none */
 
 /* An address space is executed directly when so many of its samples, each of X86_POLL instructions
- * or a few times that, were user code ... */
+ * or a few times that, were user code, of which half count when others have come between: programs
+ * that follow each other in one address space are not one that computes ... */
 #define SAMPLES 64
 /* ... and no longer when in so many runs of its stub less than two fifths of the time was spent in
  * its code: translated, it takes about so much longer. Then it pauses, each time twice as long. */
@@ -46,6 +47,7 @@ struct shadow {
     struct space *dead[DEAD];
     unsigned ndead;
     struct candidate candidate[CANDIDATES];
+    uint64_t last; /* the address space that was seen last */
     uint64_t uses;
     uint64_t thread; /* that has made the spaces: they die with it */
     unsigned starts;
@@ -247,6 +249,9 @@ static struct space *choose_space(struct shadow *sh)
             if (!is_sample(cpu))
                 return NULL;
             c = candidate_of(sh, cr3);
+            if (cr3 != sh->last)
+                c->samples /= 2;
+            sh->last = cr3;
             if (++c->samples < SAMPLES || os_now() < c->until)
                 return NULL;
         }
@@ -260,6 +265,7 @@ static struct space *choose_space(struct shadow *sh)
         sp->seen = cpu->mmu.ngone - MMU_GONE_KEPT - 1;
         sp->fill = true;
     }
+    sh->last = cr3;
     sp->used = ++sh->uses;
     return sp;
 }
