@@ -471,6 +471,30 @@ START_TEST(invlpg_reaches_code)
 }
 END_TEST
 
+/* What programs do to their data does not concern the kernel's code, whatever the addresses have in
+ * common. */
+START_TEST(invlpg_of_data_leaves_code)
+{
+    struct fake *f = long64();
+    const uint32_t *gen = &f->cpu->jump_set[0].link_gen;
+    uint32_t before;
+
+    remap(f, 0);
+    fake_load(f, VA_A, give_one_begin, give_one_end);
+    fake_load(f, VA_A + 0x1000, give_two_begin, give_two_end);
+    EXPECT_OK(f, call_remap_call);
+    before = *gen;
+    for (unsigned i = X86_JUMP_PAGES_BITS; i < 47 - MMU_PAGE_SHIFT; i++)
+        x86_flush_tlb_page(f->cpu, VA_A + (1ull << (i + MMU_PAGE_SHIFT)));
+    for (unsigned i = 1; i < 16; i++)
+        x86_flush_tlb_page(f->cpu, VA_A + i * 0x100000);
+    ck_assert_uint_eq(*gen, before);
+    x86_flush_tlb_page(f->cpu, VA_A + 8);
+    ck_assert_uint_ne(*gen, before);
+    fake_free(f);
+}
+END_TEST
+
 /* An instruction that begins in the page before. */
 FAKE_ASM(call_remap_rest_call, 64,
          "call *%rbx\n mov %rax, %rdx\n mov %rdi, (%rsi)\n invlpg 1(%rbx)\n call *%rbx\n hlt\n");
@@ -629,5 +653,6 @@ EXPECT_MAIN("control", cr0_accepts_and_fixes_et, cr0_rejects_impossible_combinat
             users_cannot_touch_control_registers, clts_clears_ts, lmsw_sets_but_does_not_clear_pe,
             smsw_by_size_and_umip, xsetbv_checks, xgetbv_at_any_privilege,
             invlpg_shows_the_new_mapping, global_pages_outlive_cr3_loads, invlpg_reaches_code,
-            invlpg_reaches_the_rest_of_an_instruction, wp_takes_effect_at_once, invpcid_types,
-            invpcid_faults, pkru_takes_effect_at_once, pkru_faults)
+            invlpg_of_data_leaves_code, invlpg_reaches_the_rest_of_an_instruction,
+            wp_takes_effect_at_once, invpcid_types, invpcid_faults, pkru_takes_effect_at_once,
+            pkru_faults)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/x86/cache.h"
+#include "core/x86/control.h"
 
 /* What cpu->jump leads to where it is empty. */
 static struct x86_block no_block = {.dead = true};
@@ -21,28 +22,40 @@ void x86_jump_clear(struct x86_cpu *cpu)
 /* Entries are told by their 32 low bits: addresses of legacy modes wrap there. */
 #define JUMP_PAGE 0xfffff000u
 
-/* The bit of a page in a set. */
-static unsigned page_bit(uint64_t linear)
+/* The bits of a page in a set: neighbours do not share the first, and others seldom both. */
+static unsigned page_bit(uint64_t page, unsigned i)
 {
-    return (linear >> MMU_PAGE_SHIFT) & ((1u << X86_JUMP_PAGES_BITS) - 1);
+    uint64_t n = page >> MMU_PAGE_SHIFT;
+
+    return i ? (unsigned)(n * 0x9e3779b97f4a7c15 >> (64 - X86_JUMP_PAGES_BITS))
+             : n & ((1u << X86_JUMP_PAGES_BITS) - 1);
 }
 
-static void note_page(struct x86_jump_set *set, uint64_t linear)
+static void note_page(struct x86_jump_set *set, uint64_t page)
 {
-    set->pages[page_bit(linear) / 64] |= 1ull << page_bit(linear) % 64;
+    for (unsigned i = 0; i < 2; i++)
+        set->pages[i][page_bit(page, i) / 64] |= 1ull << page_bit(page, i) % 64;
+    if (!set->used || page < set->first)
+        set->first = page;
+    if (!set->used || page > set->last)
+        set->last = page;
     set->used = true;
 }
 
-static bool has_page(const struct x86_jump_set *set, uint64_t linear)
+static bool has_page(const struct x86_jump_set *set, uint64_t page)
 {
-    return set->pages[page_bit(linear) / 64] >> page_bit(linear) % 64 & 1;
+    bool has = set->used && page >= set->first && page <= set->last;
+
+    for (unsigned i = 0; i < 2; i++)
+        has = has && (set->pages[i][page_bit(page, i) / 64] >> page_bit(page, i) % 64 & 1);
+    return has;
 }
 
 void x86_jump_note(struct x86_cpu *cpu, uint64_t linear, bool global)
 {
     struct x86_jump_set *set = &cpu->jump_set[!!(cpu->mode & X86_MODE_CPL3)];
 
-    note_page(set, linear);
+    note_page(set, (x86_code64(cpu) ? linear : (uint32_t)linear) & MMU_PAGE_MASK);
     if (!global)
         set->private = true;
 }
@@ -111,7 +124,7 @@ void x86_jump_flush_page(struct x86_cpu *cpu, uint64_t linear)
     bool wanted = false;
 
     for (unsigned i = 0; i < 2; i++)
-        if (has_page(&cpu->jump_set[i], linear)) {
+        if (has_page(&cpu->jump_set[i], linear & MMU_PAGE_MASK)) {
             next_link_gen(cpu, &cpu->jump_set[i]);
             wanted = true;
         }

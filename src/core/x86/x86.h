@@ -262,9 +262,10 @@ struct x86_jump_set {
     uint32_t link_gen; /* the same for cpu->link_key; flushes of single pages count, too */
     bool private;      /* there are blocks in other than global pages */
     bool used;         /* a bit of `pages` is set */
-    /* Bit n: since the last flush there have been blocks with code in a page with n in
-     * X86_JUMP_PAGES_BITS bits of its number. INVLPG for other pages has nothing to look for. */
-    uint64_t pages[1u << (X86_JUMP_PAGES_BITS - 6)];
+    /* Since the last flush there have been blocks with code in pages from `first` to `last` for
+     * which the bits of two hashes are set. INVLPG for other pages has nothing to look for. */
+    uint64_t first, last;
+    uint64_t pages[2][1u << (X86_JUMP_PAGES_BITS - 6)];
 };
 
 /*
