@@ -13,7 +13,7 @@
 static inline bool has_stubs(void)
 {
     struct stub s;
-    int err = stub_create(&s);
+    int err = stub_create(&s, NULL);
 
     if (err) {
         printf("skipped, no direct execution here: %s\n", strerror(err));

@@ -254,6 +254,56 @@ START_TEST(flushed_in_regions)
 }
 END_TEST
 
+/* 100 times `branch` (CALL or JMP) from `caller` to `callee`, as far away as displacements go. */
+static void far_away(uint8_t branch, uint64_t caller, uint64_t callee)
+{
+    /* mov $1, %eax, and back by %rdx; there add %rax, %rbx; dec %ecx; jnz to the begin; hlt */
+    static const uint8_t target[] = {0xb8, 1, 0, 0, 0, 0xff, 0xe2};
+    static const uint8_t behind[] = {0x48, 0x01, 0xc3, 0xff, 0xc9, 0x75, 0xf2, 0xf4};
+    const uint64_t begin = caller - 2; /* inc %edi, as the branch alone would not be translated */
+    const uint64_t gib = (1u << 30) - 1;
+    struct fake *f = translating();
+
+    for (unsigned i = 0; i < 4; i++)
+        fake_put(f, FAKE_PDPT + 8 * i, 8, FAKE_PD | 7);
+    fake_put(f, begin & gib, 2, 0xc7ff);
+    fake_put(f, caller & gib, 1, branch);
+    fake_put(f, (caller & gib) + 1, 4, (uint32_t)(callee - caller - 5));
+    for (unsigned i = 0; i < sizeof(behind); i++)
+        fake_put(f, (caller & gib) + 5 + i, 1, behind[i]);
+    for (unsigned i = 0; i < sizeof(target); i++)
+        fake_put(f, (callee & gib) + i, 1, target[i]);
+    f->cpu->rip = begin;
+    f->cpu->gpr[VMM_RCX] = 100;
+    f->cpu->gpr[VMM_RDX] = caller + 5;
+    f->cpu->gpr[VMM_RSP] = FAKE_DATA + 0x20000;
+    ck_assert_int_eq(fake_run(f, 700), X86_STOP_ATTENTION);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RBX], 100);
+    ck_assert_uint_eq(f->cpu->gpr[VMM_RSP], FAKE_DATA + 0x20000 - (branch == 0xe8 ? 800 : 0));
+    /* Only what comes to the last bytes of 2 GiB is left to handlers. */
+    if (callee - (begin & MMU_PAGE_MASK) + 0x7ffff000 <= 0xffffefff)
+        ck_assert_uint_lt(f->cpu->count.handler_calls, 20);
+    finish(f);
+}
+
+START_TEST(far_away_targets)
+{
+    static const struct {
+        uint64_t caller, callee;
+    } row[] = {
+        {0x10002, 0x40012000},    {0x40010002, 0x12000},    {0x14002, 0x80012000},
+        {0x80010002, 0x12010},    {0x14ff0, 0x80014f80},    {0x14400, 0x80014204},
+        {0x80014200, 0x14300},    {0x80014ff6, 0x15100},    {0x13ff8, 0x80013fe0},
+        {0xc0010002, 0x80012000}, {0x80010002, 0xc0012345},
+    };
+
+    for (unsigned i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+        far_away(0xe8, row[i].caller, row[i].callee);
+        far_away(0xe9, row[i].caller, row[i].callee);
+    }
+}
+END_TEST
+
 /* Calls the other page if %esi is not 0. */
 FAKE_ASM(calls_at_times, 64,
          "1: test %esi, %esi\n jz 2f\n call 1b + 0x2000\n add %rax, %rbx\n 2: dec %ecx\n jnz 1b\n"
@@ -498,6 +548,7 @@ int main(void)
     tcase_add_test(t, caller_is_remapped);
     tcase_add_test(t, calls_in_regions);
     tcase_add_test(t, flushed_in_regions);
+    tcase_add_test(t, far_away_targets);
     tcase_add_test(t, pages_not_in_use);
     tcase_add_test(t, pages_that_have_gone);
     tcase_add_test(t, fault_of_a_return);

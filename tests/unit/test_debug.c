@@ -14,6 +14,9 @@ FAKE_ASM(nops, 64, "nop\n nop\n nop\n nop\n hlt\n");
 FAKE_ASM(store, 64, "nop\n mov %al, (%rbx)\n nop\n hlt\n");
 FAKE_ASM(load, 64, "nop\n mov (%rbx), %rax\n nop\n hlt\n");
 FAKE_ASM(rep_stos, 64, "rep stosb\n hlt\n");
+FAKE_ASM(ss_int1, 64, "mov (%rbx), %ss\n .byte 0xf1\n hlt\n");
+FAKE_ASM(ss_int3, 64, "mov (%rbx), %ss\n int3\n hlt\n");
+FAKE_ASM(ss_ud, 64, "mov (%rbx), %ss\n ud2\n hlt\n");
 
 static struct fake *long64(void)
 {
@@ -192,6 +195,32 @@ START_TEST(data_breakpoints_are_traps)
 }
 END_TEST
 
+/* A trap that MOV SS put off comes in INT3's handler, but not in those of INT1 and of faults (SDM
+ * Vol. 3C 27.7.3): Linux would lose the frame that INT1 left on the same stack of the IST. */
+START_TEST(trap_behind_mov_ss)
+{
+    for (int i = 0; i < 3; i++) {
+        struct fake *f = long64();
+        int first;
+
+        fake_put(f, FAKE_DATA, 2, FAKE_DS);
+        f->cpu->gpr[VMM_RBX] = FAKE_DATA;
+        arm(f, 0, FAKE_DATA, 3, 1);
+        first = i == 0   ? FAKE_EXEC(f, ss_int3)
+                : i == 1 ? FAKE_EXEC(f, ss_int1)
+                         : FAKE_EXEC(f, ss_ud);
+        ck_assert_int_eq(first, i == 2 ? X86_UD : X86_DB);
+        ck_assert_uint_eq(fake_stack(f, 0, 8), i == 0   ? FAKE_HANDLERS + 16 * X86_BP
+                                               : i == 1 ? FAKE_TEXT + 3
+                                                        : FAKE_TEXT + 2);
+        ck_assert_uint_eq(f->cpu->count.exceptions, i == 0 ? 2 : 1);
+        ck_assert_uint_eq(f->cpu->dr.dr6 & 15, i == 0);
+        ck_assert_uint_eq(f->cpu->pending_db, 0);
+        fake_free(f);
+    }
+}
+END_TEST
+
 START_TEST(db_replaces_b_bits_and_keeps_the_others)
 {
     struct fake *f = long64();
@@ -320,7 +349,7 @@ END_TEST
 
 EXPECT_MAIN("debug", fixed_bits, mov_faults, dr4_and_dr5_by_de, general_detect,
             instruction_breakpoint_is_a_fault, arming_by_mov_works_for_the_next_instruction,
-            disabled_breakpoints_do_nothing, data_breakpoints_are_traps,
+            disabled_breakpoints_do_nothing, data_breakpoints_are_traps, trap_behind_mov_ss,
             db_replaces_b_bits_and_keeps_the_others, single_step_and_data_in_one_trap,
             host_breakpoint_exits_and_is_passed_once,
             host_breakpoint_counts_a_repeated_instruction_once,

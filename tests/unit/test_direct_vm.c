@@ -560,6 +560,46 @@ START_TEST(killed)
 }
 END_TEST
 
+/* ---- the stub's own pages ---- */
+
+/* The guest has something at 512 GiB each from `first` to `last`, and nothing else where stubs are.
+ */
+static void occupy(unsigned first, unsigned last)
+{
+    for (unsigned i = 32; i < 160; i++)
+        poke(&g, PML4_A + 8 * i, i >= first && i <= last ? g.tables | PG_RW : 0);
+}
+
+static uint64_t entries_of_a_run(void)
+{
+    uint64_t before = stats().direct_entries;
+
+    meanwhile(kicks);
+    ck_assert_str_eq(run(), "INTERRUPTED");
+    join();
+    return stats().direct_entries - before;
+}
+
+START_TEST(stub_gives_way)
+{
+    begin(&count, VMM_IRQCHIP_NONE, 1);
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t spaces = stats().direct_spaces;
+
+        occupy(32, 95);
+        ck_assert_uint_gt(entries_of_a_run(), 0);
+        occupy(96, 159);
+        ck_assert_uint_gt(entries_of_a_run(), 0);
+        ck_assert_uint_gt(stats().direct_spaces, spaces);
+        occupy(32, 159);
+        ck_assert_uint_eq(entries_of_a_run(), 0);
+        occupy(1, 0);
+        ck_assert_uint_gt(entries_of_a_run(), 0);
+    }
+    end();
+}
+END_TEST
+
 /* ---- the suite ---- */
 
 int main(void)
@@ -569,7 +609,7 @@ int main(void)
     const TTest *const tests[] = {
         requests,      budgets,          pausing,         local_timer, messages,
         steps,         breaks,           regions_change,  dirty_pages, code_from_another_vcpu,
-        several_vcpus, threads_that_end, nothing_is_left, killed};
+        several_vcpus, threads_that_end, nothing_is_left, killed,      stub_gives_way};
     SRunner *runner;
     int failed;
 

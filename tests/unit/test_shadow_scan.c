@@ -164,38 +164,52 @@ static const uint8_t ordinary[] = {
     0x66, 0x0f, 0x1f, 0x04, 0x00,                         /* nopw (%rax,%rax) */
 };
 
-/* The page, and what is behind it as far as the scan may look, in blocks of just these sizes. */
-static uint8_t *page, *next;
+/* The page, and what is around it as far as the scan may look, in blocks of just these sizes. */
+static uint8_t *prev, *page, *next;
 
 static void setup(void)
 {
+    prev = malloc(PAGE);
     page = malloc(PAGE);
     next = malloc(BEHIND);
-    ck_assert(page && next);
+    ck_assert(prev && page && next);
 }
 
 static void teardown(void)
 {
+    free(prev);
     free(page);
     free(next);
+}
+
+/* Where the page before it is not known. */
+static bool scan(const uint8_t *behind, unsigned what)
+{
+    return shadow_scan(&(struct shadow_code){page, NULL, behind}, what);
+}
+
+static bool scan_all(unsigned what)
+{
+    return shadow_scan(&(struct shadow_code){page, prev, next}, what);
 }
 
 /* Code before and behind the instruction at `at`, from whose place NOPs or ordinary code spread. */
 static void place(const struct insn *in, unsigned at, bool nops)
 {
-    uint8_t all[PAGE + BEHIND + sizeof(ordinary)];
-    unsigned end = at + in->len, before = at;
+    uint8_t both[2 * PAGE + BEHIND + sizeof(ordinary)], *all = both + PAGE;
+    unsigned end = at + in->len, before = PAGE + at;
 
-    memset(all, 0x90, sizeof(all));
+    memset(both, 0x90, sizeof(both));
     while (!nops && before) {
         unsigned n = before < sizeof(ordinary) ? before : (unsigned)sizeof(ordinary);
 
         before -= n;
-        memcpy(all + before, ordinary + sizeof(ordinary) - n, n);
+        memcpy(both + before, ordinary + sizeof(ordinary) - n, n);
     }
     for (unsigned p = end; !nops && p < PAGE + BEHIND; p += sizeof(ordinary))
         memcpy(all + p, ordinary, sizeof(ordinary));
     memcpy(all + at, in->byte, in->len);
+    memcpy(prev, both, PAGE);
     memcpy(page, all, PAGE);
     memcpy(next, all + PAGE, BEHIND);
 }
@@ -216,11 +230,12 @@ START_TEST(found_everywhere)
         for (unsigned at = 0; at + in->len <= PAGE; at += at < 200 || at > PAGE - 200 ? 1 : 61)
             for (unsigned nops = 0; nops < 2; nops++) {
                 place(in, at, nops);
-                EXPECT(shadow_scan(page, next, in->what), in, at);
-                EXPECT(shadow_scan(page, NULL, in->what), in, at);
-                EXPECT(shadow_scan(page, next, ALL), in, at);
+                EXPECT(scan(next, in->what), in, at);
+                EXPECT(scan(NULL, in->what), in, at);
+                EXPECT(scan(next, ALL), in, at);
+                EXPECT(scan_all(ALL), in, at);
                 if (in->what)
-                    EXPECT(!shadow_scan(page, next, ALL & ~in->what), in, at);
+                    EXPECT(!scan_all(ALL & ~in->what), in, at);
             }
     }
 }
@@ -231,13 +246,16 @@ START_TEST(others_are_not)
     for (unsigned i = 0; i < COUNT(others); i++) {
         const struct insn *in = &others[i];
 
-        /* Near the begin of a page little tells what is an instruction. */
-        for (unsigned at = 80; at < PAGE; at += at < 200 || at > PAGE - 200 ? 1 : 61)
+        for (unsigned at = 0; at < PAGE; at += at < 200 || at > PAGE - 200 ? 1 : 61)
             for (unsigned nops = 0; nops < 2; nops++) {
                 place(in, at, nops);
-                EXPECT(!shadow_scan(page, next, ALL), in, at);
+                EXPECT(!scan_all(ALL), in, at);
+                /* Of the begin of a page alone little tells what is an instruction. */
+                if (at < 80)
+                    continue;
+                EXPECT(!scan(next, ALL), in, at);
                 if (at + in->len <= PAGE && page[PAGE - 1] != 0x0f)
-                    EXPECT(!shadow_scan(page, NULL, ALL), in, at);
+                    EXPECT(!scan(NULL, ALL), in, at);
             }
     }
 }
@@ -263,11 +281,11 @@ START_TEST(over_the_end)
                 unsigned at = PAGE - in_page;
 
                 place(in, at, nops);
-                EXPECT(shadow_scan(page, next, in->what), in, at);
+                EXPECT(scan(next, in->what), in, at);
                 if (in->what)
-                    EXPECT(!shadow_scan(page, next, ALL & ~in->what), in, at);
+                    EXPECT(!scan(next, ALL & ~in->what), in, at);
                 /* Of what is behind the page, only the opcode's first byte tells. */
-                EXPECT(shadow_scan(page, NULL, in->what) == (in_page > opcode_of(in)), in, at);
+                EXPECT(scan(NULL, in->what) == (in_page > opcode_of(in)), in, at);
             }
     }
 }
@@ -286,13 +304,13 @@ START_TEST(end_of_another)
     for (unsigned i = 0; i < COUNT(open); i++)
         for (unsigned in_page = 1; in_page < 3; in_page++) {
             place(open[i], PAGE - in_page, false);
-            EXPECT(!shadow_scan(page, next, ALL), open[i], in_page);
-            EXPECT(shadow_scan(page, NULL, ALL) == (i || in_page == 1), open[i], in_page);
+            EXPECT(!scan(next, ALL), open[i], in_page);
+            EXPECT(scan(NULL, ALL) == (i || in_page == 1), open[i], in_page);
         }
     for (unsigned in_page = 1; in_page < immediate.len; in_page++) {
         place(&immediate, PAGE - in_page, false);
-        EXPECT(!shadow_scan(page, next, ALL), &immediate, in_page);
-        EXPECT(!shadow_scan(page, NULL, ALL), &immediate, in_page);
+        EXPECT(!scan(next, ALL), &immediate, in_page);
+        EXPECT(!scan(NULL, ALL), &immediate, in_page);
     }
 }
 END_TEST
@@ -303,9 +321,9 @@ START_TEST(begins_behind)
     for (unsigned i = 0; i < COUNT(wanted); i++)
         for (unsigned at = PAGE; at + wanted[i].len <= PAGE + BEHIND; at++) {
             place(&wanted[i], at, true);
-            EXPECT(!shadow_scan(page, next, ALL), &wanted[i], at);
+            EXPECT(!scan(next, ALL), &wanted[i], at);
             place(&wanted[i], at, false);
-            EXPECT(!shadow_scan(page, next, ALL), &wanted[i], at);
+            EXPECT(!scan(next, ALL), &wanted[i], at);
         }
 }
 END_TEST
@@ -322,11 +340,11 @@ START_TEST(begins_behind_prefix)
         for (unsigned k = 0; k < COUNT(last); k++) {
             place(last[k], PAGE - last[k]->len, false);
             memcpy(next, wanted[i].byte, wanted[i].len);
-            EXPECT(!shadow_scan(page, next, ALL), &wanted[i], k);
+            EXPECT(!scan(next, ALL), &wanted[i], k);
             if (k || wanted[i].byte[0] != 0x0f)
                 continue;
             memset(page, 0x90, PAGE - 1);
-            EXPECT(shadow_scan(page, next, ALL), &wanted[i], k);
+            EXPECT(scan(next, ALL), &wanted[i], k);
         }
 }
 END_TEST
@@ -338,7 +356,7 @@ START_TEST(never_in_step)
         for (unsigned at = 0; at + wanted[i].len <= PAGE; at++) {
             place(&wanted[i], at, true);
             memset(page, 0xb8, at); /* mov $0xb8b8b8b8, %eax */
-            EXPECT(shadow_scan(page, next, ALL), &wanted[i], at);
+            EXPECT(scan(next, ALL), &wanted[i], at);
         }
 }
 END_TEST
@@ -352,9 +370,9 @@ START_TEST(behind_data)
         place(&immediate, 2000, false);
         memset(page, 0x06, 2000 - distance); /* PUSH ES: not in 64-bit mode */
         if (distance < 40)
-            EXPECT(shadow_scan(page, next, 0), &immediate, distance);
+            EXPECT(scan(next, 0), &immediate, distance);
         if (distance > 100)
-            EXPECT(!shadow_scan(page, next, 0), &immediate, distance);
+            EXPECT(!scan(next, 0), &immediate, distance);
     }
 }
 END_TEST
@@ -369,7 +387,61 @@ START_TEST(behind_unknown)
         place(&immediate, 2000, true);
         memset(page, 0xb0, 2000 - distance); /* mov $0xb0, %al */
         page[2000 - distance] = 0x06;
-        EXPECT(shadow_scan(page, next, 0) == (distance < 14), &immediate, distance);
+        EXPECT(scan(next, 0) == (distance < 14), &immediate, distance);
+    }
+}
+END_TEST
+
+/* SLDT and STR are looked for under UMIP. */
+START_TEST(umip)
+{
+    static const struct insn some[] = {
+        I(0, 0x0f, 0x00, 0xc0),                         /* sldt %eax */
+        I(0, 0x66, 0x0f, 0x00, 0x00),                   /* sldt (%rax) */
+        I(0, 0x48, 0x0f, 0x00, 0xc9),                   /* str %rcx */
+        I(0, 0x41, 0x0f, 0x00, 0x48, 0x08),             /* str 8(%r8) */
+        I(0, 0x0f, 0x00, 0x0c, 0x25, 0x00, 0x10, 0, 0), /* str 0x1000 */
+    };
+
+    for (unsigned i = 0; i < COUNT(some); i++)
+        for (unsigned at = 0; at + some[i].len <= PAGE; at++)
+            for (unsigned nops = 0; nops < 2; nops++) {
+                place(&some[i], at, nops);
+                EXPECT(scan_all(SHADOW_SCAN_UMIP), &some[i], at);
+                EXPECT(!scan_all(ALL), &some[i], at);
+                if (at >= 80 || nops)
+                    EXPECT(scan(next, SHADOW_SCAN_UMIP), &some[i], at);
+            }
+}
+END_TEST
+
+/* Their bytes are what numbers are made of: in code, behind data and in data. These are what stands
+ * in front of the templates of Java's interpreter. */
+START_TEST(umip_in_numbers)
+{
+    static const uint8_t header[] = {
+        0x41, 0xff, 0x24, 0xda, 0x0f, 0x1f, 0x40, 0x00,             /* jmp *(%r10,%rbx,8); nop */
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, /* ... */
+        0x06, 0xa8, 0x9f, 0xf7, 0xff, 0x7f, 0x00, 0x00,             /* an address */
+        0x80, 0x00, 0x00, 0x00, 0x0f, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    };
+    static const struct insn test = I(0, 0xf7, 0xc4, 0x0f, 0, 0, 0); /* test $15, %esp */
+    static const struct insn mov = I(0, 0xbe, 0x0f, 0, 0, 0);        /* mov $15, %esi */
+    static const struct insn push = I(0, 0x68, 0xfd, 0x0f, 0, 0);    /* push $0xffd */
+    static const struct insn *const some[] = {&test, &mov, &push};
+
+    for (unsigned i = 0; i < COUNT(some); i++)
+        for (unsigned at = 0; at + some[i]->len <= PAGE; at++)
+            for (unsigned nops = 0; nops < 2; nops++) {
+                place(some[i], at, nops);
+                EXPECT(!scan_all(SHADOW_SCAN_UMIP), some[i], at);
+            }
+    for (unsigned at = 80; at + 80 < PAGE; at++) {
+        unsigned behind = at + (unsigned)sizeof(header) + 32;
+
+        place(&test, behind, false);
+        memcpy(page + at, header, sizeof(header));
+        EXPECT(!scan_all(SHADOW_SCAN_UMIP), &test, at);
     }
 }
 END_TEST
@@ -479,7 +551,7 @@ START_TEST(random_pages)
         random_code(&z, &c, i & 1);
         memcpy(page, c.byte, PAGE);
         memcpy(next, c.byte + PAGE, BEHIND);
-        found = shadow_scan(page, next, ALL);
+        found = scan(next, ALL);
         ck_assert_msg(found || !c.wanted, "seed %d, page %u", _i + 1, i);
         nwanted += c.wanted;
         nothers += !c.wanted;
@@ -509,6 +581,8 @@ int main(void)
     tcase_add_test(tc, never_in_step);
     tcase_add_test(tc, behind_data);
     tcase_add_test(tc, behind_unknown);
+    tcase_add_test(tc, umip);
+    tcase_add_test(tc, umip_in_numbers);
     tcase_add_loop_test(tc, random_pages, 0, 4);
     suite_add_tcase(s, tc);
     r = srunner_create(s);

@@ -45,7 +45,7 @@ static struct stub_cmd map_cmd(uint64_t at, int prot, uint64_t offset)
 
 static void setup(void)
 {
-    ck_assert_int_eq(stub_create(&stub), 0);
+    ck_assert_int_eq(stub_create(&stub, NULL), 0);
     ram = memfd_create("ram", MFD_CLOEXEC);
     ck_assert_int_ge(ram, 0);
     ck_assert_int_eq(ftruncate(ram, 2 * STUB_PAGE), 0);
@@ -356,12 +356,33 @@ START_TEST(no_descriptors)
         ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
         limit = (struct rlimit){(rlim_t)first + more, old.rlim_max};
         ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-        err = stub_create(&s);
+        err = stub_create(&s, NULL);
         ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
         ck_assert_int_eq(err, more < 3 || (err && more < 16) ? EMFILE : 0);
         stub_kill(&s);
         stub_destroy(&s);
         ck_assert_uint_eq(open_fds(), before);
+    }
+}
+END_TEST
+
+/* It is where the guest has nothing, or nowhere. */
+START_TEST(place)
+{
+    uint64_t top[512], before = open_fds();
+    struct stub s;
+
+    for (unsigned i = 0; i < 512; i++)
+        top[i] = 7;
+    ck_assert_int_eq(stub_create(&s, top), EADDRINUSE);
+    ck_assert_uint_eq(open_fds(), before);
+    for (unsigned slot = 32; slot < 160; slot += 9) {
+        top[slot] = 6;
+        ck_assert_int_eq(stub_create(&s, top), 0);
+        ck_assert_uint_eq(s.base >> 39, slot);
+        stub_kill(&s);
+        stub_destroy(&s);
+        top[slot] = 7;
     }
 }
 END_TEST
@@ -385,6 +406,7 @@ static Suite *suite(void)
     tcase_add_test(tc, killed);
     tcase_add_test(tc, unseen);
     tcase_add_test(tc, no_descriptors);
+    tcase_add_test(tc, place);
     suite_add_tcase(s, tc);
     return s;
 }

@@ -64,12 +64,13 @@ int gen_condition(ZydisMnemonic m)
 /* The target of a relative branch, from the page; false: too far for a displacement. */
 static bool relative(const struct gen *g, int64_t *offset)
 {
-    int64_t imm = (int64_t)g->op->imm;
+    int64_t far;
 
-    if (g->op->size != (g->is64 ? 8 : 4) || imm < INT32_MIN / 2 || imm > INT32_MAX / 2)
-        return false;
-    *offset = (int64_t)g->t->offset + imm;
-    return true;
+    *offset = (int64_t)g->t->offset + (int64_t)g->op->imm;
+    /* As gen_page_address has it, of the target or its page. */
+    far = *offset + g->page_delta;
+    return g->op->size == (g->is64 ? 8 : 4) && far >= (int64_t)INT32_MIN + MMU_PAGE_SIZE &&
+           far <= INT32_MAX;
 }
 
 static int64_t next(const struct gen *g)

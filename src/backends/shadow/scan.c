@@ -27,6 +27,7 @@ struct window {
     unsigned op;     /* the suspect's 0F */
     unsigned begins; /* instructions that count begin before here: the end of the page */
     unsigned size;
+    bool most; /* the suspect counts if the greater part of the streams that come to it does so */
     uint8_t byte[BACK + INSN_MAX];
     uint8_t reached[BACK + 1];
     uint8_t streams[BACK + 1]; /* that come there */
@@ -188,15 +189,15 @@ static enum step step(struct window *w, unsigned at)
     /* What goes over the end of what is known has its opcode before that, or is the suspect. */
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
         return leads_to(w, at) ? HITS : PASSES;
-    if (at + INSN_MAX > w->op)
+    if (at + INSN_MAX > w->op && !w->most)
         return HITS;
     w->reached[at + 1] |= AFTER_DATA;
+    w->streams[at + 1] += w->streams[at];
     return GOES_ON;
 }
 
-/* Whether the suspect may be executed: one stream is enough, or with `most` it takes the greater
- * part of those that come so far. */
-static bool follow(struct window *w, bool most)
+/* Whether the suspect may be executed: one stream is enough, if not w->most. */
+static bool follow(struct window *w)
 {
     unsigned hits = 0, all = 0;
     bool in_code = false;
@@ -207,7 +208,7 @@ static bool follow(struct window *w, bool most)
     for (unsigned at = 0; at <= w->op; at++) {
         enum step s = w->reached[at] ? step(w, at) : GOES_ON;
 
-        if (s == HITS && !most)
+        if (s == HITS && !w->most)
             return true;
         if (s == PASSES && w->reached[at] & IN_CODE)
             in_code = true;
@@ -215,27 +216,35 @@ static bool follow(struct window *w, bool most)
         all += s == GOES_ON ? 0 : w->streams[at];
     }
     /* Behind data nothing tells where code begins. */
-    return most && all ? 2 * hits > all : !in_code;
+    return w->most && all ? 2 * hits > all : !in_code;
+}
+
+static void copy(struct window *w, const uint8_t *from, unsigned n)
+{
+    memcpy(w->byte + w->size, from, n);
+    w->size += n;
 }
 
 /* Whether the suspect whose 0F is at `op`, perhaps behind the page's end, may be executed. */
-static bool is_executed(const uint8_t *page, const uint8_t *next, unsigned op)
+static bool is_executed(const struct shadow_code *c, unsigned op)
 {
+    unsigned ahead = op >= BACK || !c->prev ? 0 : BACK - op; /* of the page before this one */
     unsigned first = op > BACK ? op - BACK : 0, end = op + INSN_MAX;
-    unsigned known = PAGE + (next ? INSN_MAX : 0), in_page;
-    struct window w = {.op = op - first, .begins = PAGE - first};
+    unsigned known = PAGE + (c->next ? INSN_MAX : 0);
+    struct window w = {.op = ahead + op - first, .begins = ahead + PAGE - first};
 
     end = end < known ? end : known;
-    in_page = (end < PAGE ? end : PAGE) - first;
-    w.size = end - first;
-    memcpy(w.byte, page + first, in_page);
+    if (ahead)
+        copy(&w, c->prev + PAGE - ahead, ahead);
+    copy(&w, c->page + first, (end < PAGE ? end : PAGE) - first);
     if (end > PAGE)
-        memcpy(w.byte + in_page, next, end - PAGE);
+        copy(&w, c->next, end - PAGE);
     ZydisDecoderInit(&w.z, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
     ZydisDecoderEnableMode(&w.z, ZYDIS_DECODER_MODE_MINIMAL, ZYAN_TRUE);
     /* 0F 00 is all over the immediates of ordinary code, and what Linux gives under UMIP is the
      * same in guest and host: nearly all false alarms are worth more than the last one found. */
-    return follow(&w, op + 1 < known && w.byte[op + 1 - first] == 0x00);
+    w.most = op + 1 < known && w.byte[w.op + 1] == 0x00;
+    return follow(&w);
 }
 
 /* Bit i: byte i and the one behind it begin an opcode looked for. */
@@ -264,24 +273,26 @@ static unsigned find_suspects(__m128i byte, __m128i behind)
  * Suspects that are not wholly in the page: opcodes in its last two bytes, and those behind
  * prefixes with which it ends.
  */
-static bool scan_end(const uint8_t *page, const uint8_t *next, unsigned what)
+static bool scan_end(const struct shadow_code *c, unsigned what)
 {
-    uint8_t end[2 + INSN_MAX] = {page[PAGE - 2], page[PAGE - 1]};
-    unsigned n = next ? sizeof(end) : 2;
+    uint8_t end[2 + INSN_MAX] = {c->page[PAGE - 2], c->page[PAGE - 1]};
+    unsigned n = c->next ? sizeof(end) : 2;
 
-    if (next)
-        memcpy(end + 2, next, INSN_MAX);
+    if (c->next)
+        memcpy(end + 2, c->next, INSN_MAX);
     for (unsigned i = 0; i < n && (i < 2 || is_prefix(end[i - 1])); i++) {
         if (!is_first(end[i]) || !is_suspect(end + i, n - i, what))
             continue;
-        if (is_executed(page, next, PAGE - 2 + i))
+        if (is_executed(c, PAGE - 2 + i))
             return true;
     }
     return false;
 }
 
-bool shadow_scan(const uint8_t page[4096], const uint8_t *next, unsigned what)
+bool shadow_scan(const struct shadow_code *c, unsigned what)
 {
+    const uint8_t *page = c->page;
+
     for (unsigned at = 0; at < PAGE; at += 16) {
         __m128i byte = _mm_loadu_si128((const void *)(page + at));
         __m128i behind = at + 16 < PAGE ? _mm_loadu_si128((const void *)(page + at + 1))
@@ -292,9 +303,9 @@ bool shadow_scan(const uint8_t page[4096], const uint8_t *next, unsigned what)
 
             if (op + 3 > PAGE || !is_suspect(page + op, 3, what))
                 continue;
-            if (is_executed(page, next, op))
+            if (is_executed(c, op))
                 return true;
         }
     }
-    return scan_end(page, next, what);
+    return scan_end(c, what);
 }

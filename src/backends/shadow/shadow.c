@@ -2,6 +2,7 @@
 /* backends/shadow/shadow.c: when guest user code is executed directly, and what its ends mean. */
 #define _GNU_SOURCE
 #include <cpuid.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,8 @@
 #define RUNS        8u
 #define PAUSE       500000ull /* ns */
 #define MAX_BACKOFF 8u
+/* ... and so many times as long as it took to begin: all that is still mapped is looked at then. */
+#define START_WORTH 16u
 /* As many of these runs that end at pages refused for CPUID only are worse than CPUID faults. */
 #define MAX_REFUSED 4u
 
@@ -118,7 +121,7 @@ static void pause_space(struct shadow *sh, struct space *sp)
     struct candidate *c = candidate_of(sh, sp->cr3);
 
     sp->active = false;
-    c->until = os_now() + (PAUSE << c->backoff);
+    c->until = os_now() + (PAUSE << c->backoff) + START_WORTH * sp->start_ns;
     c->backoff += c->backoff < MAX_BACKOFF;
     c->samples = SAMPLES - SAMPLES / 16;
 }
@@ -178,16 +181,14 @@ static void measure(struct shadow *sh, struct stub *s)
     }
 }
 
-static struct space *start_space(struct shadow *sh)
+static struct space *start_space(struct shadow *sh, uint64_t cr3)
 {
     struct space *sp = sh->starts < MAX_STARTS ? malloc(sizeof(*sp)) : NULL;
+    int err = sp ? space_open(sp, sh->iv, cr3) : ENOMEM;
 
-    if (sp && space_open(sp)) {
+    if (err) {
         free(sp);
-        sp = NULL;
-    }
-    if (!sp) {
-        sh->unusable = true;
+        sh->unusable = err != EADDRINUSE;
         return NULL;
     }
     sh->starts++;
@@ -205,12 +206,8 @@ static struct space *take_space(struct shadow *sh, uint64_t cr3)
     if (sp)
         return sp;
     for (unsigned i = 0; i < SPACES; i++) {
-        if (!sh->space[i]) {
-            sp = sh->space[i] = start_space(sh);
-            if (sp)
-                sp->cr3 = cr3;
-            return sp;
-        }
+        if (!sh->space[i])
+            return sh->space[i] = start_space(sh, cr3);
         if (sh->space[i]->used < sh->space[oldest]->used)
             oldest = i;
     }
@@ -268,6 +265,13 @@ static struct space *choose_space(struct shadow *sh)
     sh->last = cr3;
     sp->used = ++sh->uses;
     return sp;
+}
+
+/* The guest has something where the stub's own pages are: the next one is elsewhere. */
+static void move_space(struct shadow *sh, struct space *sp)
+{
+    drop_space(sh, sp);
+    sh->starts--;
 }
 
 /* Makes sure that all that is mapped is right. False: the stub is lost. */
@@ -433,17 +437,26 @@ static enum stub_end run_on(struct shadow *sh, struct space *sp)
     return last;
 }
 
-/* Maps what is likely to be needed. */
-static void prepare(struct shadow *sh, struct space *sp)
+/* Makes sure of what is mapped, and maps what is likely to be needed. False: not now. */
+static bool prepare(struct shadow *sh, struct space *sp)
 {
+    bool first = sp->fill, ok;
     uint64_t begin = os_now();
 
-    if (sp->fill)
+    ok = settle(sh, sp) && sp->active;
+    if (ok && first)
         space_fill(sp, sh->iv);
-    sp->all_ns -= os_now() - begin; /* that is done once */
-    if (sh->again)
+    if (ok && sh->again)
         space_look(sp, sh->iv, sh->fault, sh->access);
-    sp->fill = sh->again = false;
+    if (ok)
+        sp->fill = sh->again = false;
+    ok = ok && settle(sh, sp) && sp->active;
+    /* That is done once, and no part of what a run costs. */
+    if (first) {
+        sp->start_ns = os_now() - begin;
+        sp->all_ns -= sp->start_ns;
+    }
+    return ok;
 }
 
 /* Executes in the stub; false: nothing was executed. */
@@ -452,11 +465,8 @@ static bool execute(struct shadow *sh, struct space *sp)
     struct x86_cpu *cpu = sh->iv->cpu;
     enum stub_end end = STUB_GONE;
 
-    if (settle(sh, sp) && sp->active) {
-        prepare(sh, sp);
-        if (settle(sh, sp) && sp->active && regs_give(cpu, &sp->stub))
-            end = run_on(sh, sp);
-    }
+    if (prepare(sh, sp) && regs_give(cpu, &sp->stub))
+        end = run_on(sh, sp);
     if (end == STUB_STOPPED) {
         const struct stub_context *c = stub_context(&sp->stub);
 
@@ -520,8 +530,13 @@ static bool user(void *ctx)
     sp = choose_space(sh);
     /* Other programs need not come by here at each return; this one is found when it polls. */
     sh->iv->cpu->user_stops = sp;
-    if (!sp || !can_enter(sh) || !space_is_free(sp, sh->iv))
+    if (!sp || !can_enter(sh))
         return false;
+    if (!space_is_free(sp, sh->iv)) {
+        move_space(sh, sp);
+        sh->iv->cpu->user_stops = false;
+        return false;
+    }
     begin = os_now();
     executed = execute(sh, sp);
     if (find_space(sh, root) == sp)

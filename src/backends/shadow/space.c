@@ -237,24 +237,31 @@ static void note_large(struct space *sp, const struct mmu *mmu, uint64_t va)
 
 /* ---- mapping ---- */
 
-/* Whether a page must not be executable, in front of `next`. */
-static bool refuses(struct space *sp, const uint8_t *page, const uint8_t *next)
+static const uint8_t *code_at(struct mmu *mmu, uint64_t va)
 {
+    struct mmu_code code;
+
+    return mmu_prefetch_code(mmu, true, va, &code) ? code.host : NULL;
+}
+
+/* Whether the page at `va` must not be executable. */
+static bool refuses(struct space *sp, struct mmu *mmu, uint64_t va, const uint8_t *page)
+{
+    struct shadow_code c = {page, code_at(mmu, va - PAGE), code_at(mmu, va + PAGE)};
     unsigned other = sp->scan & ~SHADOW_SCAN_CPUID;
 
-    if (!shadow_scan(page, next, sp->scan))
+    if (!shadow_scan(&c, sp->scan))
         return false;
-    sp->only_cpuid = sp->scan != other && !shadow_scan(page, next, other);
+    sp->only_cpuid = sp->scan != other && !shadow_scan(&c, other);
     return true;
 }
 
 static bool take_code(struct space *sp, struct interp_vcpu *iv, uint64_t va, struct run *r)
 {
     struct mmu *mmu = &iv->cpu->mmu;
-    struct mmu_code code, next;
+    struct mmu_code code;
     struct core_page page;
     struct space_page p, *before;
-    const uint8_t *behind;
 
     if (!mmu_prefetch_code(mmu, true, va, &code))
         return false;
@@ -266,12 +273,11 @@ static bool take_code(struct space *sp, struct interp_vcpu *iv, uint64_t va, str
         !core_mem_page(iv->vcpu->vm, code.gpa, &page) || page.fd < 0 ||
         !(atomic_load(page.code) >> iv->vcpu->id & 1))
         return false;
-    behind = mmu_prefetch_code(mmu, true, va + PAGE, &next) ? next.host : NULL;
-    if (refuses(sp, code.host, behind))
+    if (refuses(sp, mmu, va, code.host))
         return false;
     /* What the page before it ends with may begin an instruction of this one. */
     before = find(sp, va - PAGE);
-    if (before && is_code(before) && refuses(sp, before->host, code.host))
+    if (before && is_code(before) && refuses(sp, mmu, before->va, before->host))
         return false;
     p = (struct space_page){.va = va,
                             .host = code.host,
@@ -507,23 +513,35 @@ void space_written(struct space *sp, uint64_t gpa, uint64_t len)
 
 /* ---- life ---- */
 
+/* Copies entries of the top table. */
+static bool read_top(struct interp_vcpu *iv, uint64_t cr3, unsigned first, unsigned n,
+                     uint64_t *entry)
+{
+    struct core_page page;
+
+    if (!core_mem_page(iv->vcpu->vm, cr3, &page) || !page.host)
+        return false;
+    for (unsigned i = 0; i < n; i++)
+        mmu_copy(&entry[i], page.host + (first + i) * 8, 8);
+    return true;
+}
+
 /* The entry of the top table is enough: programs have nothing so far from everything else. */
 bool space_is_free(struct space *sp, struct interp_vcpu *iv)
 {
-    uint64_t slot = sp->stub.base >> 39 & 511, entry;
-    struct core_page page;
+    uint64_t entry;
 
-    if (!core_mem_page(iv->vcpu->vm, sp->cr3, &page) || !page.host)
-        return false;
-    mmu_copy(&entry, page.host + slot * 8, 8);
-    return !(entry & 1);
+    return read_top(iv, sp->cr3, sp->stub.base >> 39 & 511, 1, &entry) && !(entry & 1);
 }
 
-int space_open(struct space *sp)
+int space_open(struct space *sp, struct interp_vcpu *iv, uint64_t cr3)
 {
+    uint64_t top[512];
+
     memset(sp, 0, sizeof(*sp));
+    sp->cr3 = cr3;
     sp->large_lo = UINT64_MAX;
-    return stub_create(&sp->stub);
+    return read_top(iv, cr3, 0, 512, top) ? stub_create(&sp->stub, top) : EFAULT;
 }
 
 void space_kill(struct space *sp)

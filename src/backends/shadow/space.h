@@ -52,11 +52,13 @@ struct space {
     bool fill;               /* nothing has been mapped beforehand yet */
     uint32_t runs;           /* since the last verdict, ... */
     uint64_t run_ns, all_ns; /* ... their time, and that with all around them */
+    uint64_t start_ns;       /* what it took to begin, the last time */
     uint64_t used;           /* when: the latest is the largest */
 };
 
-/* Begins with a stub that has nothing mapped. 0 or an errno. */
-int space_open(struct space *sp);
+/* Begins with a stub for the address space, with nothing mapped. 0 or an errno; EADDRINUSE: the
+ * guest has something wherever its own pages could be. */
+int space_open(struct space *sp, struct interp_vcpu *iv, uint64_t cr3);
 void space_kill(struct space *sp);
 void space_close(struct space *sp);
 

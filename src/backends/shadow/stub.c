@@ -156,10 +156,26 @@ static void write_filters(const struct stub *s)
 
 /* ---- starting ---- */
 
+/* From 16 TiB to 80 TiB programs seldom have anything; all of it within 1 MiB. */
+static bool choose_base(struct stub *s, const uint64_t *top)
+{
+    unsigned slot[128], n = 0;
+    uint64_t random;
+
+    for (unsigned i = 32; i < 160; i++)
+        if (!top || !(top[i] & 1))
+            slot[n++] = i;
+    if (!n)
+        return false;
+    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+        random = os_now() * 0x9e3779b97f4a7c15ull;
+    s->base = (uint64_t)slot[(random >> 39) % n] << 39 | (random & 0x7ffff00000);
+    return true;
+}
+
 /* Pages that both sides have, and where they will be there. */
 static int make_pages(struct stub *s)
 {
-    uint64_t random;
     void *p;
 
     s->fd = memfd_create("vmm-stub", MFD_CLOEXEC);
@@ -171,10 +187,6 @@ static int make_pages(struct stub *s)
     if (p == MAP_FAILED)
         return errno;
     s->mem = p;
-    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-        random = os_now() * 0x9e3779b97f4a7c15ull;
-    /* From 16 TiB to 80 TiB, where programs seldom have anything; all of it within 1 MiB. */
-    s->base = (0x100000000000ull + random % 0x400000000000ull) & ~0xfffffull;
     s->ctl = (void *)(s->mem + STUB_CTL);
     s->state = (void *)(s->mem + STUB_STATE);
     memcpy(s->mem + STUB_TEXT, vmm_stub_text, (size_t)(vmm_stub_text_end - vmm_stub_text));
@@ -352,7 +364,7 @@ static int wait_started(const struct stub *s, struct stub_task *t, const _Atomic
     return receive(t) ? 0 : EIO;
 }
 
-int stub_create(struct stub *s)
+int stub_create(struct stub *s, const uint64_t *top)
 {
     struct rlimit cpu;
     int err;
@@ -362,7 +374,7 @@ int stub_create(struct stub *s)
     if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGS) || getrlimit(RLIMIT_CPU, &cpu) ||
         cpu.rlim_max != RLIM_INFINITY)
         return ENOTSUP;
-    err = make_pages(s);
+    err = choose_base(s, top) ? make_pages(s) : EADDRINUSE;
     if (!err) {
         long pid = start_process(s);
 

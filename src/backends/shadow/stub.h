@@ -87,8 +87,10 @@ struct stub {
     bool cpuid_can_fault; /* ... if stub_fault_cpuid wants it, which may not be possible */
 };
 
-/* Starts one, stopped. 0 or an errno. Not for signal handlers. */
-int stub_create(struct stub *s);
+/* Starts one, stopped, at a random place where the top page table `top` of 512 entries, if it is
+ * not NULL, has nothing. 0 or an errno; EADDRINUSE: there is no such place. Not for signal
+ * handlers. */
+int stub_create(struct stub *s, const uint64_t *top);
 /* Kills it; `s` may be all zero. */
 void stub_kill(struct stub *s);
 /* Behind stub_kill, when nobody calls stub_kick any more. */

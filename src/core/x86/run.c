@@ -256,8 +256,9 @@ static bool deliver(struct x86_cpu *cpu)
 
     if (host_takes(cpu))
         return false;
-    /* Traps of an instruction that has faulted come again with it. */
-    if (e.type == X86_EVENT_EXCEPTION)
+    /* Traps of an instruction that has faulted come again with it. Those that MOV SS put off are
+     * lost with a fault and INT1, not with INT n (SDM Vol. 3C 27.7.3). */
+    if (e.type == X86_EVENT_EXCEPTION || e.type == X86_EVENT_PRIV_SW)
         cpu->pending_db = 0;
     ok = x86_deliver(cpu);
     if (cpu->stop == X86_STOP_ABORT && cpu->event.valid) {
