@@ -14,7 +14,7 @@
 #   ovmf                ovmf/OVMF.fd
 #   xen                 xen/xen (an ELF image)
 #   kvm                 kvm/vmlinuz, kvm/version and the kernel's modules of KVM
-#   programs            programs/root.cpio: gcc, python3, openssl, stress-ng and what they need
+#   programs            programs/root.cpio: gcc, python3, openssl, luajit, stress-ng and what they need
 # Exit status: 0 all there, 75 something cannot be downloaded here (the reason is printed), 1 misuse.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -86,7 +86,7 @@ fetch_kernel() { # NAME META-PACKAGE
 }
 
 # The packages with all that they depend on, but for what serves only other uses of them.
-PROGRAMS="gcc libc6-dev python3 openssl stress-ng"
+PROGRAMS="gcc libc6-dev python3 openssl luajit stress-ng"
 NOT_NEEDED='perl.*|libperl.*|mime-support|mailcap|media-types|install-info|tar|dpkg|rpcsvc-proto|.*debconf.*|\
 lib(asan8|tsan2|ubsan1|lsan0|itm1|quadmath0|gprofng0)|.*-mesa0|libdb5.3|libgdbm.*|\
 readline-common|linux-libc-dev-.*'
@@ -208,6 +208,9 @@ for name; do
     # Tests run side by side: one fetches, the others wait for it.
     exec 9>"$guests/.lock"
     flock 9
+    # What was fetched before LuaJIT belonged to it.
+    [ "$name" != programs ] || grep -q /luajit_ "$guests/programs/version" 2>/dev/null ||
+        rm -f "$guests/programs/version"
     if [ ! -s "$guests/$name/$last" ]; then
         for tool in apt-get apt-cache dpkg-deb; do
             command -v $tool >/dev/null || unavailable "needs $tool (a Debian machine)"

@@ -4,7 +4,7 @@
 usage: programs_test.py [--backend bt] [--cpus N] [--long] [--only NAME,...] [--no-native]
 
 gcc compiles and its programs run; Python computes and tests itself; OpenSSL's code paths for each
-processor agree; stress-ng checks its own work. The scripts are in tests/boot/programs. Natively they
+processor agree; what LuaJIT compiles does what it interprets; stress-ng checks its own work. The scripts are in tests/boot/programs. Natively they
 run in a chroot of the same files, where that is allowed; otherwise they only check themselves.
 
 Environment: VMM_RUN, VMM_GUESTS as for boot_test.py. Exit status 77: not possible here.
@@ -33,6 +33,7 @@ CASES = {
                    "textwrap base64 binascii csv pickle").split())),
     "openssl": ("100 none :0 0x7ffafbff:0",
                 "2000 none :~0xd8230000 :0 ~0x1000000000000000:0 0x7ffafbff:0"),
+    "luajit": ("5", "200"),
     "stress": ("1", "50"),
 }
 
@@ -47,7 +48,7 @@ def build_tree(directory):
     os.makedirs(os.path.join(directory, "bench"))
     for folder in (SCRIPTS, engines.PROGRAMS):
         for name in os.listdir(folder):
-            if name.endswith((".c", ".h", ".sh", ".py")):
+            if name.endswith((".c", ".h", ".sh", ".py", ".lua")):
                 shutil.copy(os.path.join(folder, name), os.path.join(directory, "bench"))
     serve = os.path.join(directory, "bench/serve")
     subprocess.run(["cc", "-std=gnu11", "-O2", "-static", "-o", serve, serve + ".c"], check=True)

@@ -27,7 +27,7 @@
 #define PAUSE       500000ull /* ns */
 #define MAX_BACKOFF 8u
 /* ... and so many times as long as it took to begin: all that is still mapped is looked at then. */
-#define START_WORTH 16u
+#define START_WORTH 2u
 /* As many of these runs that end at pages refused for CPUID only are worse than CPUID faults. */
 #define MAX_REFUSED 4u
 
