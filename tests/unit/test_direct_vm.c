@@ -580,6 +580,15 @@ static uint64_t entries_of_a_run(void)
     return stats().direct_entries - before;
 }
 
+/* A kick may come before the stub has been made. */
+static void runs_directly(void)
+{
+    unsigned tries = 100;
+
+    while (!entries_of_a_run())
+        ck_assert_uint_gt(--tries, 0);
+}
+
 START_TEST(stub_gives_way)
 {
     begin(&count, VMM_IRQCHIP_NONE, 1);
@@ -587,14 +596,14 @@ START_TEST(stub_gives_way)
         uint64_t spaces = stats().direct_spaces;
 
         occupy(32, 95);
-        ck_assert_uint_gt(entries_of_a_run(), 0);
+        runs_directly();
         occupy(96, 159);
-        ck_assert_uint_gt(entries_of_a_run(), 0);
+        runs_directly();
         ck_assert_uint_gt(stats().direct_spaces, spaces);
         occupy(32, 159);
         ck_assert_uint_eq(entries_of_a_run(), 0);
         occupy(1, 0);
-        ck_assert_uint_gt(entries_of_a_run(), 0);
+        runs_directly();
     }
     end();
 }

@@ -156,21 +156,42 @@ static void write_filters(const struct stub *s)
 
 /* ---- starting ---- */
 
+/* The new process begins with this one's memory. */
+static bool is_vacant(uint64_t base)
+{
+    void *want = (void *)(uintptr_t)base;
+    void *p;
+
+    if (MAP_THERE == MAP_FIXED)
+        return true;
+    p = mmap(want, STUB_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_THERE, -1, 0);
+    if (p == MAP_FAILED)
+        return false;
+    munmap(p, STUB_SIZE);
+    return p == want;
+}
+
 /* From 16 TiB to 80 TiB programs seldom have anything; all of it within 1 MiB. */
 static bool choose_base(struct stub *s, const uint64_t *top)
 {
     unsigned slot[128], n = 0;
-    uint64_t random;
 
     for (unsigned i = 32; i < 160; i++)
         if (!top || !(top[i] & 1))
             slot[n++] = i;
-    if (!n)
-        return false;
-    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-        random = os_now() * 0x9e3779b97f4a7c15ull;
-    s->base = (uint64_t)slot[(random >> 39) % n] << 39 | (random & 0x7ffff00000);
-    return true;
+    while (n) {
+        uint64_t random;
+        unsigned i;
+
+        if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+            random = os_now() * 0x9e3779b97f4a7c15ull;
+        i = (unsigned)(random >> 39) % n;
+        s->base = (uint64_t)slot[i] << 39 | (random & 0x7ffff00000);
+        if (is_vacant(s->base))
+            return true;
+        slot[i] = slot[--n];
+    }
+    return false;
 }
 
 /* Pages that both sides have, and where they will be there. */
